@@ -1,0 +1,1 @@
+"""Augmented samples: B(x) for images and, in `text`, for sentences."""

@@ -1,0 +1,275 @@
+"""Image augmentations that make V views of each image at once, uint8 in and out: (N, C, H, W) -> (N, V, C, H, W)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Odd 64-bit constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX2 = 0x94D049BB133111EB - 2**64
+
+
+class ImageAugmentation:
+    """Base of the augmentations: draws a code for each view, then applies the codes.
+
+    A code depends on (seed, epoch, place in the data set, view) alone, so neither the split into batches, nor the
+    device, nor an interruption changes a view.
+    """
+
+    def draw(self, index: Tensor, num_views: int, seed: int, epoch: int) -> Tensor:
+        """Draw the codes of the views of some examples.
+
+        Args:
+            index: (N,) int64 places in the data set.
+            num_views: V >= 1.
+            seed: of the run.
+            epoch: the epoch, or any other count of the draws.
+
+        Returns:
+            (N, V) int64 codes on the device of `index`; `draw(index, V)` begins with `draw(index, V - 1)`.
+
+        Raises:
+            ValueError: if `index` is not an int64 vector or `num_views` is not positive.
+        """
+        if index.dim() != 1 or index.dtype != torch.int64:
+            raise ValueError(f"index must be an int64 vector, got {index.dtype} {tuple(index.shape)}")
+        if num_views < 1:
+            raise ValueError(f"num_views must be at least 1, got {num_views}")
+        views = torch.arange(num_views, device=index.device)
+        start = torch.full((1,), seed, dtype=torch.int64, device=index.device)
+        state = _mix(_mix(start) + epoch)
+        return self._codes(_mix(_mix(state + index)[:, None] + views))
+
+    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+        """Make the views that `codes` stand for.
+
+        Args:
+            images: (N, C, H, W) uint8.
+            codes: (N, V) int64 from `draw`, on the same device.
+
+        Returns:
+            (N, V, C, H, W) uint8.
+
+        Raises:
+            ValueError: if a shape or dtype is not as above.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        images: Tensor,
+        num_augmented: int,
+        generator: torch.Generator | None = None,
+        include_original: bool = True,
+    ) -> Tensor:
+        """Draw and apply at once, for one's own training loop.
+
+        Args:
+            images: (N, C, H, W) uint8.
+            num_augmented: K = |B(x)|, the original included where `include_original`.
+            generator: source of the draw, on the CPU; torch's global one if None.
+            include_original: put the untouched image at index 0.
+
+        Returns:
+            (N, K, C, H, W) uint8.
+
+        Raises:
+            ValueError: as `apply`, or if `num_augmented` is not positive.
+        """
+        if num_augmented < 1:
+            raise ValueError(f"num_augmented must be at least 1, got {num_augmented}")
+        _check_images(images)
+        if include_original and num_augmented == 1:
+            return images[:, None]
+        index = torch.arange(len(images), device=images.device)
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        codes = self.draw(index, num_augmented - include_original, seed, epoch=0)
+        views = self.apply(images, codes)
+        return torch.cat([images[:, None], views], dim=1) if include_original else views
+
+    def _codes(self, bits: Tensor) -> Tensor:
+        """What of 64 random bits a code keeps."""
+        return bits
+
+
+class RandomCropFlip(ImageAugmentation):
+    """Random crop of the zero-padded image, then a horizontal flip with probability one half.
+
+    One gather makes all N * V views: no loop over images, no wait for the device, so it may be captured in a CUDA
+    graph. The code of a view is `(flip * side + top) * side + left` with `side = 2 * padding + 1`.
+
+    Args:
+        padding: pixels of zero padding on each side.
+        flip: whether to flip; without, this is a plain random crop.
+
+    Raises:
+        ValueError: if `padding` is negative.
+    """
+
+    def __init__(self, padding: int = 4, flip: bool = True):
+        if padding < 0:
+            raise ValueError(f"padding must be 0 or more, got {padding}")
+        self.padding = padding
+        self.flip = flip
+        self.side = 2 * padding + 1
+
+    @property
+    def num_codes(self) -> int:
+        """How many different views an image has."""
+        return self.side**2 * (2 if self.flip else 1)
+
+    def _codes(self, bits: Tensor) -> Tensor:
+        return bits.remainder(self.num_codes)
+
+    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+        """As `ImageAugmentation.apply`."""
+        _check_images(images, codes)
+        n, c, h, w = images.shape
+        padded = F.pad(images, (self.padding,) * 4).contiguous()
+        padded = torch.stack([padded, padded.flip(-1)]) if self.flip else padded[None]
+        # All windows of all padded images as one view: no pixel is copied before the gather.
+        side = self.side
+        s_flip, s_image, s_channel, s_row, s_column = padded.stride()
+        windows = padded.as_strided(
+            (len(padded), n, side, side, c, h, w),
+            (s_flip, s_image, s_row, s_column, s_channel, s_row, s_column),
+        )
+        left = codes % side
+        top = codes // side % side
+        flipped = codes // side**2
+        # A crop at `left`, flipped, is a crop of the flipped image at the mirrored place.
+        left = torch.where(flipped > 0, side - 1 - left, left)
+        place = torch.arange(n, device=images.device)[:, None]
+        return windows[flipped, place, top, left]
+
+
+class TransformEach(ImageAugmentation):
+    """Any torchvision v2 transform (or any callable on a (C, H, W) uint8 tensor), applied to each view by itself.
+
+    The transform draws from torch's global CPU generator, which is seeded with the view's code and put back
+    afterwards. A loop over N * V images: far slower than `RandomCropFlip`, for augmentations that have no batched form.
+
+    Args:
+        transform: takes and returns a (C, H, W) uint8 tensor of the same shape.
+        before: a batched augmentation that makes the views the transform then works on; None for copies.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], before: ImageAugmentation | None = None):
+        self.transform = transform
+        self.before = before
+
+    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+        """As `ImageAugmentation.apply`."""
+        _check_images(images, codes)
+        n, v = codes.shape
+        if self.before is None:
+            views = images[:, None].expand(n, v, *images.shape[1:])
+        else:
+            views = self.before.apply(images, self.before._codes(codes))
+        views = views.cpu()
+        out = torch.empty_like(views, memory_format=torch.contiguous_format)
+        with torch.random.fork_rng(devices=[]):
+            for i, row in enumerate(codes.tolist()):
+                for j, code in enumerate(row):
+                    # The crop took the code's low part; mixing again keeps the two draws apart.
+                    torch.manual_seed(code ^ 0x5DEECE66D)
+                    view = self.transform(views[i, j])
+                    if view.shape != views.shape[2:] or view.dtype != torch.uint8:
+                        raise ValueError(
+                            f"transform must return uint8 of shape {tuple(views.shape[2:])}, "
+                            f"got {view.dtype} {tuple(view.shape)}"
+                        )
+                    out[i, j] = view
+        return out.to(images.device)
+
+
+class Cutout(ImageAugmentation):
+    """Cutout (DeVries and Taylor 2017) after crop and flip: a square around a random pixel set to zero, batched.
+
+    Args:
+        length: side of the square in pixels; it is cut off at the image's border.
+        before: the crop and flip that make the views it works on.
+
+    Raises:
+        ValueError: if `length` is not positive.
+    """
+
+    def __init__(self, length: int = 16, before: RandomCropFlip | None = None):
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        self.length = length
+        self.before = before or RandomCropFlip()
+
+    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+        """As `ImageAugmentation.apply`."""
+        _check_images(images, codes)
+        views = self.before.apply(images, self.before._codes(codes))
+        h, w = images.shape[-2:]
+        # A second draw from the same code, so that place of crop and place of hole are independent.
+        bits = _mix(codes)
+        top = bits.remainder(h) - self.length // 2
+        left = _mix(bits).remainder(w) - self.length // 2
+        rows = torch.arange(h, device=images.device) - top[..., None]
+        columns = torch.arange(w, device=images.device) - left[..., None]
+        in_rows = (rows >= 0) & (rows < self.length)
+        in_columns = (columns >= 0) & (columns < self.length)
+        hole = in_rows[..., :, None] & in_columns[..., None, :]
+        return views.masked_fill_(hole[:, :, None], 0)
+
+
+def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: int = 32) -> ImageAugmentation:
+    """The augmentation that a name stands for, or any torchvision v2 transform after crop and flip.
+
+    Args:
+        augment: `crop_flip` (the paper's), `crop`, `cutout`, `randaugment`, `trivialaugment`, or a callable on one
+            (C, H, W) uint8 image.
+        image_size: pixels of a side; padding (4 for 32) and hole (16 for 32) scale with it.
+
+    Raises:
+        ValueError: on another name.
+        ModuleNotFoundError: if torchvision is missing and the name needs it.
+    """
+    crop_flip = RandomCropFlip(padding=image_size // 8)
+    if callable(augment):
+        return TransformEach(augment, before=crop_flip)
+    if augment == "crop_flip":
+        return crop_flip
+    if augment == "crop":
+        return RandomCropFlip(padding=image_size // 8, flip=False)
+    if augment == "cutout":
+        return Cutout(length=image_size // 2, before=crop_flip)
+    if augment in ("randaugment", "trivialaugment"):
+        from torchvision.transforms import v2
+
+        transform = v2.RandAugment() if augment == "randaugment" else v2.TrivialAugmentWide()
+        return TransformEach(transform, before=crop_flip)
+    raise ValueError(
+        f"augment must be crop_flip, crop, cutout, randaugment, trivialaugment or a callable, got {augment!r}"
+    )
+
+
+def _mix(state: Tensor) -> Tensor:
+    """The splitmix64 step: 64 well-mixed bits for each int64, equal on every device."""
+    z = state + _GOLDEN
+    z = (z ^ _shift_right(z, 30)) * _MIX1
+    z = (z ^ _shift_right(z, 27)) * _MIX2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(values: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's own carries the sign."""
+    return (values >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _check_images(images: Tensor, codes: Tensor | None = None) -> None:
+    if images.dim() != 4 or images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+    if codes is None:
+        return
+    if codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64:
+        raise ValueError(
+            f"codes must be int64 of shape (N, V) with N = {len(images)}, got {codes.dtype} {tuple(codes.shape)}"
+        )

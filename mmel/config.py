@@ -1,0 +1,237 @@
+"""RunConfig: everything that decides what one training run computes, validated, with a stable name.
+
+Standard library only, so that planning a thousand runs imports nothing heavy.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Raised whenever a default below, or what a field means, changes: old records then keep their old names.
+SCHEMA = 1
+
+PROFILES = ("mini", "reduced", "paper")
+METHODS = ("baseline_da", "baseline_da_long", "baseline_da_uni", "mmel_h", "mmel_s")
+PRECISIONS = ("bf16", "fp32")
+ORIGINALS = ("clean", "augmented")
+SHORTCUTS = ("A", "B")
+# Data set -> model families that fit it; the loaders and builders themselves live in mmel.data and mmel.models.
+DATASETS = ("cifar10", "cifar100", "digits")
+MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56")
+AUGMENTATIONS = ("crop_flip", "crop", "cutout", "randaugment", "trivialaugment")
+
+ONE_VIEW_METHODS = ("baseline_da", "baseline_da_long")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run. The defaults are the paper's recipe for CIFAR (section 4.1).
+
+    Attributes:
+        profile: `mini` (embedded data), `reduced` (real data, scaled down) or `paper`.
+        dataset: name of the data set.
+        model: name of the network.
+        method: name of the training method, see `mmel.methods`.
+        seed: of initialisation, example order and augmentation.
+        num_augmented: K = |B(x)|, the original included; 1 for `baseline_da`. For `baseline_da_long` the factor by
+            which epochs and decays are stretched.
+        lambda_p: KL coefficient of Eq. 6.
+        lambda_t: weight of MMEL-S's second term (Eq. 8); 0 stands for "chosen on held-out images", from the recorded
+            runs that `grids.lambda_t_candidates` lists.
+        epochs: passes over the training set (before `baseline_da_long` stretches them).
+        lr: initial learning rate.
+        decay_epochs: epochs after which the learning rate is multiplied by `lr_decay`.
+        lr_decay: the factor.
+        batch_size: N, originals a step.
+        momentum: of SGD.
+        nesterov: whether SGD's momentum is Nesterov's.
+        weight_decay: of SGD, on every parameter.
+        augment: name of the image augmentation, see `mmel.augment.image`.
+        original: whether index 0 of B(x) is x itself (`clean`) or one more random view (`augmented`).
+        redraw: draw the augmentations anew each epoch; False draws B(x) once, as Algorithm 1 is written.
+        drop_last: drop the partial batch that ends an epoch.
+        shortcut: of the CIFAR ResNet, `A` or `B`.
+        train_size: images in a class-balanced subset of the training set; 0 for all.
+        holdout: training images held out and evaluated on in place of the test set; 0 for none.
+        precision: `bf16` (autocast) or `fp32`.
+        micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
+            what BatchNorm sees.
+
+    Raises:
+        ValueError: on a value out of range or a combination that means nothing, naming the field, what it got and
+            what it may be.
+    """
+
+    profile: str = "mini"
+    dataset: str = "cifar10"
+    model: str = "resnet20"
+    method: str = "mmel_h"
+    seed: int = 0
+    num_augmented: int = 10
+    lambda_p: float = 1.0
+    lambda_t: float = 1.0
+    epochs: int = 200
+    lr: float = 0.1
+    decay_epochs: tuple[int, ...] = (60, 120, 160)
+    lr_decay: float = 0.2
+    batch_size: int = 128
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    augment: str = "crop_flip"
+    original: str = "clean"
+    redraw: bool = True
+    drop_last: bool = True
+    shortcut: str = "A"
+    train_size: int = 0
+    holdout: int = 0
+    precision: str = "bf16"
+    micro_batch: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), field.default))
+        _one_of("profile", self.profile, PROFILES)
+        _one_of("dataset", self.dataset, DATASETS)
+        _one_of("model", self.model, MODELS)
+        _one_of("method", self.method, METHODS)
+        _one_of("augment", self.augment, AUGMENTATIONS)
+        _one_of("original", self.original, ORIGINALS)
+        _one_of("shortcut", self.shortcut, SHORTCUTS)
+        _one_of("precision", self.precision, PRECISIONS)
+        for name in ("num_augmented", "epochs", "batch_size"):
+            _require(name, self, getattr(self, name) >= 1, "at least 1")
+        for name in ("seed", "train_size", "holdout", "micro_batch", "lambda_t", "momentum", "weight_decay"):
+            _require(name, self, getattr(self, name) >= 0, "0 or more")
+        for name in ("lambda_p", "lr", "lr_decay"):
+            _require(name, self, 0 < getattr(self, name) < float("inf"), "positive and finite")
+        _require("lambda_t", self, self.lambda_t < float("inf"), "finite")
+        increasing = all(a < b for a, b in zip((0, *self.decay_epochs), self.decay_epochs, strict=False))
+        _require("decay_epochs", self, increasing, "positive and increasing")
+        _require("micro_batch", self, self.micro_batch <= self.batch_size, f"at most batch_size={self.batch_size}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.method == "baseline_da":
+            _require("num_augmented", self, self.num_augmented == 1, "1 for method='baseline_da', which sees one view")
+        else:
+            _require("num_augmented", self, self.num_augmented >= 2, f"at least 2 for method={self.method!r}")
+        if self.method != "mmel_s":
+            _require("lambda_t", self, self.lambda_t == 1.0, f"1.0 for method={self.method!r}, which has none")
+        if self.method not in ("mmel_h", "mmel_s"):
+            _require("lambda_p", self, self.lambda_p == 1.0, f"1.0 for method={self.method!r}, which has none")
+        if self.method in ONE_VIEW_METHODS:
+            allowed = f"'clean' for method={self.method!r}, which sees one random view and never the original"
+            _require("original", self, self.original == "clean", allowed)
+        if self.holdout and self.lambda_t == 0:
+            raise ValueError("lambda_t=0 (chosen on held-out images) cannot itself hold images out; set holdout=0")
+        if self.dataset == "digits":
+            _require("augment", self, self.augment == "crop", "'crop' for dataset='digits': a flipped digit is another")
+
+    @property
+    def num_views(self) -> int:
+        """Views of an example that a step sees: K, or 1 for the methods that train on one random view."""
+        return 1 if self.method in ONE_VIEW_METHODS else self.num_augmented
+
+    @property
+    def stretch(self) -> int:
+        """Factor on epochs and decays: K for `baseline_da_long`, else 1."""
+        return self.num_augmented if self.method == "baseline_da_long" else 1
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs actually trained."""
+        return self.epochs * self.stretch
+
+    @property
+    def total_decay_epochs(self) -> tuple[int, ...]:
+        """Epochs after which the learning rate actually falls."""
+        return tuple(epoch * self.stretch for epoch in self.decay_epochs)
+
+    @property
+    def run_id(self) -> str:
+        """A readable, stable name: model, method, K, seed and a hash of all that is not at its default."""
+        content = {"schema": SCHEMA, **self.non_defaults()}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.model}-{self.method}-k{self.num_augmented}-s{self.seed}-{digest}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON takes them."""
+        return {**dataclasses.asdict(self), "decay_epochs": list(self.decay_epochs)}
+
+    def non_defaults(self) -> dict[str, Any]:
+        """The fields that differ from their default, as JSON takes them."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {k: v for k, v in self.to_dict().items() if getattr(self, k) != defaults[k]}
+
+    def replace(self, **changes: Any) -> "RunConfig":
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: if `values` names a field that does not exist, or as the class does.
+        """
+        unknown = sorted(set(values) - set(field_names()))
+        if unknown:
+            raise ValueError(f"unknown field(s) {', '.join(unknown)}; RunConfig has {', '.join(field_names())}")
+        return cls(**values)
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> "RunConfig":
+        """The configuration that a notebook's parameters cell spells out; other names in it are left alone."""
+        return cls(**{name: namespace[name] for name in field_names() if name in namespace})
+
+
+def field_names() -> tuple[str, ...]:
+    """Names of RunConfig's fields, in order."""
+    return tuple(field.name for field in dataclasses.fields(RunConfig))
+
+
+def parse_field(name: str, text: str) -> Any:
+    """The value of field `name` that `text` stands for on a command line.
+
+    Raises:
+        ValueError: if there is no such field, or `text` is not of its type.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    if name not in defaults:
+        raise ValueError(f"unknown field {name}; RunConfig has {', '.join(defaults)}")
+    default = defaults[name]
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(int(part) for part in text.split(",") if part)
+        return type(default)(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} must be of type {type(default).__name__}, got {text!r}") from None
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of the field's default, so that 1 and 1.0 name the same run."""
+    wanted = type(default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is tuple and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        return value
+    if type(value) is not wanted:
+        raise ValueError(f"{name} must be of type {wanted.__name__}, got {value!r}")
+    return value
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _require(name: str, config: RunConfig, condition: bool, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {allowed}, got {getattr(config, name)!r}")

@@ -1,0 +1,370 @@
+r"""The maximal expected loss over augmented samples (Eq. 5-9 of the paper) and its two training losses.
+
+Everything here works on one loss for each augmented sample, in a tensor of shape (N, K): N training examples,
+K augmented samples of each. The worst case over all reweightings of one example's samples has the closed form
+
+    sup_P  sum_k P_k l_k - lambda_p KL(P || uniform)  =  lambda_p (logsumexp(l / lambda_p) - log K)
+
+(Theorem 1), attained at P* = softmax(l / lambda_p) (Eq. 6). The gradient of the right-hand side is exactly
+sum_k P*_k grad l_k, so nothing has to be detached: see docs/method.md.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BaseLoss = str | Callable[[Tensor, Tensor], Tensor]
+
+BASE_LOSSES = ("cross_entropy", "kl", "mse")
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class LossTerms(NamedTuple):
+    """What a loss is made of, before it is reduced over the batch.
+
+    Attributes:
+        loss: (N,) the objective of each example.
+        sample_losses: (N, V) the losses that are weighted; V is K, or K - 1 for the soft loss.
+        weights: (N, V) their weights, without gradient; each row sums to one.
+    """
+
+    loss: Tensor
+    sample_losses: Tensor
+    weights: Tensor
+
+
+def maximal_expected_loss(losses: Tensor, lambda_p: float) -> Tensor:
+    """Worst expected loss over all reweightings of each row, less the KL penalty (Theorem 1, Eq. 5).
+
+    Computed as `m + lambda_p * log1p(mean(expm1((losses - m) / lambda_p)))` with m the row's largest loss, which
+    equals `lambda_p * (logsumexp(losses / lambda_p) - log K)` and keeps its accuracy at both ends: it tends to the
+    row's maximum as lambda_p -> 0 and to its mean as lambda_p -> infinity.
+
+    Args:
+        losses: (N, K) one loss for each augmented sample, K >= 1.
+        lambda_p: the KL coefficient, positive and finite, in the unit of the losses.
+
+    Returns:
+        (N,) the worst-case loss of each example, float32 at least; its gradient is sum_k P*_k grad losses[:, k].
+
+    Raises:
+        ValueError: if `losses` is not a floating tensor (N, K) with K >= 1, or `lambda_p` is not positive and finite.
+    """
+    losses = _check_losses(losses)
+    _check_coefficient("lambda_p", lambda_p)
+    # Any constant may stand for the maximum without changing value or gradient, so it carries no gradient.
+    largest = losses.detach().amax(dim=1)
+    scaled = (losses - largest[:, None]) / lambda_p
+    return largest + lambda_p * torch.log1p(torch.expm1(scaled).mean(dim=1))
+
+
+def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
+    """The worst-case weights P* of each row: softmax(losses / lambda_p) (Eq. 6; Eq. 9 on soft losses).
+
+    Args:
+        losses: (N, K) one loss for each augmented sample, K >= 1.
+        lambda_p: the KL coefficient, positive and finite.
+
+    Returns:
+        (N, K) weights without gradient, float32 at least; each row sums to one.
+
+    Raises:
+        ValueError: as `maximal_expected_loss`.
+    """
+    losses = _check_losses(losses)
+    _check_coefficient("lambda_p", lambda_p)
+    return torch.softmax(losses.detach() / lambda_p, dim=1)
+
+
+class MMELHardLoss(nn.Module):
+    """MMEL-H: the maximal expected loss against given targets (Eq. 7).
+
+    Args:
+        lambda_p: the KL coefficient, positive and finite.
+        base_loss: `"cross_entropy"`, `"kl"` (probability targets), `"mse"` (regression), or a callable that takes
+            outputs (M, C) and targets (M,) or (M, C) and returns one loss for each of the M samples.
+        reduction: `"mean"`, `"sum"` or `"none"` over the N examples.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    def __init__(self, lambda_p: float = 1.0, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
+        super().__init__()
+        _check_coefficient("lambda_p", lambda_p)
+        self.lambda_p = lambda_p
+        self.base_loss = _check_base_loss(base_loss)
+        self.reduction = _check_reduction(reduction)
+
+    def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
+        """The objective of each example, its K losses and their weights; arguments as `forward`."""
+        losses = _losses_against_targets(logits, targets, self.base_loss)
+        return LossTerms(
+            maximal_expected_loss(losses, self.lambda_p), losses, augmentation_weights(losses, self.lambda_p)
+        )
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The reweighted loss.
+
+        Args:
+            logits: (N, K, C); for `"mse"` (N, K) or (N, K, 1).
+            targets: (N,) classes shared by an example's samples, (N, K) classes, or (N, K, C) probabilities; for
+                `"mse"` (N,) or (N, K) scores.
+
+        Returns:
+            A scalar, or (N,) with `reduction="none"`.
+
+        Raises:
+            ValueError: on shapes or dtypes that are none of these, K = 0, NaN or out-of-range targets.
+        """
+        losses = _losses_against_targets(logits, targets, self.base_loss)
+        return _reduce(maximal_expected_loss(losses, self.lambda_p), self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"lambda_p={self.lambda_p}, base_loss={self.base_loss!r}, reduction={self.reduction!r}"
+
+
+class UniformLoss(nn.Module):
+    """Baseline(DA+UNI): the plain mean over an example's K losses (Eq. 1), MMEL-H's limit lambda_p -> infinity.
+
+    Args:
+        base_loss: as `MMELHardLoss`.
+        reduction: as `MMELHardLoss`.
+
+    Raises:
+        ValueError: as `MMELHardLoss`.
+    """
+
+    def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
+        super().__init__()
+        self.base_loss = _check_base_loss(base_loss)
+        self.reduction = _check_reduction(reduction)
+
+    def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
+        """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
+        losses = _losses_against_targets(logits, targets, self.base_loss)
+        return LossTerms(losses.mean(dim=1), losses, torch.full_like(losses, 1 / losses.shape[1]))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss; shapes and errors as `MMELHardLoss.forward`."""
+        losses = _losses_against_targets(logits, targets, self.base_loss)
+        return _reduce(losses.mean(dim=1), self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"base_loss={self.base_loss!r}, reduction={self.reduction!r}"
+
+
+class MMELSoftLoss(nn.Module):
+    """MMEL-S: fit the original to its label and the worst-case samples to the original's output (Eq. 8-9).
+
+    `l(f(x), y) + lambda_t * maximal_expected_loss([l(f(z), f(x)) for z != x], lambda_p)`; the bracket of Eq. 8 is
+    read as log((K - 1) P*), in line with Eq. 7.
+
+    Args:
+        lambda_p: the KL coefficient, positive and finite.
+        lambda_t: the weight of the second term, positive and finite.
+        base_loss: as `MMELHardLoss`; with `"kl"` the label term, which has no probability target, is cross-entropy.
+            A callable gets the labels (N,) for the first term and probabilities (M, C) for the second.
+        target_gradient: let the gradient flow through the soft target f(x) too (stopped by default, as in UDA).
+        threshold: with `"mse"`, how far f(x) and the teacher may differ before the teacher's score is used.
+        reduction: as `MMELHardLoss`.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        lambda_p: float = 1.0,
+        lambda_t: float = 1.0,
+        base_loss: BaseLoss = "cross_entropy",
+        target_gradient: bool = False,
+        threshold: float = 0.5,
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        _check_coefficient("lambda_p", lambda_p)
+        _check_coefficient("lambda_t", lambda_t)
+        if not (isinstance(threshold, int | float) and threshold >= 0):
+            raise ValueError(f"threshold must be a number >= 0, got {threshold!r}")
+        self.lambda_p = lambda_p
+        self.lambda_t = lambda_t
+        self.base_loss = _check_base_loss(base_loss)
+        self.target_gradient = target_gradient
+        self.threshold = threshold
+        self.reduction = _check_reduction(reduction)
+
+    def terms(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> LossTerms:
+        """The objective of each example, its K - 1 soft losses and their weights; arguments as `forward`."""
+        logits = _check_logits(logits, self.base_loss, least=2)
+        first_base = "cross_entropy" if self.base_loss == "kl" else self.base_loss
+        if targets.dim() != 1:
+            raise ValueError(f"targets must have shape (N,) = ({len(logits)},), got {tuple(targets.shape)}")
+        original = _losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
+        soft_targets = self._soft_targets(logits, teacher_outputs)
+        losses = _flat_base_loss(logits[:, 1:], soft_targets, self.base_loss)
+        worst = maximal_expected_loss(losses, self.lambda_p)
+        weights = augmentation_weights(losses, self.lambda_p)
+        return LossTerms(original + self.lambda_t * worst, losses, weights)
+
+    def forward(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
+        """The reweighted soft loss.
+
+        Args:
+            logits: (N, K, C) with K >= 2 and the original at index 0; for `"mse"` (N, K) or (N, K, 1).
+            targets: (N,) the originals' classes, or scores for `"mse"`.
+            teacher_outputs: (N, K, C) a teacher's probabilities, (N, K) scores for `"mse"`, or None. Where the
+                teacher puts z into another class than x (or, for `"mse"`, where its score is further than
+                `threshold` from f(x)), its output replaces f(x) as z's target, in the loss and in P* alike.
+
+        Returns:
+            A scalar, or (N,) with `reduction="none"`.
+
+        Raises:
+            ValueError: on shapes or dtypes that are none of these, K < 2, NaN or out-of-range targets.
+        """
+        return _reduce(self.terms(logits, targets, teacher_outputs).loss, self.reduction)
+
+    def _soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None) -> Tensor:
+        """(N, K - 1, C) probabilities or (N, K - 1) scores that the augmented samples are pulled to."""
+        original = logits[:, :1] if self.target_gradient else logits[:, :1].detach()
+        regression = self.base_loss == "mse"
+        own = (original if regression else original.softmax(dim=-1)).expand_as(logits[:, 1:])
+        if teacher_outputs is None:
+            return own
+        if teacher_outputs.shape != logits.shape:
+            raise ValueError(
+                f"teacher_outputs must have shape {tuple(logits.shape)}, got {tuple(teacher_outputs.shape)}"
+            )
+        _check_finite("teacher_outputs", teacher_outputs)
+        teacher = teacher_outputs.to(own.dtype)
+        if regression:
+            return torch.where((own - teacher[:, 1:]).abs() > self.threshold, teacher[:, 1:], own)
+        predicted = teacher.argmax(dim=-1)
+        disagrees = predicted[:, 1:] != predicted[:, :1]
+        return torch.where(disagrees[..., None], teacher[:, 1:], own)
+
+    def extra_repr(self) -> str:
+        return (
+            f"lambda_p={self.lambda_p}, lambda_t={self.lambda_t}, base_loss={self.base_loss!r}, "
+            f"target_gradient={self.target_gradient}, threshold={self.threshold}, reduction={self.reduction!r}"
+        )
+
+
+def _losses_against_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
+    """(N, K) losses of the logits against hard targets, probabilities or scores, every shape checked."""
+    logits = _check_logits(logits, base_loss, least=1)
+    return _flat_base_loss(logits, _expand_targets(logits, targets, base_loss), base_loss)
+
+
+def _expand_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
+    """Targets as (N, K) classes or scores, or as (N, K, C) probabilities."""
+    n, k = logits.shape[:2]
+    scores = base_loss == "mse"
+    if targets.is_floating_point():
+        _check_finite("targets", targets)
+    elif scores:
+        targets = targets.to(logits.dtype)
+    if targets.shape == (n,) and (scores or not targets.is_floating_point()):
+        targets = targets[:, None].expand(n, k)
+    if scores:
+        if targets.shape != (n, k):
+            raise ValueError(f"targets must have shape ({n},) or ({n}, {k}) for 'mse', got {tuple(targets.shape)}")
+        return targets.to(logits.dtype)
+    if targets.is_floating_point():
+        if targets.shape != logits.shape:
+            raise ValueError(
+                f"targets given as probabilities must have shape {tuple(logits.shape)}, got {tuple(targets.shape)}"
+            )
+        return targets.to(logits.dtype)
+    if base_loss == "kl":
+        raise ValueError(f"targets must be probabilities for base_loss='kl', got classes ({targets.dtype})")
+    if targets.shape != (n, k):
+        raise ValueError(f"targets given as classes must have shape ({n},) or ({n}, {k}), got {tuple(targets.shape)}")
+    # On an accelerator this look at the values would wait for the device, which has its own assertion.
+    if targets.device.type == "cpu" and targets.numel():
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= logits.shape[-1]:
+            raise ValueError(f"targets must be classes in [0, {logits.shape[-1]}), got {low} to {high}")
+    return targets.long()
+
+
+def _flat_base_loss(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
+    """(N, K) base losses of checked logits (N, K, C) or (N, K) and targets of matching shape."""
+    n, k = logits.shape[:2]
+    outputs, flat_targets = logits.flatten(0, 1), targets.flatten(0, 1)
+    if base_loss == "cross_entropy":
+        losses = F.cross_entropy(outputs, flat_targets, reduction="none")
+    elif base_loss == "kl":
+        log_probabilities = F.log_softmax(outputs, dim=-1)
+        losses = (torch.xlogy(flat_targets, flat_targets) - flat_targets * log_probabilities).sum(dim=-1)
+    elif base_loss == "mse":
+        losses = F.mse_loss(outputs, flat_targets, reduction="none")
+    else:
+        losses = base_loss(outputs, flat_targets)
+        if losses.shape != (n * k,):
+            raise ValueError(f"base_loss must return one loss a sample, ({n * k},), got {tuple(losses.shape)}")
+    return losses.view(n, k)
+
+
+def _check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
+    """Logits in float32 at least, (N, K, C), or (N, K) for regression."""
+    if not logits.is_floating_point():
+        raise ValueError(f"logits must be a floating tensor, got {logits.dtype}")
+    if base_loss == "mse":
+        if logits.dim() == 3 and logits.shape[-1] == 1:
+            logits = logits.squeeze(-1)
+        if logits.dim() != 2:
+            raise ValueError(f"logits must have shape (N, K) or (N, K, 1) for 'mse', got {tuple(logits.shape)}")
+    elif logits.dim() != 3 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have shape (N, K, C), got {tuple(logits.shape)}")
+    if logits.shape[1] < least:
+        raise ValueError(f"logits must hold K >= {least} samples an example, got K = {logits.shape[1]}")
+    return _at_least_float32(logits)
+
+
+def _check_losses(losses: Tensor) -> Tensor:
+    if losses.dim() != 2 or losses.shape[1] == 0:
+        raise ValueError(f"losses must have shape (N, K) with K >= 1, got {tuple(losses.shape)}")
+    if not losses.is_floating_point():
+        raise ValueError(f"losses must be a floating tensor, got {losses.dtype}")
+    return _at_least_float32(losses)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    # A CUDA graph under capture cannot read a value back; whoever captures has run the step once before.
+    if values.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name} must be finite, got {int((~torch.isfinite(values)).sum())} NaN or infinite entries")
+
+
+def _check_coefficient(name: str, value: float) -> None:
+    if not (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+
+
+def _check_base_loss(base_loss: BaseLoss) -> BaseLoss:
+    if not callable(base_loss) and base_loss not in BASE_LOSSES:
+        raise ValueError(f"base_loss must be one of {BASE_LOSSES} or a callable, got {base_loss!r}")
+    return base_loss
+
+
+def _check_reduction(reduction: str) -> str:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    return reduction
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return losses.mean()
+    return losses.sum() if reduction == "sum" else losses

@@ -1,0 +1,58 @@
+"""What a training method is: which views of an example it sees, and which loss it puts on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmel.config import ONE_VIEW_METHODS, RunConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# As the paper's tables head their columns.
+LABELS = {
+    "baseline_da": "Baseline(DA)",
+    "baseline_da_long": "Baseline(DA+Long)",
+    "baseline_da_uni": "Baseline(DA+UNI)",
+    "mmel_h": "MMEL-H",
+    "mmel_s": "MMEL-S",
+}
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which views of an example a step sees.
+
+    Attributes:
+        num_random: randomly augmented views.
+        original_first: whether the untouched example stands before them, at index 0.
+    """
+
+    num_random: int
+    original_first: bool
+
+
+def view_plan(config: RunConfig) -> ViewPlan:
+    """The views of `config`: one random view for the plain baselines, else the K samples of B(x)."""
+    if config.method in ONE_VIEW_METHODS:
+        return ViewPlan(num_random=1, original_first=False)
+    if config.original == "augmented":
+        return ViewPlan(num_random=config.num_augmented, original_first=False)
+    return ViewPlan(num_random=config.num_augmented - 1, original_first=True)
+
+
+def build_criterion(config: RunConfig, lambda_t: float | None = None) -> nn.Module:
+    """The loss of `config`, with `terms(logits, targets)` over (N, V, C) logits and (N,) classes.
+
+    Args:
+        config: the run.
+        lambda_t: what stands in for `config.lambda_t` where that was chosen on held-out images.
+    """
+    from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
+
+    if config.method == "mmel_h":
+        return MMELHardLoss(config.lambda_p)
+    if config.method == "mmel_s":
+        return MMELSoftLoss(config.lambda_p, config.lambda_t if lambda_t is None else lambda_t)
+    return UniformLoss()

@@ -1,0 +1,203 @@
+"""Where every file of a study lies, and how runs are written and read. Owns all paths below `results/`.
+
+A run is one JSON-lines file: a header (`kind: run`: configuration, data set sizes, device, versions, commit), one
+line for each evaluation (`kind: epoch`), and a last line (`kind: result`). While it trains, the file carries the
+suffix `.partial`; it is renamed when the last line is in it, so a file without that suffix is whole.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmel.config import RunConfig
+
+Line = dict[str, Any]
+
+
+class ResultsError(Exception):
+    """A results folder or a record that is missing or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as it was written.
+
+    Attributes:
+        header: configuration and provenance.
+        epochs: one line an evaluation, in order.
+        result: the last line; `status` is `finished` or `failed`.
+    """
+
+    header: Line
+    epochs: list[Line] = field(default_factory=list)
+    result: Line = field(default_factory=dict)
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.from_dict(self.header["config"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.result.get("status") == "finished"
+
+
+class Store:
+    """A results folder.
+
+    Args:
+        root: the folder; it must exist.
+
+    Raises:
+        ResultsError: if it does not.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise ResultsError(
+                f"no results folder at {self.root}: make one, or name one with --results or MMEL_RESULTS"
+            )
+
+    @classmethod
+    def find(cls, root: str | Path | None = None) -> "Store":
+        """The folder named by `root`, else by MMEL_RESULTS, else ./results, else (in notebooks/) ../results."""
+        named = root or os.environ.get("MMEL_RESULTS")
+        if named:
+            return cls(named)
+        return cls("../results" if not Path("results").is_dir() and Path("../results").is_dir() else "results")
+
+    def run_path(self, config: RunConfig) -> Path:
+        """The record of a run that ended."""
+        return self.root / "runs" / config.profile / config.dataset / f"{config.run_id}.jsonl"
+
+    def partial_path(self, config: RunConfig) -> Path:
+        """The record of a run under way."""
+        return self.run_path(config).with_suffix(".jsonl.partial")
+
+    def checkpoint_path(self, config: RunConfig) -> Path:
+        """State to resume from while a run is under way."""
+        return self._working("checkpoints", config, ".pt")
+
+    def weights_path(self, config: RunConfig) -> Path:
+        """The trained network of a run that finished."""
+        return self._working("weights", config, ".pt")
+
+    def notebook_path(self, config: RunConfig) -> Path:
+        """The executed notebook of a run."""
+        return self._working("executed", config, ".ipynb")
+
+    def report_dir(self, profile: str) -> Path:
+        """The rendered report of a profile."""
+        return self.root / "report" / profile
+
+    def _working(self, folder: str, config: RunConfig, suffix: str) -> Path:
+        return self.root / folder / config.profile / config.dataset / f"{config.run_id}{suffix}"
+
+    def read(self, config: RunConfig) -> Record | None:
+        """The record of a run that ended, or None."""
+        path = self.run_path(config)
+        return read_record(path) if path.exists() else None
+
+    def records(self, profile: str) -> Iterator[Record]:
+        """All records of a profile, by path."""
+        for path in sorted((self.root / "runs" / profile).glob("*/*.jsonl")):
+            yield read_record(path)
+
+    def claim(self, config: RunConfig) -> "contextlib.AbstractContextManager[None]":
+        """Hold a run for this process, so that two sweeps never train it at once.
+
+        Raises:
+            ResultsError: if another process holds it.
+        """
+        return _locked(self._working("checkpoints", config, ".lock"), config.run_id)
+
+
+class RunWriter:
+    """Appends the lines of one run and renames the file once it is whole.
+
+    Args:
+        store: where it goes.
+        config: the run.
+        lines: what an earlier, interrupted process already wrote and this one goes on from.
+    """
+
+    def __init__(self, store: Store, config: RunConfig, lines: Iterable[Line] = ()):
+        self._partial = store.partial_path(config)
+        self._final = store.run_path(config)
+        write_atomically(self._partial, "".join(map(_dump, lines)))
+
+    def append(self, line: Line) -> None:
+        """Add a line; it is on disk when this returns."""
+        with self._partial.open("a", encoding="utf-8") as file:
+            file.write(_dump(line))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, result: Line) -> None:
+        """Add the last line and give the file its final name."""
+        self.append({"kind": "result", **result})
+        self._partial.replace(self._final)
+
+
+def read_record(path: Path) -> Record:
+    """Read one run.
+
+    Raises:
+        ResultsError: if the file is not a whole record, naming the file and the line.
+    """
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ResultsError(f"{path}:{number} is not JSON: {error}") from error
+    kinds = [line.get("kind") for line in lines]
+    if len(kinds) < 2 or kinds[0] != "run" or kinds[-1] != "result" or set(kinds[1:-1]) - {"epoch"}:
+        raise ResultsError(f"{path} is not a record: want a run line, epoch lines and a result line, got {kinds}")
+    return Record(lines[0], lines[1:-1], lines[-1])
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes a file only its owner reads; give it the mode that open() would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _dump(line: Line) -> str:
+    # NaN is not JSON; a run that diverged says so in words (`status`, `error`).
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+@contextlib.contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(f"run {name} is being trained by another process") from None
+        # The kernel drops the lock with the process, however it dies; the empty file may stay.
+        yield

@@ -1,0 +1,1 @@
+"""Many runs: what is missing, what it costs, and papermill."""

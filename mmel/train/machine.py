@@ -1,0 +1,111 @@
+"""The machine a run is on: what it is, which code it runs, how much memory it took, how its allocator behaves."""
+
+import ctypes
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "transformers", "datasets")
+
+# glibc's mallopt parameters, from malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+def pick_device(device: str | None = None) -> torch.device:
+    """The device named, else the first GPU, else the CPU.
+
+    Raises:
+        ValueError: if the device is not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device must be one this machine has (cpu, cuda, cuda:1), got {device!r}: {error}") from None
+    return torch.device(device)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step, in this process alone.
+
+    By default it hands large blocks back to the kernel when they are freed, so each training step faults all its
+    activations in again: half the time of a step of ResNet-20 on the CPU (benchmarks/README.md). Elsewhere than on
+    glibc this does nothing.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Kind, name and, for a CPU, threads of a device."""
+    if device.type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
+    return {"type": device.type, "name": _cpu_name(), "threads": torch.get_num_threads()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in ("mmel", *PACKAGES):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    # The build says more than the metadata (which CUDA, if any).
+    found["torch"] = torch.__version__
+    return found
+
+
+def code_version() -> dict[str, Any]:
+    """Git commit of the code that runs and whether it was changed since; MMEL_COMMIT where there is no checkout."""
+    if named := os.environ.get("MMEL_COMMIT"):
+        return {"commit": named, "dirty": None}
+    here = Path(__file__).resolve().parents[2]
+    try:
+        git = ["git", "-C", str(here)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        tracked = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", "--", "mmel", "notebooks"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(tracked.strip())}
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting peak memory anew, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use: allocated on the GPU since the last reset, or resident in this process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

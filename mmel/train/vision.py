@@ -1,0 +1,96 @@
+"""Image classification as the training loop sees it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmel.augment.image import build_augmentation
+from mmel.config import RunConfig
+from mmel.data.vision import channel_statistics, load_images, split_train
+from mmel.losses import LossTerms
+from mmel.methods import build_criterion, view_plan
+from mmel.models import build_model
+
+EVAL_BATCH = 1000
+
+
+class VisionTask:
+    """Data, network and loss of one run on images; everything lives on the training device.
+
+    Args:
+        config: the run.
+        data_root: folder of the data sets, see `mmel.data.vision.load_images`.
+        device: where to train.
+        lambda_t: the value that stands in for `config.lambda_t`.
+
+    Attributes:
+        model: the network, in channels_last.
+        steps: steps of an epoch.
+        sizes: data set sizes, for the record.
+    """
+
+    def __init__(self, config: RunConfig, data_root: str | Path | None, device: torch.device, lambda_t: float):
+        full, test = load_images(config.dataset, data_root)
+        train, held = split_train(full, config.train_size, config.holdout)
+        self.sizes = {
+            "train": len(train),
+            "train_available": len(full),
+            "eval": len(held if config.holdout else test),
+            "eval_split": "holdout" if config.holdout else "test",
+        }
+        if len(train) < config.batch_size:
+            raise ValueError(f"batch_size must be at most the {len(train)} training images, got {config.batch_size}")
+        self.config = config
+        self.device = device
+        # Statistics of the whole training set, so that subsets see the same network input.
+        mean, std = (s.to(device).view(-1, 1, 1) for s in channel_statistics(full))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+        self.train_images = train.to(device)
+        self.eval_images = (held if config.holdout else test).to(device)
+        self.augmentation = build_augmentation(config.augment, train.pixels.shape[-1])
+        self.plan = view_plan(config)
+        self.criterion = build_criterion(config, lambda_t)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = build_model(config.model, full.num_classes, full.pixels.shape[1], config.shortcut)
+        self.model.to(device, memory_format=torch.channels_last)
+        whole, rest = divmod(len(train), config.batch_size)
+        self.steps = whole if config.drop_last else whole + bool(rest)
+
+    def order(self, epoch: int) -> Tensor:
+        """Places in the training set, in the order in which this epoch visits them."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.train_images), generator=generator).to(self.device)
+
+    def views(self, index: Tensor, epoch: int) -> Tensor:
+        """B(x) of some training images: places (N,) -> (N, V, C, H, W) uint8."""
+        config, images = self.config, self.train_images.pixels[index]
+        codes = self.augmentation.draw(index, self.plan.num_random, config.seed, epoch if config.redraw else 0)
+        views = self.augmentation.apply(images, codes)
+        return torch.cat([images[:, None], views], dim=1) if self.plan.original_first else views
+
+    def terms(self, index: Tensor, epoch: int) -> LossTerms:
+        """One joint forward over all views of some training images, and the loss of it."""
+        views = self.views(index, epoch)
+        n, v = views.shape[:2]
+        logits = self.model(self.normalize(views.flatten(0, 1)))
+        return self.criterion.terms(logits.view(n, v, -1), self.train_images.labels[index])
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(M, C, H, W) uint8 -> float32 with the training set's mean 0 and deviation 1, in channels_last."""
+        values = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return values.mul_(self._scale).add_(self._shift)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Accuracy in percent on the test (or held-out) images."""
+        self.model.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for pixels, labels in zip(
+            self.eval_images.pixels.split(EVAL_BATCH), self.eval_images.labels.split(EVAL_BATCH), strict=True
+        ):
+            correct += (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
+        self.model.train()
+        return {"accuracy_pct": 100 * int(correct) / len(self.eval_images)}
