@@ -125,6 +125,7 @@ class MMELHardLoss(nn.Module):
         return _reduce(maximal_expected_loss(losses, self.lambda_p), self.reduction)
 
     def extra_repr(self) -> str:
+        """The arguments, for `repr`."""
         return f"lambda_p={self.lambda_p}, base_loss={self.base_loss!r}, reduction={self.reduction!r}"
 
 
@@ -155,6 +156,7 @@ class UniformLoss(nn.Module):
         return _reduce(losses.mean(dim=1), self.reduction)
 
     def extra_repr(self) -> str:
+        """The arguments, for `repr`."""
         return f"base_loss={self.base_loss!r}, reduction={self.reduction!r}"
 
 
@@ -249,6 +251,7 @@ class MMELSoftLoss(nn.Module):
         return torch.where(disagrees[..., None], teacher[:, 1:], own)
 
     def extra_repr(self) -> str:
+        """The arguments, for `repr`."""
         return (
             f"lambda_p={self.lambda_p}, lambda_t={self.lambda_t}, base_loss={self.base_loss!r}, "
             f"target_gradient={self.target_gradient}, threshold={self.threshold}, reduction={self.reduction!r}"

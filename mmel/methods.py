@@ -56,3 +56,26 @@ def build_criterion(config: RunConfig, lambda_t: float | None = None) -> nn.Modu
     if config.method == "mmel_s":
         return MMELSoftLoss(config.lambda_p, config.lambda_t if lambda_t is None else lambda_t)
     return UniformLoss()
+
+
+def describe(config: RunConfig) -> str:
+    """What a run trains, in Markdown: the method's objective and the recipe, for a notebook."""
+    k, ell = config.num_augmented, r"\ell(f_\theta(z), y)"
+    objectives = {
+        "baseline_da": rf"one random view $z$ of each example: ${ell}$",
+        "baseline_da_long": rf"one random view $z$ of each example, {config.stretch} times the epochs: ${ell}$",
+        "baseline_da_uni": rf"the mean over $B(x)$ (Eq. 1): $\frac{{1}}{{{k}}}\sum_{{z \in B(x)}} {ell}$",
+        "mmel_h": rf"the maximal expected loss (Eq. 5-7): $\lambda_P \log \frac{{1}}{{{k}}} \sum_{{z \in B(x)}} "
+        rf"\exp({ell} / \lambda_P)$, whose gradient weighs each view by "
+        rf"$P^*(z \mid x) = \mathrm{{softmax}}_z({ell} / \lambda_P)$",
+        "mmel_s": r"the soft form (Eq. 8-9): $\ell(f_\theta(x), y) + \lambda_T \lambda_P \log "
+        rf"\frac{{1}}{{{k - 1}}} \sum_{{z \neq x}} \exp(\ell(f_\theta(z), f_\theta(x)) / \lambda_P)$",
+    }
+    return (
+        f"**{LABELS[config.method]}** on `{config.dataset}` with `{config.model}`, seed {config.seed}: minimize "
+        f"{objectives[config.method]}.\n\n"
+        f"Profile `{config.profile}`: {config.total_epochs} epochs of batch {config.batch_size}, learning rate "
+        f"{config.lr:g} times {config.lr_decay:g} after epochs {', '.join(map(str, config.total_decay_epochs))}, "
+        f"weight decay {config.weight_decay:g}, K = {k}, lambda_P = {config.lambda_p:g}, {config.precision}. "
+        f"Run `{config.run_id}`."
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmel.data import DataError
 from mmel.data.digits import digits
 
 # What lies in a data root, and how many MD5-checked files torchvision expects there.
@@ -16,10 +17,6 @@ CIFAR_FILES = {
     "cifar100": "train, test and meta",
 }
 DEFAULT_ROOT = "data"
-
-
-class DataError(Exception):
-    """A data set that is missing or damaged."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def train(
         config: the run.
         store: where records and checkpoints go.
         data_root: folder of the data sets; see `mmel.data.vision.load_images`.
-        device: `cpu`, `cuda`, `cuda:1`; None for the first GPU, else the CPU.
+        device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
         checkpoint_every: epochs between checkpoints.
 
     Yields:
@@ -251,13 +251,13 @@ class _Training:
         }
 
     def _costs(self) -> Line:
-        smallest = min(self.micro_batch, self.config.batch_size)
+        planned = self.config.micro_batch or self.config.batch_size
         return {
             "train_seconds": sum(line["train_seconds"] for line in self.lines[1:]),
             "wall_seconds": self._wall_seconds(),
             "peak_memory_bytes": machine.peak_memory_bytes(self.device),
-            # Null where the whole batch went through at once, as tables ask for.
-            "micro_batch": smallest if smallest < self.config.batch_size else None,
+            # What memory forced the batch down to; null where all went as configured, as tables ask for.
+            "micro_batch": self.micro_batch if self.micro_batch < planned else None,
         }
 
     def _wall_seconds(self) -> float:

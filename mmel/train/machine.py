@@ -20,12 +20,13 @@ _M_MMAP_THRESHOLD = -3
 
 
 def pick_device(device: str | None = None) -> torch.device:
-    """The device named, else the first GPU, else the CPU.
+    """The device named, else the one in MMEL_DEVICE, else the first GPU, else the CPU.
 
     Raises:
         ValueError: if the device is not there.
     """
-    if device is None:
+    device = device or os.environ.get("MMEL_DEVICE")
+    if not device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)

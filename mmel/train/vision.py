@@ -9,7 +9,7 @@ from torch import Tensor
 from mmel.augment.image import build_augmentation
 from mmel.config import RunConfig
 from mmel.data.vision import channel_statistics, load_images, split_train
-from mmel.losses import LossTerms
+from mmel.losses import LossTerms, MMELHardLoss
 from mmel.methods import build_criterion, view_plan
 from mmel.models import build_model
 
@@ -94,3 +94,24 @@ class VisionTask:
             correct += (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
         self.model.train()
         return {"accuracy_pct": 100 * int(correct) / len(self.eval_images)}
+
+    @torch.no_grad()
+    def weigh(self, place: int, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
+        """One training image's B(x) with the weights that the present network gives it (Eq. 6 on the hard loss).
+
+        Args:
+            place: of the image in the training set.
+            num_augmented: K, the untouched image included.
+
+        Returns:
+            Views (K, H, W, C) uint8 and weights (K,), on the CPU.
+        """
+        index = torch.tensor([place], device=self.device)
+        image = self.train_images.pixels[index]
+        codes = self.augmentation.draw(index, num_augmented - 1, self.config.seed, self.config.total_epochs)
+        views = torch.cat([image, self.augmentation.apply(image, codes)[0]])
+        training = self.model.training
+        logits = self.model.eval()(self.normalize(views))
+        self.model.train(training)
+        hard = MMELHardLoss(self.config.lambda_p).terms(logits[None], self.train_images.labels[index])
+        return views.permute(0, 2, 3, 1).cpu(), hard.weights[0].cpu()

@@ -1,0 +1,7 @@
+"""`python -m mmel`."""
+
+import sys
+
+from mmel.cli import main
+
+sys.exit(main())

@@ -1,0 +1,140 @@
+"""The study's figures, with matplotlib; each draws numbers it is given."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mmel.methods import LABELS
+from mmel.report.tables import DATASET_LABELS
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+COLORS = {
+    "baseline_da": "#7f7f7f",
+    "baseline_da_long": "#56b4e9",
+    "baseline_da_uni": "#0072b2",
+    "mmel_h": "#d55e00",
+    "mmel_s": "#009e73",
+}
+STYLE = {
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "font.size": 9,
+}
+
+
+def methods_figure(runs: pd.DataFrame) -> Figure:
+    """Accuracy of each method side by side: every seed a dot, the mean a bar across; one panel a model.
+
+    Args:
+        runs: from `tables.seeds("table1")`.
+    """
+    cells = list(runs.groupby(["dataset", "model"], sort=False))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, max(len(cells), 1), figsize=(1.2 + 3.4 * max(len(cells), 1), 3.2), squeeze=False, layout="constrained"
+        )
+        for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
+            methods = [method for method in LABELS if (group["method"] == method).any()]
+            for place, method in enumerate(methods):
+                values = group.loc[group["method"] == method, "accuracy_pct"].to_numpy()
+                spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
+                axis.scatter(place + spread, values, s=22, color=COLORS[method], alpha=0.75, zorder=3)
+                axis.hlines(values.mean(), place - 0.3, place + 0.3, color=COLORS[method], lw=2)
+            axis.set_xticks(range(len(methods)), [_two_lines(LABELS[m]) for m in methods], fontsize=7.5)
+            axis.set_xlim(-0.6, len(methods) - 0.4)
+            axis.set_title(_cell_title(dataset, model))
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylabel("test accuracy (%)")
+        plt.close(figure)
+    return figure
+
+
+def over_k_figure(runs: pd.DataFrame) -> Figure:
+    """Accuracy over K for MMEL-H and MMEL-S beside Baseline(DA): mean line, every seed a dot; one panel a model.
+
+    Args:
+        runs: from `tables.seeds("table2")`.
+    """
+    cells = list(runs.groupby(["dataset", "model"], sort=False))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, max(len(cells), 1), figsize=(1.2 + 3.6 * max(len(cells), 1), 3.2), squeeze=False, layout="constrained"
+        )
+        for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
+            baseline = group.loc[group["method"] == "baseline_da", "accuracy_pct"]
+            if len(baseline):
+                axis.axhline(baseline.mean(), color=COLORS["baseline_da"], ls="--", lw=1.2, label=LABELS["baseline_da"])
+            for method in ("mmel_h", "mmel_s"):
+                mine = group[group["method"] == method]
+                if mine.empty:
+                    continue
+                means = mine.groupby("num_augmented")["accuracy_pct"].mean()
+                axis.plot(means.index, means, "-", color=COLORS[method], lw=1.6, label=LABELS[method])
+                axis.scatter(mine["num_augmented"], mine["accuracy_pct"], s=18, color=COLORS[method], alpha=0.6)
+            axis.set_xscale("log")
+            ticks = sorted(set(group["num_augmented"]) - {1})
+            axis.set_xticks(ticks, [str(k) for k in ticks])
+            axis.minorticks_off()
+            axis.set_xlabel("K = |B(x)|")
+            axis.set_title(_cell_title(dataset, model))
+        axes[0, 0].set_ylabel("test accuracy (%)")
+        axes[0, 0].legend(fontsize=8)
+        plt.close(figure)
+    return figure
+
+
+def training_curve(epochs: Sequence[dict]) -> Figure:
+    """Loss, accuracy and the spread of P* over a run's epochs.
+
+    Args:
+        epochs: what `mmel.train.train` yields.
+    """
+    lines = pd.DataFrame(epochs)
+    panels = (
+        ("train_loss", "training loss"),
+        ("accuracy_pct", "accuracy (%)"),
+        ("weight_max", "largest weight of P*"),
+    )
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
+        for axis, (column, label) in zip(axes, panels, strict=True):
+            axis.plot(lines["epoch"], lines[column], color="#0072b2")
+            axis.set_xlabel("epoch")
+            axis.set_title(label)
+        plt.close(figure)
+    return figure
+
+
+def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
+    """The views of one image in a row, each with its weight under P*; the original first.
+
+    Args:
+        views: (K, H, W, C) uint8.
+        weights: (K,) summing to one.
+    """
+    k = len(views)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.5), squeeze=False, layout="constrained")
+        for place, (axis, view, weight) in enumerate(zip(axes[0], views, weights, strict=True)):
+            axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_axis_off()
+            axis.set_title("x" if place == 0 else f"z{place}", fontsize=8, pad=2)
+            axis.text(0.5, -0.06, f"{weight:.3f}", transform=axis.transAxes, ha="center", va="top", fontsize=8)
+        plt.close(figure)
+    return figure
+
+
+def _cell_title(dataset: str, model: str) -> str:
+    return f"{DATASET_LABELS[dataset]}, ResNet-{model.removeprefix('resnet')}"
+
+
+def _two_lines(label: str) -> str:
+    return label.replace("(", "\n(")

@@ -1,0 +1,144 @@
+"""Runs as executed notebooks: papermill on one warm kernel.
+
+Starting a kernel and importing torch takes longer than a small run. The kernel is therefore started once and its
+namespace cleared between notebooks; a run depends on its configuration alone (every random draw is seeded from it),
+so this changes no result.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from papermill.exceptions import PapermillExecutionError
+
+from mmel.config import RunConfig
+from mmel.records import Store
+
+KERNEL = "python3"
+# A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
+NOTEBOOKS_PER_KERNEL = 100
+
+
+class NotebookError(Exception):
+    """A notebook that does not fit its parameters, or in which a cell failed."""
+
+
+class WarmKernel:
+    """A Jupyter kernel that executes one notebook after another, over ipc sockets of its own.
+
+    Args:
+        environment: variables the kernel sees beside this process' own.
+    """
+
+    def __init__(self, environment: dict[str, str]):
+        self._environment = os.environ | environment
+        self._executed = 0
+        self._manager: AsyncKernelManager | None = None
+
+    def execute(self, notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+        """Execute a notebook and write it, with outputs, to `output`; the write is atomic.
+
+        Raises:
+            NotebookError: if the notebook has no such parameter, or a cell fails.
+        """
+        check_parameters(notebook, parameters)
+        if self._executed == NOTEBOOKS_PER_KERNEL:
+            self.close()
+        if self._manager is None:
+            self._start()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # papermill saves while it goes; only a whole notebook gets the final name.
+        partial = output.with_suffix(".partial.ipynb")
+        try:
+            papermill.execute_notebook(
+                notebook,
+                partial,
+                parameters,
+                kernel_name=KERNEL,
+                progress_bar=False,
+                km=self._manager,
+                kc=self._client,
+            )
+        except PapermillExecutionError as error:
+            raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})") from error
+        finally:
+            self._executed += 1
+            if self._manager is not None and run_sync(self._manager.is_alive)():
+                # Runs before whatever the next notebook sends: the kernel takes requests in order.
+                self._client.execute("%reset -f", silent=True, store_history=False)
+            else:
+                self.close()
+        partial.replace(output)
+
+    def close(self) -> None:
+        """Stop the kernel and every process it started."""
+        if self._manager is None:
+            return
+        manager, self._manager, self._executed = self._manager, None, 0
+        # The kernel leads its own process group; data-loading children of a dead kernel would outlive it.
+        group = getattr(manager.provisioner, "pgid", None)
+        self._client.stop_channels()
+        run_sync(manager.shutdown_kernel)(now=True)
+        if group:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        # Sockets in a folder of their own: parallel starts cannot race for ports. Its path must be short, since a
+        # socket's path has about a hundred characters.
+        self._folder = Path(tempfile.mkdtemp(prefix="mmel-", dir="/tmp"))
+        self._manager = AsyncKernelManager(
+            kernel_name=KERNEL, transport="ipc", connection_file=str(self._folder / "k.json")
+        )
+        run_sync(self._manager.start_kernel)(env=self._environment)
+        self._client = self._manager.client()
+        self._client.start_channels()
+        run_sync(self._client.wait_for_ready)(timeout=120)
+        self._client.allow_stdin = False
+
+
+@contextlib.contextmanager
+def warm_kernel(store: Store, data_root: str | None = None, device: str | None = None) -> Iterator[WarmKernel]:
+    """A kernel whose notebooks use this results folder, data folder and device; closed at the end."""
+    environment = {"MMEL_RESULTS": str(store.root.resolve()), "MMEL_HEADLESS": "1"}
+    if data_root:
+        environment["MMEL_DATA"] = str(Path(data_root).resolve())
+    if device:
+        environment["MMEL_DEVICE"] = device
+    kernel = WarmKernel(environment)
+    try:
+        yield kernel
+    finally:
+        kernel.close()
+
+
+def execute_run(kernel: WarmKernel, notebook: Path, config: RunConfig, store: Store) -> None:
+    """Train one run through its notebook.
+
+    Raises:
+        NotebookError: as `WarmKernel.execute`.
+    """
+    kernel.execute(notebook, store.notebook_path(config), config.to_dict())
+
+
+def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have: papermill itself only logs them.
+
+    Raises:
+        NotebookError: naming the unknown parameters and those there are.
+    """
+    if not notebook.exists():
+        raise NotebookError(f"no notebook at {notebook}; run this in a checkout of the study, or with --no-notebook")
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise NotebookError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")

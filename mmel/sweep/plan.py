@@ -1,0 +1,111 @@
+"""What of a grid is recorded, what is missing, and what the missing part will cost."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mmel import grids
+from mmel.config import RunConfig, parse_field
+from mmel.records import Record, Store
+
+# Training images and pixels of an image: enough to scale a measured time from one run to another.
+TRAIN_SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437}
+PIXELS = {"cifar10": 32 * 32, "cifar100": 32 * 32, "digits": 8 * 8}
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        config: the run.
+        table: the first table that asks for it; its notebook trains it.
+        state: `recorded`, `failed` or `missing`.
+        predicted_seconds: what it should take on the device of the newest record, or None where nothing is known.
+    """
+
+    config: RunConfig
+    table: str
+    state: str
+    predicted_seconds: float | None
+
+
+def parse_only(only: Iterable[str]) -> dict[str, object]:
+    """`["method=mmel_h", "seed=0"]` as fields and values.
+
+    Raises:
+        ValueError: if an entry is not `field=value` with a field of RunConfig and a value of its type.
+    """
+    chosen = {}
+    for entry in only:
+        name, equals, text = entry.partition("=")
+        if not equals:
+            raise ValueError(f"only must be given as field=value, got {entry!r}")
+        chosen[name] = parse_field(name, text)
+    return chosen
+
+
+def plan(tables: list[str], profile: str, store: Store, only: Iterable[str] = ()) -> list[PlannedRun]:
+    """The runs of some tables in the order in which they should be trained, each with its state and its cost.
+
+    Args:
+        tables: names of `grids.TABLES`.
+        profile: `mini`, `reduced` or `paper`.
+        store: what is recorded.
+        only: `field=value` entries that a run must match; it must match them all.
+
+    Raises:
+        ValueError: on a table, profile, field or value that does not exist.
+    """
+    wanted = parse_only(only)
+    runs = [
+        run
+        for run in grids.runs_of(tables, profile)
+        if all(getattr(run, name) == value for name, value in wanted.items())
+    ]
+    homes: dict[RunConfig, str] = {}
+    for table in tables:
+        for run in grids.TABLES[table](profile):
+            homes.setdefault(run, table)
+    speed = SpeedEstimate(record for record in store.records(profile) if record.finished)
+    return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in runs]
+
+
+class SpeedEstimate:
+    """Predicts a run's seconds from the finished runs on the device of the newest one.
+
+    The time of a run is taken as proportional to epochs, images, views, pixels and depth; the factor is the median
+    over recorded runs, of the same data set and model where there are any.
+
+    Args:
+        records: finished runs.
+    """
+
+    def __init__(self, records: Iterable[Record]):
+        newest_first = sorted(records, key=lambda record: record.header["started"], reverse=True)
+        self.device: str | None = newest_first[0].header["device"]["name"] if newest_first else None
+        self._factors: list[tuple[RunConfig, float]] = [
+            (record.config, record.result["train_seconds"] / work(record.config))
+            for record in newest_first
+            if record.header["device"]["name"] == self.device
+        ]
+
+    def predict(self, config: RunConfig) -> float | None:
+        """Seconds of training, or None where no run is recorded."""
+        if not self._factors:
+            return None
+        alike = [f for run, f in self._factors if (run.dataset, run.model) == (config.dataset, config.model)]
+        return statistics.median(alike or [f for _, f in self._factors]) * work(config)
+
+
+def work(config: RunConfig) -> float:
+    """Augmented images times pixels times depth: what the time of an image run is proportional to."""
+    examples = config.train_size or TRAIN_SIZES[config.dataset] - config.holdout
+    depth = int(config.model.removeprefix("resnet"))
+    return config.total_epochs * examples * config.num_views * PIXELS[config.dataset] * depth
+
+
+def _state(record: Record | None) -> str:
+    if record is None:
+        return "missing"
+    return "recorded" if record.finished else "failed"
