@@ -82,8 +82,8 @@ def build(name: str, store: Store, profile: str) -> Table:
         name=name,
         caption=_caption(name, runs, profile),
         levels=levels,
-        contrasts=_contrasts(runs, paper, pairs),
-        missing=_missing(summary),
+        contrasts=_contrasts(runs, paper, columns, pairs),
+        missing=_missing(summary, columns),
         notes=_notes(runs, summary, profile),
     )
 
@@ -133,7 +133,7 @@ def claim_tests(store: Store, profile: str) -> pd.DataFrame:
             mean = sum(contrast(a, b).difference for a, b in strata) / len(strata)
             rows.append(
                 {
-                    "Contrast": f"{LABELS[first]} - {LABELS[second]}",
+                    "Contrast": f"{LABELS[first]} − {LABELS[second]}",
                     "Strata": len(strata),
                     "Runs": sum(len(a) + len(b) for a, b in strata),
                     "Mean difference": f"{mean:+.2f}",
@@ -162,7 +162,7 @@ def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
 def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """The contrasts of a table as pairs of (method, K)."""
     if name == "table1":
-        k_of = {method: k for method, k in columns}
+        k_of = dict(columns)
         return [((first, k_of[first]), (second, k_of[second])) for first, second in TABLE1_CONTRASTS]
     growing = [((m, more), (m, less)) for m in ("mmel_h", "mmel_s") for more, less in TABLE2_CONTRASTS]
     return [*growing, *(((m, k), ("baseline_da", 1)) for m in ("mmel_h", "mmel_s") for k in TABLE2_K)]
@@ -191,7 +191,10 @@ def _paper_levels(paper: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _contrasts(
-    runs: pd.DataFrame, paper: pd.DataFrame, pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]]
+    runs: pd.DataFrame,
+    paper: pd.DataFrame,
+    columns: dict[tuple[str, int], str],
+    pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]],
 ) -> pd.DataFrame:
     """One row for each data set, model and pair: ours with interval and verdict, the paper's beside it."""
     found = {cell: group["accuracy_pct"].tolist() for cell, group in usable(runs).groupby(CELL, sort=False)}
@@ -206,7 +209,7 @@ def _contrasts(
                 {
                     "Data set": DATASET_LABELS[dataset],
                     "Model": _model_label(model),
-                    "Contrast": f"{_short(first, k1)} - {_short(second, k2)}",
+                    "Contrast": f"{columns[first, k1]} − {columns[second, k2]}",
                     "Ours [95 %]": "no runs yet" if ours is None else _interval(ours),
                     "n": "" if ours is None else f"{ours.num_first} + {ours.num_second}",
                     "Verdict": "" if ours is None else ours.verdict,
@@ -233,10 +236,10 @@ def _paper_contrast(
     return f"{min(values):+.2f} to {max(values):+.2f} over {len(values)} cells"
 
 
-def _missing(summary: pd.DataFrame) -> list[str]:
+def _missing(summary: pd.DataFrame, columns: dict[tuple[str, int], str]) -> list[str]:
     lacking = summary[summary["num_runs"] < summary["num_planned"]]
     return [
-        f"{DATASET_LABELS[dataset]}, {_model_label(model)}, {_short(method, k)}: "
+        f"{DATASET_LABELS[dataset]}, {_model_label(model)}, {columns[method, k]}: "
         f"{cell['num_runs']} of {cell['num_planned']} runs"
         for (dataset, model, method, k), cell in lacking.iterrows()
     ]
@@ -307,10 +310,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _short(method: str, num_augmented: int) -> str:
-    return LABELS[method] if method.startswith("baseline") else f"{LABELS[method]}-{num_augmented}"
-
-
 def _model_label(model: str) -> str:
     return "ResNet-" + model.removeprefix("resnet")
 
@@ -319,4 +318,6 @@ def show(frame: pd.DataFrame) -> HTML:
     """A table for a notebook: no index, the same bytes at every execution."""
     from IPython.display import HTML
 
+    if frame.empty:
+        return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
     return HTML(frame.to_html(index=False, border=0, na_rep=""))

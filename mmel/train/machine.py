@@ -65,7 +65,7 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     # The build says more than the metadata (which CUDA, if any).
-    found["torch"] = torch.__version__
+    found["torch"] = str(torch.__version__)
     return found
 
 

@@ -96,22 +96,24 @@ class VisionTask:
         return {"accuracy_pct": 100 * int(correct) / len(self.eval_images)}
 
     @torch.no_grad()
-    def weigh(self, place: int, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
-        """One training image's B(x) with the weights that the present network gives it (Eq. 6 on the hard loss).
+    def most_uneven(self, num_images: int = 100, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
+        """B(x) of the image on which the present network's weights (Eq. 6, hard loss) are furthest from equal.
 
         Args:
-            place: of the image in the training set.
+            num_images: how many training images to look through, from the first.
             num_augmented: K, the untouched image included.
 
         Returns:
-            Views (K, H, W, C) uint8 and weights (K,), on the CPU.
+            Its views (K, H, W, C) uint8 and their weights (K,), on the CPU.
         """
-        index = torch.tensor([place], device=self.device)
-        image = self.train_images.pixels[index]
+        index = torch.arange(min(num_images, len(self.train_images)), device=self.device)
+        images = self.train_images.pixels[index]
         codes = self.augmentation.draw(index, num_augmented - 1, self.config.seed, self.config.total_epochs)
-        views = torch.cat([image, self.augmentation.apply(image, codes)[0]])
+        views = torch.cat([images[:, None], self.augmentation.apply(images, codes)], dim=1)
         training = self.model.training
-        logits = self.model.eval()(self.normalize(views))
+        logits = self.model.eval()(self.normalize(views.flatten(0, 1)))
         self.model.train(training)
-        hard = MMELHardLoss(self.config.lambda_p).terms(logits[None], self.train_images.labels[index])
-        return views.permute(0, 2, 3, 1).cpu(), hard.weights[0].cpu()
+        criterion = MMELHardLoss(self.config.lambda_p)
+        weights = criterion.terms(logits.view(*views.shape[:2], -1), self.train_images.labels[index]).weights
+        place = int(weights.amax(dim=1).argmax())
+        return views[place].permute(0, 2, 3, 1).cpu(), weights[place].cpu()

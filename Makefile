@@ -1,0 +1,55 @@
+# `make help` lists the targets. Everything runs in .venv, made from requirements.lock and kept until the lock changes.
+PYTHON  ?= python3
+PROFILE ?= mini
+TABLES  ?= table1 table2
+BIN     := .venv/bin
+READY   := .venv/ready
+ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+
+.DEFAULT_GOAL := help
+.PHONY: help study sweep report test bench lab lint lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 table2", DATA_ROOT=folder'
+
+study: $(READY)  ## train what is missing of the tables, then render the report
+	$(BIN)/mmel sweep $(ARGS)
+	$(BIN)/mmel report $(ARGS)
+
+sweep: $(READY)  ## only train what is missing
+	$(BIN)/mmel sweep $(ARGS)
+
+report: $(READY)  ## only render the report from what is recorded
+	$(BIN)/mmel report $(ARGS)
+
+test: $(READY)  ## lint, unit tests, and nbval on the notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## the timings of benchmarks/README.md, on this machine
+	$(BIN)/python -m benchmarks
+
+lab: $(READY)  ## open JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)  ## format and lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra study --extra test \
+	    --no-emit-index-url --no-annotate --no-header -o requirements.lock pyproject.toml
+
+clean:  ## remove the environment and everything that mini runs left
+	rm -rf .venv results/checkpoints results/weights results/executed results/runs/mini results/report/mini
+
+# uv, itself from the lock, puts the hashed packages in place in well under a minute.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "mmel needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; name one with PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $(READY)

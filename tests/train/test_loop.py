@@ -1,0 +1,325 @@
+import math
+
+import pytest
+import torch
+
+from mmel import RunConfig
+from mmel.records import ResultsError, Store, write_atomically
+from mmel.train import TrainingError, load_trained, loop, machine, train
+from mmel.train.selection import effective_lambda_t
+from mmel.train.vision import VisionTask
+
+SMALL = RunConfig(
+    dataset="digits",
+    model="resnet8",
+    augment="crop",
+    train_size=60,
+    batch_size=20,
+    num_augmented=3,
+    epochs=2,
+    decay_epochs=(1,),
+    precision="fp32",
+)
+CPU = torch.device("cpu")
+
+
+def run(config, store, **options):
+    return list(train(config, store, device="cpu", **options))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def task():
+    return VisionTask(SMALL, None, CPU, 1.0)
+
+
+def test_an_epoch_has_the_promised_fields_and_the_record_its_provenance(store):
+    lines = run(SMALL, store)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert set(line) == {
+            "kind",
+            "epoch",
+            "train_loss",
+            "accuracy_pct",
+            "learning_rate",
+            "train_seconds",
+            "eval_seconds",
+            "images_per_second",
+            "weight_entropy",
+            "weight_max",
+        }
+        assert 1 / 3 < line["weight_max"] < 1
+        assert 0 < line["weight_entropy"] < math.log(3)
+    record = store.read(SMALL)
+    assert record.config == SMALL
+    assert record.header["sizes"] == {"train": 60, "train_available": 1437, "eval": 360, "eval_split": "test"}
+    assert record.header["device"]["type"] == "cpu"
+    assert record.header["versions"]["torch"] == torch.__version__
+    assert {"commit", "dirty"} <= set(record.header)
+    assert record.result["accuracy_pct"] == lines[-1]["accuracy_pct"]
+    assert record.result["peak_memory_bytes"] > 1e6
+    assert record.result["wall_seconds"] >= record.result["train_seconds"] > 0
+
+
+def test_a_recorded_run_is_read_and_not_trained_again(store, monkeypatch):
+    first = run(SMALL, store)
+    monkeypatch.setattr(loop, "VisionTask", None)
+    assert run(SMALL, store) == first
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(store, tmp_path_factory):
+    losses = [line["train_loss"] for line in run(SMALL, store)]
+    again = [line["train_loss"] for line in run(SMALL, Store(tmp_path_factory.mktemp("again")))]
+    other = [line["train_loss"] for line in run(SMALL.replace(seed=1), store)]
+    assert losses == again
+    assert losses != other
+
+
+@pytest.mark.parametrize(
+    ("method", "k", "expected"),
+    [
+        ("baseline_da", 1, [0.1, 0.02, 0.004]),
+        ("baseline_da_long", 2, [0.1, 0.1, 0.02, 0.02, 0.004, 0.004]),
+    ],
+)
+def test_the_learning_rate_falls_after_the_given_epochs(method, k, expected, store):
+    config = SMALL.replace(method=method, num_augmented=k, epochs=3, decay_epochs=(1, 2))
+    rates = [line["learning_rate"] for line in run(config, store)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["baseline_da", "baseline_da_long", "baseline_da_uni", "mmel_h", "mmel_s"])
+def test_every_method_sees_its_views(method):
+    k = 1 if method == "baseline_da" else 3
+    config = SMALL.replace(method=method, num_augmented=k)
+    task = VisionTask(config, None, CPU, 1.0)
+    index = torch.arange(5)
+    views = task.views(index, epoch=1)
+    assert views.shape == (5, config.num_views, 1, 8, 8)
+    is_original = (views[:, 0] == task.train_images.pixels[index]).flatten(1).all(dim=1)
+    if method.startswith("baseline_da") and method != "baseline_da_uni":
+        # One view of nine is the centre crop; all five of them never are.
+        assert not is_original.all()
+    else:
+        assert is_original.all()
+
+
+def test_original_augmented_makes_index_0_a_random_view():
+    task = VisionTask(SMALL.replace(original="augmented"), None, CPU, 1.0)
+    index = torch.arange(20)
+    assert task.views(index, 1).shape[1] == 3
+    assert not torch.equal(task.views(index, 1)[:, 0], task.train_images.pixels[index])
+
+
+def test_views_are_drawn_anew_each_epoch_unless_redraw_is_off():
+    index = torch.arange(20)
+    for redraw in (True, False):
+        task = VisionTask(SMALL.replace(redraw=redraw), None, CPU, 1.0)
+        assert torch.equal(task.views(index, 1), task.views(index, 2)) is not redraw
+
+
+def test_the_uniform_method_with_its_loss_is_the_mean_over_views(task):
+    index = torch.arange(10)
+    config = SMALL.replace(method="baseline_da_uni")
+    uniform = VisionTask(config, None, CPU, 1.0)
+    terms = uniform.terms(index, 1)
+    torch.testing.assert_close(terms.loss, terms.sample_losses.mean(dim=1))
+    # Same seed, same network, same views: only the weighting differs.
+    hard = task.terms(index, 1)
+    torch.testing.assert_close(hard.sample_losses, terms.sample_losses)
+    assert (hard.loss > terms.loss).all()
+
+
+def test_the_network_input_is_standardised():
+    full = VisionTask(SMALL.replace(train_size=0), None, CPU, 1.0)
+    values = full.normalize(full.train_images.pixels)
+    assert values.mean().item() == pytest.approx(0, abs=1e-4)
+    assert values.std().item() == pytest.approx(1, abs=1e-3)
+
+
+class OutOfMemoryAbove:
+    """Stands in for a machine that cannot hold more than `limit` rows of activations."""
+
+    def __init__(self, model, limit, message="CUDA out of memory. Tried"):
+        self.model, self.limit, self.message, self.seen = model, limit, message, []
+        self.forward = model.forward
+
+    def __call__(self, images):
+        self.seen.append(len(images))
+        if len(images) > self.limit:
+            # A first block has run by then, and BatchNorm has already counted this batch.
+            self.model.bn(self.model.conv(images))
+            raise torch.OutOfMemoryError(self.message)
+        return self.forward(images)
+
+
+def _limited(monkeypatch, limit):
+    machines = []
+
+    class Limited(VisionTask):
+        def __init__(self, *args):
+            super().__init__(*args)
+            machines.append(OutOfMemoryAbove(self.model, limit))
+            self.model.forward = machines[-1]
+
+        def evaluate(self):
+            self.model.forward = machines[-1].forward
+            result = super().evaluate()
+            self.model.forward = machines[-1]
+            return result
+
+    monkeypatch.setattr(loop, "VisionTask", Limited)
+    return machines
+
+
+def test_a_step_that_does_not_fit_halves_its_micro_batch_along_n(store, monkeypatch, capsys):
+    machines = _limited(monkeypatch, limit=16)
+    run(SMALL, store)
+    # 20 originals of 3 views do not fit, nor 10, but 5 do: K is never split.
+    assert machines[0].seen[:3] == [60, 30, 15]
+    assert set(machines[0].seen[2:]) == {15}
+    assert store.read(SMALL).result["micro_batch"] == 5
+    assert "out of memory; going on with 5 originals" in capsys.readouterr().err
+
+
+def test_a_run_that_was_split_equals_one_configured_so(store, monkeypatch):
+    configured = SMALL.replace(micro_batch=5)
+    expected = [line["train_loss"] for line in run(configured, store)]
+    assert store.read(configured).result["micro_batch"] is None
+    _limited(monkeypatch, limit=16)
+    assert [line["train_loss"] for line in run(SMALL, store)] == expected
+
+
+def test_micro_batches_add_up_to_the_whole_batch_gradient(store):
+    # In evaluation mode BatchNorm does not see the batch, so the split must not matter.
+    whole, split = (loop._Training(SMALL.replace(micro_batch=m), store, None, CPU) for m in (0, 6))
+    gradients = []
+    for training in (whole, split):
+        training.model.eval()
+        loss, statistics = training._forward_backward(torch.arange(20), epoch=1)
+        gradients.append([loss, statistics, *(p.grad for p in training.model.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_original_that_does_not_fit_fails_the_run(store, monkeypatch):
+    _limited(monkeypatch, limit=2)
+    with pytest.raises(TrainingError, match="one original with its 3 views does not fit"):
+        run(SMALL, store)
+    assert store.read(SMALL).result["status"] == "failed"
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(store, monkeypatch):
+    monkeypatch.setattr(VisionTask, "terms", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run(SMALL, store)
+    assert store.read(SMALL) is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_the_record_says_so(store):
+    config = SMALL.replace(lr=1e30)
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+ \(epoch 1\); config: .*'lr': 1e\+30"):
+        run(config, store)
+    record = store.read(config)
+    assert record.result["status"] == "failed"
+    assert "step" in record.result["error"]
+    assert not store.checkpoint_path(config).exists()
+    # Asking again trains again, here to the same end.
+    with pytest.raises(TrainingError):
+        run(config, store)
+
+
+def test_a_run_in_progress_elsewhere_is_refused(store):
+    first = train(SMALL, store, device="cpu")
+    next(first)
+    with pytest.raises(ResultsError, match="trained by another process"):
+        next(train(SMALL, store, device="cpu"))
+    first.close()
+    assert len(run(SMALL, store)) == 2
+
+
+def test_trained_weights_come_back(store):
+    with pytest.raises(FileNotFoundError, match=SMALL.run_id):
+        load_trained(SMALL, store, device="cpu")
+    accuracy = run(SMALL, store)[-1]["accuracy_pct"]
+    task = load_trained(SMALL, store, device="cpu")
+    assert task.evaluate()["accuracy_pct"] == accuracy
+    views, weights = task.most_uneven(num_augmented=4)
+    assert views.shape == (4, 8, 8, 1)
+    assert weights.sum().item() == pytest.approx(1)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be at most the 60 training images, got 64"):
+        VisionTask(SMALL.replace(batch_size=64), None, CPU, 1.0)
+
+
+def test_the_partial_batch_is_dropped_or_kept():
+    assert VisionTask(SMALL.replace(train_size=70), None, CPU, 1.0).steps == 3
+    assert VisionTask(SMALL.replace(train_size=70, drop_last=False), None, CPU, 1.0).steps == 4
+
+
+def test_held_out_runs_are_evaluated_on_training_images_they_do_not_see(store):
+    config = SMALL.replace(method="mmel_s", holdout=100)
+    task = VisionTask(config, None, CPU, 1.0)
+    assert task.sizes == {"train": 60, "train_available": 1437, "eval": 100, "eval_split": "holdout"}
+    seen = {tuple(image.flatten().tolist()) for image in task.train_images.pixels}
+    assert not seen & {tuple(image.flatten().tolist()) for image in task.eval_images.pixels}
+
+
+def test_lambda_t_is_chosen_on_held_out_images(store):
+    from mmel.grids import lambda_t_candidates
+
+    config = SMALL.replace(method="mmel_s", lambda_t=0.0)
+    candidates = lambda_t_candidates(config)
+    with pytest.raises(ResultsError, match=candidates[1].run_id):
+        effective_lambda_t(config, store)
+    for candidate, accuracy in zip(candidates, (70.0, 80.0, 80.0), strict=True):
+        lines = [
+            '{"kind": "run"}',
+            f'{{"kind": "result", "status": "finished", "accuracy_pct": {accuracy}}}',
+        ]
+        write_atomically(store.run_path(candidate), "\n".join(lines))
+    assert effective_lambda_t(config, store) == 1.0
+    run(config, store)
+    assert store.read(config).header["lambda_t"] == 1.0
+
+
+def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
+    """DESIGN's "within bf16 noise", at the size of a unit test: 30 steps of 8x8 images."""
+
+    def mean_loss(precision, order_seed):
+        config = SMALL.replace(precision=precision, train_size=600, epochs=1)
+        task = VisionTask(config, None, CPU, 1.0)
+        optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
+        order = torch.randperm(600, generator=torch.Generator().manual_seed(order_seed))
+        losses = []
+        for index in order.split(20):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = task.terms(index, 1).loss.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return sum(losses) / len(losses)
+
+    exact = [mean_loss("fp32", seed) for seed in range(3)]
+    assert abs(mean_loss("bf16", 0) - exact[0]) < max(exact) - min(exact)
+
+
+def test_the_device_is_named_or_refused(monkeypatch):
+    assert machine.pick_device("cpu") == CPU
+    monkeypatch.setenv("MMEL_DEVICE", "cpu")
+    assert machine.pick_device() == CPU
+    with pytest.raises(ValueError, match=r"device must be one this machine has .*'cuda:99'"):
+        machine.pick_device("cuda:99")
+
+
+def test_the_commit_can_be_passed_in(monkeypatch):
+    monkeypatch.setenv("MMEL_COMMIT", "abc123")
+    assert machine.code_version() == {"commit": "abc123", "dirty": None}
