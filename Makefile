@@ -6,6 +6,9 @@ BIN     := .venv/bin
 READY   := .venv/ready
 ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
 
+# Where this is set, every start of Python would compile torch's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help study sweep report test bench lab lint lock clean
 
@@ -27,6 +30,9 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval notebooks/plot_*.ipynb
+	folder=$$(mktemp -d) && MMEL_RESULTS=$$folder MMEL_HEADLESS=1 \
+	    $(BIN)/python -m pytest --nbval-lax notebooks/run_*.ipynb && rm -r $$folder
 
 bench: $(READY)  ## the timings of benchmarks/README.md, on this machine
 	$(BIN)/python -m benchmarks

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from mmel.methods import LABELS
 from mmel.report.tables import DATASET_LABELS
@@ -128,6 +129,30 @@ def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
             axis.set_axis_off()
             axis.set_title("x" if place == 0 else f"z{place}", fontsize=8, pad=2)
             axis.text(0.5, -0.06, f"{weight:.3f}", transform=axis.transAxes, ha="center", va="top", fontsize=8)
+        plt.close(figure)
+    return figure
+
+
+def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
+    """P* (Eq. 6) of one example's losses for several lambda_P, one group of bars each.
+
+    Args:
+        losses: (K,) losses of the samples.
+        lambdas: values of lambda_P.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
+        width = 0.8 / len(lambdas)
+        shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(lambdas)))
+        for place, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
+            weights = softmax(losses / value)
+            left = np.arange(len(losses)) + (place - (len(lambdas) - 1) / 2) * width
+            axis.bar(left, weights, width, color=shade, label=f"λ_P = {value:g}")
+        axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
+        axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
+        axis.set_ylabel("weight P*")
+        axis.grid(axis="x", visible=False)
+        axis.legend(fontsize=8)
         plt.close(figure)
     return figure
 

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+import papermill.engines
 from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
 from papermill.exceptions import PapermillExecutionError
 
 from mmel.config import RunConfig
@@ -29,6 +32,19 @@ NOTEBOOKS_PER_KERNEL = 100
 
 class NotebookError(Exception):
     """A notebook that does not fit its parameters, or in which a cell failed."""
+
+
+class _WarmEngine(papermill.engines.Engine):
+    """A papermill engine that executes in a kernel it is given, and leaves that kernel running."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, km: Any, kc: Any, **_: Any) -> None:
+        client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None)
+        client.kc = kc
+        client.execute()
+
+
+papermill.engines.papermill_engines.register("mmel-warm", _WarmEngine)
 
 
 class WarmKernel:
@@ -62,6 +78,7 @@ class WarmKernel:
                 notebook,
                 partial,
                 parameters,
+                engine_name="mmel-warm",
                 kernel_name=KERNEL,
                 progress_bar=False,
                 km=self._manager,
@@ -69,6 +86,9 @@ class WarmKernel:
             )
         except PapermillExecutionError as error:
             raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})") from error
+        except DeadKernelError as error:
+            # Out of memory, most often: the kernel was killed from outside and left no traceback.
+            raise NotebookError(f"DeadKernelError: the kernel died (see {partial})") from error
         finally:
             self._executed += 1
             if self._manager is not None and run_sync(self._manager.is_alive)():

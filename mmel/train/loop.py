@@ -34,9 +34,10 @@ def train(
     device: str | None = None,
     checkpoint_every: int = 1,
 ) -> Iterator[Line]:
-    """Train one run, or go on with it where an earlier process stopped, and yield a record for each epoch.
+    """Train one run, or go on with it where an earlier process stopped, and yield a record for each of its epochs.
 
-    A run that is already recorded as finished yields its recorded epochs and trains nothing. Every epoch is appended
+    A run that is already recorded as finished yields its recorded epochs and trains nothing; a resumed one yields
+    those of its checkpoint first. Every epoch is appended
     to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run resumes
     from there to the same result (bit for bit on a CPU).
 
@@ -114,9 +115,10 @@ class _Training:
         self.seconds_before = 0.0
 
     def epochs(self, checkpoint_every: int) -> Iterator[Line]:
-        """Train the epochs that are left; see `train`."""
+        """The epochs of a checkpoint, if there is one, then those that are left; see `train`."""
         self._resume()
         writer = RunWriter(self.store, self.config, self.lines)
+        yield from self.lines[1:]
         done, total = len(self.lines) - 1, self.config.total_epochs
         try:
             with _progress(self.config, done * self.task.steps, total * self.task.steps) as bar:

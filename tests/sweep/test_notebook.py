@@ -1,0 +1,108 @@
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mmel import grids
+from mmel.records import Store
+from mmel.sweep.driver import sweep
+from mmel.sweep.notebook import NotebookError, WarmKernel, check_parameters
+from mmel.sweep.plan import PlannedRun
+
+
+def write_notebook(folder, name, *cells):
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    )
+    for number, source in enumerate(cells):
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]} if number == 0 else {})
+        notebook.cells.append(cell)
+    path = folder / name
+    nbformat.write(notebook, path)
+    return path
+
+
+def printed(path):
+    cells = json.loads(path.read_text())["cells"]
+    return "".join("".join(o.get("text", [])) for c in cells for o in c.get("outputs", [])).split()
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    kernel = WarmKernel({"MMEL_TEST": "seen"})
+    yield kernel
+    kernel.close()
+
+
+def test_notebooks_share_a_process_but_no_names(kernel, tmp_path):
+    first = write_notebook(tmp_path, "a.ipynb", "x = 1", "import os; left_over = x; print(os.getpid(), x)")
+    second = write_notebook(tmp_path, "b.ipynb", "x = 1", "print(os.getpid() if 'os' in dir() else 'clean', x)")
+    third = write_notebook(tmp_path, "c.ipynb", "x = 1", "import os; print(os.getpid(), os.environ['MMEL_TEST'])")
+    for notebook, value in ((first, 5), (second, 6), (third, 7)):
+        kernel.execute(notebook, tmp_path / "out" / notebook.name, {"x": value})
+    outputs = [printed(tmp_path / "out" / f"{name}.ipynb") for name in "abc"]
+    assert outputs[0][1] == "5"
+    assert outputs[1] == ["clean", "6"]
+    assert outputs[2] == [outputs[0][0], "seen"]
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(kernel, tmp_path):
+    marker = tmp_path / "ran"
+    notebook = write_notebook(tmp_path, "n.ipynb", "x = 1", f"open({str(marker)!r}, 'w')")
+    with pytest.raises(NotebookError, match="has no parameter lambda_q; it has x"):
+        kernel.execute(notebook, tmp_path / "out.ipynb", {"x": 1, "lambda_q": 2})
+    assert not marker.exists()
+    with pytest.raises(NotebookError, match="no notebook at"):
+        check_parameters(tmp_path / "absent.ipynb", {})
+
+
+def test_a_failing_cell_is_reported_and_leaves_no_output_under_the_final_name(kernel, tmp_path):
+    notebook = write_notebook(tmp_path, "n.ipynb", "x = 1", "raise ValueError('lambda_p must be positive')")
+    with pytest.raises(NotebookError, match="ValueError: lambda_p must be positive"):
+        kernel.execute(notebook, tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
+    # The kernel is still good for the next one.
+    good = write_notebook(tmp_path, "good.ipynb", "x = 1", "print('fine')")
+    kernel.execute(good, tmp_path / "good_out.ipynb", {})
+    assert printed(tmp_path / "good_out.ipynb") == ["fine"]
+
+
+def test_a_killed_kernel_is_replaced(kernel, tmp_path):
+    deadly = write_notebook(tmp_path, "n.ipynb", "x = 1", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NotebookError, match="DeadKernelError"):
+        kernel.execute(deadly, tmp_path / "out.ipynb", {})
+    good = write_notebook(tmp_path, "good.ipynb", "x = 1", "print('fine')")
+    kernel.execute(good, tmp_path / "good_out.ipynb", {})
+    assert printed(tmp_path / "good_out.ipynb") == ["fine"]
+
+
+def test_closing_ends_the_kernels_children_too(tmp_path):
+    kernel = WarmKernel({})
+    notebook = write_notebook(
+        tmp_path, "n.ipynb", "x = 1", "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
+    )
+    kernel.execute(notebook, tmp_path / "out.ipynb", {})
+    (child,) = map(int, printed(tmp_path / "out.ipynb"))
+    os.kill(child, 0)
+    kernel.close()
+    # Killed, or a zombie until whoever inherited it looks.
+    try:
+        os.kill(child, 0)
+    except ProcessLookupError:
+        return
+    assert Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    config = next(run for run in grids.table1("mini") if run.method == "mmel_h").replace(epochs=1, decay_epochs=())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    planned = [PlannedRun(config, "table1", "missing", None)]
+    outcome = sweep(lambda: planned, store, report=lambda line: None)
+    assert outcome.trained == planned, outcome.failed
+    assert store.read(config).config == config
+    executed = nbformat.read(store.notebook_path(config), as_version=4)
+    pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 2  # the training curve, and an image's views with their weights
