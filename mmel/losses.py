@@ -1,7 +1,7 @@
 r"""The maximal expected loss over augmented samples (Eq. 5-9 of the paper) and its two training losses.
 
-Everything here works on one loss for each augmented sample, in a tensor of shape (N, K): N training examples,
-K augmented samples of each. The worst case over all reweightings of one example's samples has the closed form
+Everything works on losses of shape (N, K): N training examples, K augmented samples of each. The worst case over all
+reweightings of one example's samples has the closed form
 
     sup_P  sum_k P_k l_k - lambda_p KL(P || uniform)  =  lambda_p (logsumexp(l / lambda_p) - log K)
 
@@ -80,11 +80,33 @@ def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
     return torch.softmax(losses.detach() / lambda_p, dim=1)
 
 
-class MMELHardLoss(nn.Module):
-    """MMEL-H: the maximal expected loss against given targets (Eq. 7).
+class _AugmentedLoss(nn.Module):
+    """What the losses share: a base loss, a reduction, and `terms` to be reduced."""
+
+    def __init__(self, base_loss: BaseLoss, reduction: str):
+        super().__init__()
+        if not callable(base_loss) and base_loss not in BASE_LOSSES:
+            raise ValueError(f"base_loss must be one of {BASE_LOSSES} or a callable, got {base_loss!r}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+        self.base_loss = base_loss
+        self.reduction = reduction
+
+    def _reduce(self, losses: Tensor) -> Tensor:
+        if self.reduction == "mean":
+            return losses.mean()
+        return losses.sum() if self.reduction == "sum" else losses
+
+    def extra_repr(self) -> str:
+        """The arguments, for `repr`."""
+        arguments = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+class UniformLoss(_AugmentedLoss):
+    """Baseline(DA+UNI): the plain mean over an example's K losses (Eq. 1), MMEL-H's limit lambda_p -> infinity.
 
     Args:
-        lambda_p: the KL coefficient, positive and finite.
         base_loss: `"cross_entropy"`, `"kl"` (probability targets), `"mse"` (regression), or a callable that takes
             outputs (M, C) and targets (M,) or (M, C) and returns one loss for each of the M samples.
         reduction: `"mean"`, `"sum"` or `"none"` over the N examples.
@@ -93,22 +115,16 @@ class MMELHardLoss(nn.Module):
         ValueError: if an argument is none of these.
     """
 
-    def __init__(self, lambda_p: float = 1.0, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
-        super().__init__()
-        _check_coefficient("lambda_p", lambda_p)
-        self.lambda_p = lambda_p
-        self.base_loss = _check_base_loss(base_loss)
-        self.reduction = _check_reduction(reduction)
+    def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
+        super().__init__(base_loss, reduction)
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
-        """The objective of each example, its K losses and their weights; arguments as `forward`."""
+        """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
         losses = _losses_against_targets(logits, targets, self.base_loss)
-        return LossTerms(
-            maximal_expected_loss(losses, self.lambda_p), losses, augmentation_weights(losses, self.lambda_p)
-        )
+        return LossTerms(losses.mean(dim=1), losses, torch.full_like(losses, 1 / losses.shape[1]))
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The reweighted loss.
+        """The loss of a batch.
 
         Args:
             logits: (N, K, C); for `"mse"` (N, K) or (N, K, 1).
@@ -121,46 +137,35 @@ class MMELHardLoss(nn.Module):
         Raises:
             ValueError: on shapes or dtypes that are none of these, K = 0, NaN or out-of-range targets.
         """
-        losses = _losses_against_targets(logits, targets, self.base_loss)
-        return _reduce(maximal_expected_loss(losses, self.lambda_p), self.reduction)
-
-    def extra_repr(self) -> str:
-        """The arguments, for `repr`."""
-        return f"lambda_p={self.lambda_p}, base_loss={self.base_loss!r}, reduction={self.reduction!r}"
+        return self._reduce(self.terms(logits, targets).loss)
 
 
-class UniformLoss(nn.Module):
-    """Baseline(DA+UNI): the plain mean over an example's K losses (Eq. 1), MMEL-H's limit lambda_p -> infinity.
+class MMELHardLoss(UniformLoss):
+    """MMEL-H: the maximal expected loss against given targets (Eq. 7); shapes and errors as `UniformLoss`.
 
     Args:
-        base_loss: as `MMELHardLoss`.
-        reduction: as `MMELHardLoss`.
+        lambda_p: the KL coefficient, positive and finite.
+        base_loss: as `UniformLoss`.
+        reduction: as `UniformLoss`.
 
     Raises:
-        ValueError: as `MMELHardLoss`.
+        ValueError: if an argument is none of these.
     """
 
-    def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
-        super().__init__()
-        self.base_loss = _check_base_loss(base_loss)
-        self.reduction = _check_reduction(reduction)
+    def __init__(self, lambda_p: float = 1.0, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
+        super().__init__(base_loss, reduction)
+        _check_coefficient("lambda_p", lambda_p)
+        self.lambda_p = lambda_p
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
-        """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
+        """The objective of each example, its K losses and their weights P*; arguments as `forward`."""
         losses = _losses_against_targets(logits, targets, self.base_loss)
-        return LossTerms(losses.mean(dim=1), losses, torch.full_like(losses, 1 / losses.shape[1]))
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss; shapes and errors as `MMELHardLoss.forward`."""
-        losses = _losses_against_targets(logits, targets, self.base_loss)
-        return _reduce(losses.mean(dim=1), self.reduction)
-
-    def extra_repr(self) -> str:
-        """The arguments, for `repr`."""
-        return f"base_loss={self.base_loss!r}, reduction={self.reduction!r}"
+        return LossTerms(
+            maximal_expected_loss(losses, self.lambda_p), losses, augmentation_weights(losses, self.lambda_p)
+        )
 
 
-class MMELSoftLoss(nn.Module):
+class MMELSoftLoss(_AugmentedLoss):
     """MMEL-S: fit the original to its label and the worst-case samples to the original's output (Eq. 8-9).
 
     `l(f(x), y) + lambda_t * maximal_expected_loss([l(f(z), f(x)) for z != x], lambda_p)`; the bracket of Eq. 8 is
@@ -169,11 +174,11 @@ class MMELSoftLoss(nn.Module):
     Args:
         lambda_p: the KL coefficient, positive and finite.
         lambda_t: the weight of the second term, positive and finite.
-        base_loss: as `MMELHardLoss`; with `"kl"` the label term, which has no probability target, is cross-entropy.
+        base_loss: as `UniformLoss`; with `"kl"` the label term, which has no probability target, is cross-entropy.
             A callable gets the labels (N,) for the first term and probabilities (M, C) for the second.
         target_gradient: let the gradient flow through the soft target f(x) too (stopped by default, as in UDA).
         threshold: with `"mse"`, how far f(x) and the teacher may differ before the teacher's score is used.
-        reduction: as `MMELHardLoss`.
+        reduction: as `UniformLoss`.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -188,17 +193,15 @@ class MMELSoftLoss(nn.Module):
         threshold: float = 0.5,
         reduction: str = "mean",
     ):
-        super().__init__()
+        super().__init__(base_loss, reduction)
         _check_coefficient("lambda_p", lambda_p)
         _check_coefficient("lambda_t", lambda_t)
         if not (isinstance(threshold, int | float) and threshold >= 0):
             raise ValueError(f"threshold must be a number >= 0, got {threshold!r}")
         self.lambda_p = lambda_p
         self.lambda_t = lambda_t
-        self.base_loss = _check_base_loss(base_loss)
         self.target_gradient = target_gradient
         self.threshold = threshold
-        self.reduction = _check_reduction(reduction)
 
     def terms(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> LossTerms:
         """The objective of each example, its K - 1 soft losses and their weights; arguments as `forward`."""
@@ -229,7 +232,7 @@ class MMELSoftLoss(nn.Module):
         Raises:
             ValueError: on shapes or dtypes that are none of these, K < 2, NaN or out-of-range targets.
         """
-        return _reduce(self.terms(logits, targets, teacher_outputs).loss, self.reduction)
+        return self._reduce(self.terms(logits, targets, teacher_outputs).loss)
 
     def _soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None) -> Tensor:
         """(N, K - 1, C) probabilities or (N, K - 1) scores that the augmented samples are pulled to."""
@@ -249,13 +252,6 @@ class MMELSoftLoss(nn.Module):
         predicted = teacher.argmax(dim=-1)
         disagrees = predicted[:, 1:] != predicted[:, :1]
         return torch.where(disagrees[..., None], teacher[:, 1:], own)
-
-    def extra_repr(self) -> str:
-        """The arguments, for `repr`."""
-        return (
-            f"lambda_p={self.lambda_p}, lambda_t={self.lambda_t}, base_loss={self.base_loss!r}, "
-            f"target_gradient={self.target_gradient}, threshold={self.threshold}, reduction={self.reduction!r}"
-        )
 
 
 def _losses_against_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
@@ -327,7 +323,7 @@ def _check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
         raise ValueError(f"logits must have shape (N, K, C), got {tuple(logits.shape)}")
     if logits.shape[1] < least:
         raise ValueError(f"logits must hold K >= {least} samples an example, got K = {logits.shape[1]}")
-    return _at_least_float32(logits)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _check_losses(losses: Tensor) -> Tensor:
@@ -335,11 +331,7 @@ def _check_losses(losses: Tensor) -> Tensor:
         raise ValueError(f"losses must have shape (N, K) with K >= 1, got {tuple(losses.shape)}")
     if not losses.is_floating_point():
         raise ValueError(f"losses must be a floating tensor, got {losses.dtype}")
-    return _at_least_float32(losses)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+    return losses if losses.dtype == torch.float64 else losses.float()
 
 
 def _check_finite(name: str, values: Tensor) -> None:
@@ -353,21 +345,3 @@ def _check_finite(name: str, values: Tensor) -> None:
 def _check_coefficient(name: str, value: float) -> None:
     if not (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-
-
-def _check_base_loss(base_loss: BaseLoss) -> BaseLoss:
-    if not callable(base_loss) and base_loss not in BASE_LOSSES:
-        raise ValueError(f"base_loss must be one of {BASE_LOSSES} or a callable, got {base_loss!r}")
-    return base_loss
-
-
-def _check_reduction(reduction: str) -> str:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    return reduction
-
-
-def _reduce(losses: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return losses.mean()
-    return losses.sum() if reduction == "sum" else losses

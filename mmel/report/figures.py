@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
@@ -37,12 +38,9 @@ def methods_figure(runs: pd.DataFrame) -> Figure:
     Args:
         runs: from `tables.seeds("table1")`.
     """
-    cells = list(runs.groupby(["dataset", "model"], sort=False))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, max(len(cells), 1), figsize=(1.2 + 3.4 * max(len(cells), 1), 3.2), squeeze=False, layout="constrained"
-        )
-        for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
+        figure, panels = _panels(runs)
+        for axis, group in panels:
             methods = [method for method in LABELS if (group["method"] == method).any()]
             for place, method in enumerate(methods):
                 values = group.loc[group["method"] == method, "accuracy_pct"].to_numpy()
@@ -51,9 +49,7 @@ def methods_figure(runs: pd.DataFrame) -> Figure:
                 axis.hlines(values.mean(), place - 0.3, place + 0.3, color=COLORS[method], lw=2)
             axis.set_xticks(range(len(methods)), [_two_lines(LABELS[m]) for m in methods], fontsize=7.5)
             axis.set_xlim(-0.6, len(methods) - 0.4)
-            axis.set_title(_cell_title(dataset, model))
             axis.grid(axis="x", visible=False)
-        axes[0, 0].set_ylabel("test accuracy (%)")
         plt.close(figure)
     return figure
 
@@ -64,12 +60,9 @@ def over_k_figure(runs: pd.DataFrame) -> Figure:
     Args:
         runs: from `tables.seeds("table2")`.
     """
-    cells = list(runs.groupby(["dataset", "model"], sort=False))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, max(len(cells), 1), figsize=(1.2 + 3.6 * max(len(cells), 1), 3.2), squeeze=False, layout="constrained"
-        )
-        for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
+        figure, panels = _panels(runs)
+        for axis, group in panels:
             baseline = group.loc[group["method"] == "baseline_da", "accuracy_pct"]
             if len(baseline):
                 axis.axhline(baseline.mean(), color=COLORS["baseline_da"], ls="--", lw=1.2, label=LABELS["baseline_da"])
@@ -85,9 +78,7 @@ def over_k_figure(runs: pd.DataFrame) -> Figure:
             axis.set_xticks(ticks, [str(k) for k in ticks])
             axis.minorticks_off()
             axis.set_xlabel("K = |B(x)|")
-            axis.set_title(_cell_title(dataset, model))
-        axes[0, 0].set_ylabel("test accuracy (%)")
-        axes[0, 0].legend(fontsize=8)
+            axis.legend(fontsize=8)
         plt.close(figure)
     return figure
 
@@ -157,8 +148,17 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
     return figure
 
 
-def _cell_title(dataset: str, model: str) -> str:
-    return f"{DATASET_LABELS[dataset]}, ResNet-{model.removeprefix('resnet')}"
+def _panels(runs: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with one titled panel for each data set and model, and the runs that go into each."""
+    cells = list(runs.groupby(["dataset", "model"], sort=False))
+    count = max(len(cells), 1)
+    figure, axes = plt.subplots(1, count, figsize=(1.2 + 3.4 * count, 3.2), squeeze=False, layout="constrained")
+    axes[0, 0].set_ylabel("test accuracy (%)")
+    panels = []
+    for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
+        axis.set_title(f"{DATASET_LABELS[dataset]}, ResNet-{model.removeprefix('resnet')}")
+        panels.append((axis, group))
+    return figure, panels
 
 
 def _two_lines(label: str) -> str:
