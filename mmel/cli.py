@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.sweep.driver import sweep
-    from mmel.sweep.plan import plan
+    from mmel.sweep.plan import estimate_speed, plan
 
     store = Store.find(arguments.results)
 
@@ -125,7 +125,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
             print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.run_id}")
         left = [run.predicted_seconds for run in replan() if run.state != "recorded"]
         total = sum(left) if None not in left else None
-        print(f"{len(left)} runs to train: {_duration(total)}")
+        print(f"{len(left)} runs to train: {_duration(total)}, at the speed recorded on {estimate_speed(store).device}")
         return 0
     outcome = sweep(
         replan,

@@ -110,15 +110,8 @@ def contrast(first: Sequence[float], second: Sequence[float]) -> Contrast:
         first: accuracies in percent, one a run; at least one.
         second: likewise.
     """
-    difference = float(np.mean(first) - np.mean(second))
-    low = high = float("nan")
-    if len(first) > 1 and len(second) > 1:
-        if np.ptp(first) == np.ptp(second) == 0:
-            low = high = difference
-        else:
-            interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
-            low, high = float(interval.low), float(interval.high)
-    return Contrast(difference, low, high, len(first), len(second))
+    sides = ((float(np.mean(runs)), float(pd.Series(runs).std()), len(runs)) for runs in (first, second))
+    return _welch(*sides)
 
 
 def contrast_from_summary(first: pd.Series, second: pd.Series) -> Contrast:
@@ -128,15 +121,7 @@ def contrast_from_summary(first: pd.Series, second: pd.Series) -> Contrast:
         first: with `accuracy_pct`, `std_pct` (NaN where not printed) and `num_runs`.
         second: likewise.
     """
-    difference = float(first["accuracy_pct"] - second["accuracy_pct"])
-    n1, n2 = int(first["num_runs"]), int(second["num_runs"])
-    v1, v2 = first["std_pct"] ** 2 / n1, second["std_pct"] ** 2 / n2
-    low = high = float("nan")
-    if v1 + v2 > 0:
-        # Welch and Satterthwaite's degrees of freedom.
-        freedom = (v1 + v2) ** 2 / (v1**2 / (n1 - 1) + v2**2 / (n2 - 1))
-        low, high = stats.t.interval(CONFIDENCE, freedom, loc=difference, scale=(v1 + v2) ** 0.5)
-    return Contrast(difference, float(low), float(high), n1, n2)
+    return _welch(*((cell["accuracy_pct"], cell["std_pct"], int(cell["num_runs"])) for cell in (first, second)))
 
 
 def stratified_permutation_test(
@@ -176,6 +161,21 @@ def paper_table(name: str) -> pd.DataFrame:
     """The paper's own numbers of a table, as `mmel/paper/<name>.csv` has them."""
     with resources.files("mmel.paper").joinpath(f"{name}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
+
+
+def _welch(first: tuple[float, float, int], second: tuple[float, float, int]) -> Contrast:
+    """The contrast of two samples given as mean, sample deviation (NaN if unknown) and size."""
+    (mean1, std1, n1), (mean2, std2, n2) = first, second
+    difference = float(mean1 - mean2)
+    v1, v2 = std1**2 / n1, std2**2 / n2
+    if v1 + v2 == 0:
+        return Contrast(difference, difference, difference, n1, n2)
+    low = high = float("nan")
+    if v1 + v2 > 0:
+        # Welch and Satterthwaite's degrees of freedom.
+        freedom = (v1 + v2) ** 2 / (v1**2 / (n1 - 1) + v2**2 / (n2 - 1))
+        low, high = stats.t.interval(CONFIDENCE, freedom, loc=difference, scale=(v1 + v2) ** 0.5)
+    return Contrast(difference, float(low), float(high), n1, n2)
 
 
 def _row(config: RunConfig, record: Record | None) -> dict[str, object]:

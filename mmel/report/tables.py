@@ -88,13 +88,14 @@ def build(name: str, store: Store, profile: str) -> Table:
     )
 
 
-def training_time(store: Store, profile: str) -> pd.DataFrame:
-    """Table 1's time column: hours, and the ratio to Baseline(DA) on the same device, beside the paper's V100.
+def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
+    """A table's time column: the median over runs, and its ratio to Baseline(DA) on the same device.
 
     Returns:
-        One row for each data set, model and method with a recorded run.
+        One row for each data set, model, method and K with a recorded run; beside it the time that the paper's Table 1
+        prints for the method (K = 10, one V100).
     """
-    runs = load_runs(store, [run for run in TABLES["table1"](profile) if not run.holdout])
+    runs = load_runs(store, [run for run in TABLES[name](profile) if not run.holdout])
     summary = summarize(runs, CELL)
     paper = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
     rows = []
@@ -110,7 +111,7 @@ def training_time(store: Store, profile: str) -> pd.DataFrame:
                 "Training": _duration(cell["train_seconds"]),
                 "Device": cell["device"],
                 "Ratio to Baseline(DA)": _ratio(cell, base),
-                "Paper, V100": "" if printed is None else f"{printed:.1f} h",
+                "Paper, K = 10, V100": "" if printed is None else f"{printed:.1f} h",
                 "Paper's ratio": "" if printed is None else f"{printed / paper[(dataset, model, 'baseline_da')]:.1f}",
             }
         )
@@ -162,7 +163,7 @@ def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
 def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """The contrasts of a table as pairs of (method, K)."""
     if name == "table1":
-        k_of = dict(columns)
+        k_of = dict(columns.keys())
         return [((first, k_of[first]), (second, k_of[second])) for first, second in TABLE1_CONTRASTS]
     growing = [((m, more), (m, less)) for m in ("mmel_h", "mmel_s") for more, less in TABLE2_CONTRASTS]
     return [*growing, *(((m, k), ("baseline_da", 1)) for m in ("mmel_h", "mmel_s") for k in TABLE2_K)]

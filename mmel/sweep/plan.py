@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mmel import grids
-from mmel.config import RunConfig, parse_field
+from mmel.config import PROFILES, RunConfig, parse_field
 from mmel.records import Record, Store
 
 # Training images and pixels of an image: enough to scale a measured time from one run to another.
@@ -67,8 +67,13 @@ def plan(tables: list[str], profile: str, store: Store, only: Iterable[str] = ()
     for table in tables:
         for run in grids.TABLES[table](profile):
             homes.setdefault(run, table)
-    speed = SpeedEstimate(record for record in store.records(profile) if record.finished)
+    speed = estimate_speed(store)
     return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in runs]
+
+
+def estimate_speed(store: Store) -> "SpeedEstimate":
+    """The speed that a results folder tells of, from the finished runs of every profile."""
+    return SpeedEstimate(record for profile in PROFILES for record in store.records(profile) if record.finished)
 
 
 class SpeedEstimate:
@@ -79,6 +84,9 @@ class SpeedEstimate:
 
     Args:
         records: finished runs.
+
+    Attributes:
+        device: name of that device, or None where nothing is recorded.
     """
 
     def __init__(self, records: Iterable[Record]):
