@@ -10,6 +10,7 @@ from mmel.config import PROFILES, RunConfig, field_names, parse_field
 from mmel.data import DataError
 from mmel.grids import TABLES
 from mmel.records import ResultsError, Store
+from mmel.sweep import NotebookError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mmel: {error.name} is missing: pip install 'mmel[study]', or use the environment of `make study`",
             file=sys.stderr,
         )
-    except (ValueError, DataError, ResultsError) as error:
+    except (ValueError, DataError, NotebookError, ResultsError) as error:
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -125,7 +126,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
             print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.run_id}")
         left = [run.predicted_seconds for run in replan() if run.state != "recorded"]
         total = sum(left) if None not in left else None
-        print(f"{len(left)} runs to train: {_duration(total)}, at the speed recorded on {estimate_speed(store).device}")
+        device = estimate_speed(store).device
+        source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"
+        print(f"{len(left)} runs to train: {_duration(total)}{source}")
         return 0
     outcome = sweep(
         replan,

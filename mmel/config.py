@@ -92,7 +92,6 @@ class RunConfig:
     micro_batch: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), field.default))
         _one_of("profile", self.profile, PROFILES)
@@ -105,11 +104,12 @@ class RunConfig:
         _one_of("precision", self.precision, PRECISIONS)
         for name in ("num_augmented", "epochs", "batch_size"):
             _require(name, self, getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "train_size", "holdout", "micro_batch", "lambda_t", "momentum", "weight_decay"):
+        for name in ("seed", "train_size", "holdout", "micro_batch"):
             _require(name, self, getattr(self, name) >= 0, "0 or more")
+        for name in ("lambda_t", "momentum", "weight_decay"):
+            _require(name, self, 0 <= getattr(self, name) < float("inf"), "0 or more and finite")
         for name in ("lambda_p", "lr", "lr_decay"):
             _require(name, self, 0 < getattr(self, name) < float("inf"), "positive and finite")
-        _require("lambda_t", self, self.lambda_t < float("inf"), "finite")
         increasing = all(a < b for a, b in zip((0, *self.decay_epochs), self.decay_epochs, strict=False))
         _require("decay_epochs", self, increasing, "positive and increasing")
         _require("micro_batch", self, self.micro_batch <= self.batch_size, f"at most batch_size={self.batch_size}")
@@ -212,7 +212,8 @@ def parse_field(name: str, text: str) -> Any:
             return tuple(int(part) for part in text.split(",") if part)
         return type(default)(text)
     except (KeyError, ValueError):
-        raise ValueError(f"{name} must be of type {type(default).__name__}, got {text!r}") from None
+        kind = "int,int,..." if isinstance(default, tuple) else type(default).__name__
+        raise ValueError(f"{name} must be of type {kind}, got {text!r}") from None
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
@@ -220,10 +221,11 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     wanted = type(default)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if wanted is tuple and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        return value
-    if type(value) is not wanted:
-        raise ValueError(f"{name} must be of type {wanted.__name__}, got {value!r}")
+    if wanted is tuple and isinstance(value, list | tuple) and all(type(entry) is int for entry in value):
+        return tuple(value)
+    if type(value) is not wanted or wanted is tuple:
+        kind = "a list of int" if wanted is tuple else f"of type {wanted.__name__}"
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
     return value
 
 

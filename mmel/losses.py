@@ -21,6 +21,8 @@ BaseLoss = str | Callable[[Tensor, Tensor], Tensor]
 
 BASE_LOSSES = ("cross_entropy", "kl", "mse")
 REDUCTIONS = ("mean", "sum", "none")
+# Beyond these the formulas have reached their limits, maximum and mean, and float32 would lose lambda_p itself.
+LAMBDA_P_RANGE = (1e-30, 1e20)
 
 
 class LossTerms(NamedTuple):
@@ -55,11 +57,10 @@ def maximal_expected_loss(losses: Tensor, lambda_p: float) -> Tensor:
         ValueError: if `losses` is not a floating tensor (N, K) with K >= 1, or `lambda_p` is not positive and finite.
     """
     losses = _check_losses(losses)
-    _check_coefficient("lambda_p", lambda_p)
-    # Any constant may stand for the maximum without changing value or gradient, so it carries no gradient.
-    largest = losses.detach().amax(dim=1)
-    scaled = (losses - largest[:, None]) / lambda_p
-    return largest + lambda_p * torch.log1p(torch.expm1(scaled).mean(dim=1))
+    lambda_p = _check_coefficient("lambda_p", lambda_p)
+    largest = _largest(losses)
+    scaled = (losses - largest) / lambda_p
+    return largest[:, 0] + lambda_p * torch.log1p(torch.expm1(scaled).mean(dim=1))
 
 
 def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
@@ -76,8 +77,9 @@ def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
         ValueError: as `maximal_expected_loss`.
     """
     losses = _check_losses(losses)
-    _check_coefficient("lambda_p", lambda_p)
-    return torch.softmax(losses.detach() / lambda_p, dim=1)
+    lambda_p = _check_coefficient("lambda_p", lambda_p)
+    losses = losses.detach()
+    return torch.softmax((losses - _largest(losses)) / lambda_p, dim=1)
 
 
 class _AugmentedLoss(nn.Module):
@@ -299,8 +301,9 @@ def _flat_base_loss(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Ten
     if base_loss == "cross_entropy":
         losses = F.cross_entropy(outputs, flat_targets, reduction="none")
     elif base_loss == "kl":
-        log_probabilities = F.log_softmax(outputs, dim=-1)
-        losses = (torch.xlogy(flat_targets, flat_targets) - flat_targets * log_probabilities).sum(dim=-1)
+        # The smallest normal number stands in for 0, whose logarithm has no finite gradient.
+        log_targets = flat_targets.clamp_min(torch.finfo(flat_targets.dtype).tiny).log()
+        losses = (flat_targets * (log_targets - F.log_softmax(outputs, dim=-1))).sum(dim=-1)
     elif base_loss == "mse":
         losses = F.mse_loss(outputs, flat_targets, reduction="none")
     else:
@@ -326,6 +329,11 @@ def _check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def _largest(losses: Tensor) -> Tensor:
+    """(N, 1) the largest loss of each row: a constant to subtract, which changes neither a value nor a gradient."""
+    return losses.detach().amax(dim=1, keepdim=True)
+
+
 def _check_losses(losses: Tensor) -> Tensor:
     if losses.dim() != 2 or losses.shape[1] == 0:
         raise ValueError(f"losses must have shape (N, K) with K >= 1, got {tuple(losses.shape)}")
@@ -342,6 +350,8 @@ def _check_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {int((~torch.isfinite(values)).sum())} NaN or infinite entries")
 
 
-def _check_coefficient(name: str, value: float) -> None:
+def _check_coefficient(name: str, value: float) -> float:
+    """The coefficient, brought into the range in which float32 can divide by it."""
     if not (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    return min(max(value, LAMBDA_P_RANGE[0]), LAMBDA_P_RANGE[1])

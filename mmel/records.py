@@ -153,13 +153,13 @@ def read_record(path: Path) -> Record:
         ResultsError: if the file is not a whole record, naming the file and the line.
     """
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ResultsError(f"{path}:{number} is not JSON: {error}") from error
-    kinds = [line.get("kind") for line in lines]
-    if len(kinds) < 2 or kinds[0] != "run" or kinds[-1] != "result" or set(kinds[1:-1]) - {"epoch"}:
+    kinds = [line.get("kind") if isinstance(line, dict) else line for line in lines]
+    if len(kinds) < 2 or kinds[0] != "run" or kinds[-1] != "result" or any(kind != "epoch" for kind in kinds[1:-1]):
         raise ResultsError(f"{path} is not a record: want a run line, epoch lines and a result line, got {kinds}")
     return Record(lines[0], lines[1:-1], lines[-1])
 

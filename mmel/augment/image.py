@@ -175,7 +175,7 @@ class TransformEach(ImageAugmentation):
             for i, row in enumerate(codes.tolist()):
                 for j, code in enumerate(row):
                     # The crop took the code's low part; mixing again keeps the two draws apart.
-                    torch.manual_seed(code ^ 0x5DEECE66D)
+                    torch.default_generator.manual_seed(code ^ 0x5DEECE66D)
                     view = self.transform(views[i, j])
                     if view.shape != views.shape[2:] or view.dtype != torch.uint8:
                         raise ValueError(

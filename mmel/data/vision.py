@@ -84,6 +84,9 @@ def split_train(images: Images, train_size: int = 0, holdout: int = 0) -> tuple[
     Raises:
         ValueError: if a class has too few images for it.
     """
+    for name, size in (("train_size", train_size), ("holdout", holdout)):
+        if size < 0:
+            raise ValueError(f"{name} must be 0 or more, got {size}")
     generator = torch.Generator().manual_seed(0)
     kept, held = [], []
     for label in range(images.num_classes):

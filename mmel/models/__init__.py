@@ -18,6 +18,6 @@ def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str
     from mmel.models.cifar_resnet import CifarResNet
 
     depth = name.removeprefix("resnet")
-    if not depth.isdigit():
+    if not name.startswith("resnet") or not depth.isdigit():
         raise ValueError(f"model must be resnet8, resnet14, resnet20, resnet32, resnet44 or resnet56, got {name!r}")
     return CifarResNet(int(depth), num_classes, in_channels, shortcut)

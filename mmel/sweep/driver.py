@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmel.data import DataError
 from mmel.records import ResultsError, Store
+from mmel.sweep import NotebookError
 from mmel.sweep.plan import PlannedRun
 
 NOTEBOOKS = Path("notebooks")
@@ -101,7 +102,7 @@ def _executor(
 ) -> Callable[[PlannedRun], str | None]:
     """A function that trains one run and returns why it failed, or None."""
     if notebook:
-        from mmel.sweep.notebook import NotebookError, execute_run, warm_kernel
+        from mmel.sweep.notebook import execute_run, warm_kernel
 
         kernel = stack.enter_context(warm_kernel(store, data_root, device))
 

@@ -24,14 +24,11 @@ from papermill.exceptions import PapermillExecutionError
 
 from mmel.config import RunConfig
 from mmel.records import Store
+from mmel.sweep import NotebookError
 
 KERNEL = "python3"
 # A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
 NOTEBOOKS_PER_KERNEL = 100
-
-
-class NotebookError(Exception):
-    """A notebook that does not fit its parameters, or in which a cell failed."""
 
 
 class _WarmEngine(papermill.engines.Engine):

@@ -7,8 +7,9 @@ import pytest
 
 from mmel import grids
 from mmel.records import Store
+from mmel.sweep import NotebookError
 from mmel.sweep.driver import sweep
-from mmel.sweep.notebook import NotebookError, WarmKernel, check_parameters
+from mmel.sweep.notebook import WarmKernel, check_parameters
 from mmel.sweep.plan import PlannedRun
 
 

@@ -291,7 +291,7 @@ def test_lambda_t_is_chosen_on_held_out_images(store):
 
 
 def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
-    """DESIGN's "within bf16 noise", at the size of a unit test: 30 steps of 8x8 images."""
+    """ "Within bf16 noise" (docs/decisions.md), at the size of a unit test: 30 steps of 8x8 images."""
 
     def mean_loss(precision, order_seed):
         config = SMALL.replace(precision=precision, train_size=600, epochs=1)

@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import signal
+from pkgutil import resolve_name
 
 import pytest
 import torch
 
 from mmel import RunConfig
-from mmel.records import RunWriter, Store
-from mmel.train import loop, train
+from mmel.records import Store
+from mmel.train import train
 
 CONFIG = RunConfig(
     dataset="digits",
@@ -27,15 +28,15 @@ CLOCKS = {"train_seconds", "eval_seconds", "images_per_second"}
 
 # (owner, function, at which call, before or after it): where the process dies.
 KILLS = [
-    (loop._Training, "_step", 2, "after"),  # in the first epoch: nothing to resume from
-    (loop._Training, "_step", 11, "before"),  # in the fourth epoch
-    (RunWriter, "append", 3, "before"),  # an epoch trained but not written
-    (RunWriter, "append", 2, "after"),  # an epoch written but not checkpointed
-    (loop, "write_atomically", 2, "before"),  # before the second checkpoint
-    (loop, "write_atomically", 2, "after"),  # right after it
-    (os, "replace", 3, "before"),  # a temporary file written, not yet renamed
-    (RunWriter, "finish", 1, "before"),  # weights saved, no result line
-    (RunWriter, "finish", 1, "after"),  # recorded, the checkpoint still there
+    ("mmel.train.loop:_Training", "_step", 2, "after"),  # in the first epoch: nothing to resume from
+    ("mmel.train.loop:_Training", "_step", 11, "before"),  # in the fourth epoch
+    ("mmel.records:RunWriter", "append", 3, "before"),  # an epoch trained but not written
+    ("mmel.records:RunWriter", "append", 2, "after"),  # an epoch written but not checkpointed
+    ("mmel.train.loop", "write_atomically", 2, "before"),  # before the second checkpoint
+    ("mmel.train.loop", "write_atomically", 2, "after"),  # right after it
+    ("pathlib:Path", "replace", 3, "before"),  # a temporary file written, not yet renamed
+    ("mmel.records:RunWriter", "finish", 1, "before"),  # weights saved, no result line
+    ("mmel.records:RunWriter", "finish", 1, "after"),  # recorded, the checkpoint still there
 ]
 
 
@@ -48,6 +49,7 @@ def run(folder: str, kill: tuple | None) -> None:
 
 
 def _die_at(owner, name, count, when):
+    owner = resolve_name(owner)
     original, calls = getattr(owner, name), []
 
     def wrapped(*args, **kwargs):
@@ -115,7 +117,7 @@ def test_a_run_killed_twice_still_ends_the_same(start, never_stopped, tmp_path):
 
 
 def test_a_resumed_run_names_every_process_that_took_part(start, tmp_path):
-    start(tmp_path, (loop._Training, "_step", 11, "before"))
+    start(tmp_path, ("mmel.train.loop:_Training", "_step", 11, "before"))
     start(tmp_path)
     header = Store(tmp_path).read(CONFIG).header
     assert len(header["resumed_from"]) == 1

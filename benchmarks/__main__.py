@@ -1,0 +1,27 @@
+"""`python -m benchmarks [QUESTION ...]`: measure all questions, or those named, and print a Markdown table of each."""
+
+import os
+import sys
+from importlib import import_module
+
+QUESTIONS = ("image_training", "bf16_noise", "step_shares", "allocator", "imports", "study_overhead")
+
+
+def main(names: list[str]) -> int:
+    if unknown := sorted(set(names) - set(QUESTIONS)):
+        print(f"no question {', '.join(unknown)}; there are {', '.join(QUESTIONS)}", file=sys.stderr)
+        return 2
+    # The processes that train inherit it: their progress bars would stand between the tables.
+    os.environ["TQDM_DISABLE"] = "1"
+    from benchmarks.common import machine_line
+
+    for name in names or QUESTIONS:
+        module = import_module(f"benchmarks.{name}")
+        before = machine_line()
+        answer = module.measure()
+        print(f"## {name}\n\n{module.__doc__.strip()}\n\n{before}\n\n{answer}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,481 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torchvision.transforms import v2
+
+from mmel.augment.image import Cutout, ImageAugmentation, RandomCropFlip, TransformEach, build_augmentation
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+AUGMENTATIONS = {
+    "crop_flip": RandomCropFlip(padding=2),
+    "crop": RandomCropFlip(padding=1, flip=False),
+    "cutout": Cutout(length=4, before=RandomCropFlip(padding=2)),
+    "each": TransformEach(lambda image: image ^ torch.randint(256, image.shape).to(torch.uint8)),
+    "each_after_crop": TransformEach(lambda image: image.roll(int(torch.randint(8, ())), -1), RandomCropFlip(2)),
+    "randaugment": TransformEach(v2.RandAugment(), before=RandomCropFlip(padding=2)),
+    "trivialaugment": TransformEach(v2.TrivialAugmentWide(), before=RandomCropFlip(padding=2)),
+}
+each_augmentation = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())
+
+
+def random_images(n=5, c=3, h=8, w=8, seed=0, low=0):
+    return torch.randint(low, 256, (n, c, h, w), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def crop_flip_by_hand(image, code, padding):
+    """One view by slicing: pad with zeros, crop at (top, left), then flip."""
+    side = 2 * padding + 1
+    flip, (top, left) = code // side**2, divmod(code % side**2, side)
+    padded = np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)))
+    view = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+    return torch.from_numpy((view[..., ::-1] if flip else view).copy())
+
+
+# Crop and flip.
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (3, 7, 10), (1, 12, 5)])
+def test_equals_slicing_image_by_image(shape, padding, flip):
+    augmentation = RandomCropFlip(padding, flip)
+    # Every view of an image, in another order for each image.
+    num_codes = augmentation.num_codes
+    codes = torch.stack([torch.arange(num_codes).roll(7 * n) for n in range(4)])
+    images = random_images(4, *shape)
+    views = augmentation.apply(images, codes)
+    assert views.dtype == torch.uint8
+    assert views.shape == (4, num_codes, *shape)
+    for n, v in itertools.product(range(4), range(num_codes)):
+        assert torch.equal(views[n, v], crop_flip_by_hand(images[n], int(codes[n, v]), padding))
+
+
+@pytest.mark.parametrize("layout", ["slice", "channels_last", "expanded", "strided"])
+def test_any_memory_layout(layout):
+    augmentation, images = RandomCropFlip(padding=0), random_images(6)
+    images = {
+        "slice": images[2:],
+        "channels_last": images.contiguous(memory_format=torch.channels_last),
+        "expanded": images[:1].expand(4, -1, -1, -1),
+        "strided": images[::2, :, :, ::2],
+    }[layout]
+    codes = augmentation.draw(torch.arange(len(images)), 3, seed=0, epoch=0)
+    assert torch.equal(augmentation.apply(images, codes), augmentation.apply(images.clone().contiguous(), codes))
+
+
+@pytest.mark.parametrize(("padding", "flip", "count"), [(4, True, 162), (4, False, 81), (0, True, 2), (1, False, 9)])
+def test_every_code_makes_another_view(padding, flip, count):
+    augmentation = RandomCropFlip(padding, flip)
+    assert augmentation.num_codes == count
+    views = augmentation.apply(random_images(1, low=1), torch.arange(count)[None])
+    assert len(views.flatten(2)[0].unique(dim=0)) == count
+
+
+def test_images_are_left_alone():
+    images = random_images()
+    before = images.clone()
+    for augmentation in AUGMENTATIONS.values():
+        augmentation(images, 3)
+        assert torch.equal(images, before)
+
+
+# The draw.
+
+
+def split_mix(state):
+    """splitmix64 on Python integers, modulo 2**64."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return z ^ (z >> 31)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 199), (2**62 - 1, 5)])
+def test_draw_is_the_published_generator(seed, epoch):
+    # Recorded runs depend on this very stream. The first output of the generator's published test is the check
+    # of the check.
+    assert split_mix(1234567) == 6457827717110365317
+    index = [0, 1, 7, 49_999, 2**40]
+    codes = ImageAugmentation().draw(torch.tensor(index), 4, seed, epoch)
+    state = split_mix(split_mix(seed) + epoch)
+    expected = [[split_mix(split_mix(state + i) + view) for view in range(4)] for i in index]
+    assert [[code % 2**64 for code in row] for row in codes.tolist()] == expected
+
+
+def all_codes(augmentation, count, vary):
+    """`count` codes (162 times some) that differ in one coordinate of the draw alone."""
+    some = torch.arange(count)
+    if vary == "place":
+        return augmentation.draw(some, 1, seed=0, epoch=0).flatten()
+    if vary == "view":
+        return augmentation.draw(some[7:8], count, seed=0, epoch=0).flatten()
+    return torch.cat([augmentation.draw(some[7:8], 1, **{"seed": 0, "epoch": 0, vary: i})[0] for i in range(count)])
+
+
+@pytest.mark.parametrize("vary", ["place", "view", "epoch", "seed"])
+def test_codes_are_uniform_and_all_reached(vary):
+    augmentation = RandomCropFlip(padding=4)
+    counts = torch.bincount(all_codes(augmentation, 162 * 20, vary), minlength=162)
+    assert len(counts) == 162
+    assert counts.min() > 0
+    assert 0.001 < stats.chisquare(counts.numpy()).pvalue < 0.999
+
+
+@pytest.mark.parametrize("vary", ["place", "view"])
+def test_crop_place_and_flip_are_independent(vary):
+    augmentation = RandomCropFlip(padding=1)
+    codes = all_codes(augmentation, 20_000, vary)
+    flip, top, left = codes // 9, codes // 3 % 3, codes % 3
+    for a, b in itertools.combinations((flip, top, left), 2):
+        table = torch.zeros(3, 3).index_put((a, b), torch.tensor(1.0), accumulate=True)
+        table = table[table.sum(dim=1) > 0]
+        assert 0.001 < stats.chi2_contingency(table.numpy()).pvalue < 0.999
+
+
+def test_neighbouring_draws_are_unrelated():
+    # Also those that a sum of seed, epoch, place and view would make equal.
+    augmentation, n, v = RandomCropFlip(padding=4), 60, 60
+    draws = {
+        (seed, epoch): augmentation.draw(torch.arange(n + 1), v + 1, 1 + seed, 1 + epoch).numpy()
+        for seed, epoch in itertools.product((-1, 0, 1), repeat=2)
+    }
+    origin = draws[0, 0]
+    for seed, epoch, place, view in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1), (0, 1)):
+        if (seed, epoch, place, view) in ((0, 0, 0, 0), (0, 0, -1, 0)):
+            continue  # the same codes, and a pair that the opposite step covers
+        other = draws[seed, epoch][max(place, 0) : n + 1 + min(place, 0), view:]
+        one = origin[max(-place, 0) : n + 1 + min(-place, 0), : v + 1 - view]
+        correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+        assert abs(correlation) < 5 / one.size**0.5
+        # One in 162 is equal by chance.
+        assert abs((one == other).mean() - 1 / 162) < 5 * (1 / 162 / one.size) ** 0.5
+
+
+@each_augmentation
+def test_draw_depends_on_place_and_view_alone(augmentation):
+    def draw(index, num_views=5):
+        return augmentation.draw(index, num_views, seed=4, epoch=2)
+
+    index = torch.tensor([5, 0, 3, 999, 12])
+    codes = draw(index)
+    assert codes.dtype == torch.int64
+    assert codes.shape == (5, 5)
+    assert torch.equal(codes, draw(index))
+    assert torch.equal(codes, torch.cat([draw(index[:2]), draw(index[2:])]))
+    assert torch.equal(codes.flip(0), draw(index.flip(0)))
+    assert torch.equal(codes[:, :3], draw(index, 3))
+    assert torch.equal(codes[[1, 1]], draw(index[[1, 1]]))
+
+
+def test_draw_ignores_and_keeps_the_global_generator():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    codes = RandomCropFlip().draw(torch.arange(5), 2, 0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(RandomCropFlip().draw(torch.arange(5), 2, 0, 0), codes)
+
+
+# What holds for every augmentation.
+
+
+@each_augmentation
+def test_views_depend_on_image_and_code_alone(augmentation):
+    images = random_images(6)
+    codes = augmentation.draw(torch.arange(6), 3, seed=0, epoch=0)
+    torch.manual_seed(1)
+    views = augmentation.apply(images, codes)
+    assert views.dtype == torch.uint8
+    assert views.shape == (6, 3, 3, 8, 8)
+    torch.manual_seed(2)
+    assert torch.equal(views, augmentation.apply(images, codes))
+    batches = zip(images.split([1, 2, 3]), codes.split([1, 2, 3]), strict=True)
+    assert torch.equal(views, torch.cat([augmentation.apply(*batch) for batch in batches]))
+    assert torch.equal(views.flip(0), augmentation.apply(images.flip(0), codes.flip(0)))
+    assert torch.equal(views[:, [2, 0]], augmentation.apply(images, codes[:, [2, 0]]))
+
+
+@each_augmentation
+def test_views_of_one_image_differ(augmentation):
+    images = random_images(1).expand(8, -1, -1, -1)
+    views = augmentation.apply(images, augmentation.draw(torch.arange(8), 4, seed=0, epoch=0))
+    # 32 draws: a few may coincide by chance (a plain crop has nine views), most do not.
+    assert len(views.flatten(0, 1).flatten(1).unique(dim=0)) >= 8
+
+
+@each_augmentation
+def test_apply_keeps_the_global_generator(augmentation):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    augmentation.apply(random_images(2), augmentation.draw(torch.arange(2), 2, 0, 0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_apply_keeps_the_global_generator_when_the_transform_fails():
+    def fail(image):
+        torch.rand(1)
+        raise RuntimeError("transform failed")
+
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="transform failed"):
+        TransformEach(fail).apply(random_images(1), torch.zeros(1, 1).long())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_apply_never_seeds_the_generators_of_devices(monkeypatch):
+    # On a GPU that would give dropout the same masks after every batch.
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    AUGMENTATIONS["each"].apply(random_images(2), torch.arange(4).view(2, 2))
+    assert seeds == []
+
+
+# Draw and apply at once.
+
+
+@each_augmentation
+def test_call_puts_the_original_first(augmentation):
+    images = random_images(4)
+    views = augmentation(images, 5, torch.Generator().manual_seed(0))
+    assert views.dtype == torch.uint8
+    assert views.shape == (4, 5, 3, 8, 8)
+    assert torch.equal(views[:, 0], images)
+    only_views = augmentation(images, 4, torch.Generator().manual_seed(0), include_original=False)
+    assert torch.equal(only_views, views[:, 1:])
+    assert torch.equal(augmentation(images, 1), images[:, None])
+    one_view = augmentation(images, 1, torch.Generator().manual_seed(0), include_original=False)
+    assert torch.equal(one_view, views[:, 1:2])
+
+
+def test_call_returns_possible_views():
+    augmentation, images = RandomCropFlip(padding=1), random_images(4)
+    every_view = augmentation.apply(images, torch.arange(18).repeat(4, 1))
+    for n, views in enumerate(augmentation(images, 6, torch.Generator().manual_seed(0), include_original=False)):
+        for view in views:
+            assert (every_view[n] == view).flatten(1).all(dim=1).any()
+
+
+def test_call_draws_from_its_generator():
+    augmentation, images = RandomCropFlip(padding=4), random_images(4)
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first, second = (augmentation(images, 4, generator) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, augmentation(images, 4, generator.manual_seed(3)))
+
+    torch.manual_seed(7)
+    from_global, other = (augmentation(images, 4) for _ in range(2))
+    assert not torch.equal(from_global, other)
+    torch.manual_seed(7)
+    assert torch.equal(from_global, augmentation(images, 4))
+
+
+# Cutout.
+
+
+def holes(length, codes, h=8, w=8):
+    """Where the holes are, from white images neither moved nor flipped."""
+    white = torch.full((len(codes), 1, h, w), 255, dtype=torch.uint8)
+    cut = Cutout(length, before=RandomCropFlip(padding=0, flip=False)).apply(white, codes)
+    assert cut.unique().tolist() == [0, 255]
+    return (cut == 0)[:, :, 0]
+
+
+@pytest.mark.parametrize(("length", "h", "w"), [(1, 8, 8), (4, 8, 8), (5, 8, 8), (3, 6, 9)])
+def test_holes_are_squares_around_every_pixel_cut_at_the_border(length, h, w):
+    codes = ImageAugmentation().draw(torch.arange(50), 50 * h * w // 64, seed=0, epoch=0)
+    hole = holes(length, codes, h, w).flatten(0, 1)
+    rows, columns = hole.any(dim=2), hole.any(dim=1)
+    assert torch.equal(hole, rows[:, :, None] & columns[:, None, :])
+
+    def around(size):
+        pixels, centres = torch.arange(size), torch.arange(size)[:, None]
+        start = centres - length // 2
+        return (pixels >= start) & (pixels < start + length)
+
+    # One centre each; a chi-square over all pixels says that none is preferred.
+    centre_row = (rows[:, None] == around(h)).all(dim=2)
+    centre_column = (columns[:, None] == around(w)).all(dim=2)
+    assert (centre_row.sum(dim=1) == 1).all()
+    assert (centre_column.sum(dim=1) == 1).all()
+    place = centre_row.int().argmax(dim=1) * w + centre_column.int().argmax(dim=1)
+    counts = torch.bincount(place, minlength=h * w)
+    assert 0.001 < stats.chisquare(counts.numpy()).pvalue < 0.999
+
+
+def test_cutout_is_crop_and_flip_but_for_the_hole():
+    crop_flip, images = RandomCropFlip(padding=2), random_images(20, low=1)
+    cutout = Cutout(4, before=crop_flip)
+    codes = cutout.draw(torch.arange(20), 5, seed=0, epoch=0)
+    hole = holes(4, codes)[:, :, None]
+    uncut = crop_flip.apply(images, codes % crop_flip.num_codes)
+    assert torch.equal(cutout.apply(images, codes), torch.where(hole, torch.zeros_like(uncut), uncut))
+
+
+def test_hole_and_crop_are_independent():
+    codes = Cutout(2).draw(torch.arange(100), 100, seed=0, epoch=0)
+    hole = holes(2, codes).flatten(0, 1)
+    crop = codes.flatten() % 162
+    for edge in (hole.any(dim=2), hole.any(dim=1)):
+        table = torch.zeros(162, 8).index_put((crop, edge.int().argmax(dim=1)), torch.tensor(1.0), accumulate=True)
+        table = table[:, table.sum(dim=0) > 0]
+        assert 0.001 < stats.chi2_contingency(table.numpy()).pvalue < 0.999
+
+
+def test_cutout_pads_by_four_unless_told_otherwise():
+    cutout = Cutout()
+    assert (cutout.length, cutout.before.padding, cutout.before.flip) == (16, 4, True)
+
+
+# One transform for each view.
+
+
+def test_transform_works_on_the_views_of_the_augmentation_before():
+    images, crop_flip = random_images(6), RandomCropFlip(padding=2)
+    invert = TransformEach(lambda image: 255 - image, before=crop_flip)
+    codes = invert.draw(torch.arange(6), 4, seed=0, epoch=0)
+    assert torch.equal(invert.apply(images, codes), 255 - crop_flip.apply(images, codes % crop_flip.num_codes))
+    copies = TransformEach(lambda image: 255 - image).apply(images, codes)
+    assert torch.equal(copies, 255 - images[:, None].expand(-1, 4, -1, -1, -1))
+
+
+def test_transform_draws_apart_from_the_crop():
+    # A draw that knew the crop's code would tie the strength of the transform to the place.
+    crop_flip = RandomCropFlip(padding=0)
+    noise = TransformEach(lambda image: torch.where(torch.rand(()) < 0.5, image, 255 - image), before=crop_flip)
+    codes = noise.draw(torch.arange(40), 50, seed=0, epoch=0)
+    images = torch.zeros(40, 1, 1, 2, dtype=torch.uint8)
+    images[..., 1] = 1
+    views = noise.apply(images, codes).flatten(0, 1).flatten(1)
+    flipped, inverted = (views[:, 0] % 2 != views[:, 0] // 128).long(), (views[:, 0] > 127).long()
+    table = torch.zeros(2, 2).index_put((flipped, inverted), torch.tensor(1.0), accumulate=True)
+    assert 0.001 < stats.chi2_contingency(table.numpy()).pvalue < 0.999
+
+
+# Names.
+
+
+def test_build_augmentation():
+    crop_flip, crop = build_augmentation("crop_flip"), build_augmentation("crop")
+    assert (crop_flip.padding, crop_flip.flip) == (4, True)
+    assert (crop.padding, crop.flip) == (4, False)
+    assert build_augmentation("crop_flip", image_size=8).padding == 1
+    assert build_augmentation("crop", image_size=8).padding == 1
+    cutout = build_augmentation("cutout", image_size=64)
+    assert (cutout.length, cutout.before.padding, cutout.before.flip) == (32, 8, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"), [("randaugment", v2.RandAugment), ("trivialaugment", v2.TrivialAugmentWide)]
+)
+def test_build_augmentation_of_torchvision(name, transform):
+    built = build_augmentation(name, image_size=16)
+    assert isinstance(built.transform, transform)
+    images = random_images(2, h=16, w=16)
+    codes = built.draw(torch.arange(2), 3, seed=0, epoch=0)
+    expected = TransformEach(transform(), before=RandomCropFlip(padding=2)).apply(images, codes)
+    assert torch.equal(built.apply(images, codes), expected)
+
+
+def test_build_augmentation_takes_a_callable():
+    built, images = build_augmentation(lambda image: 255 - image, image_size=8), random_images(3)
+    codes = built.draw(torch.arange(3), 2, seed=0, epoch=0)
+    assert torch.equal(built.apply(images, codes), 255 - RandomCropFlip(padding=1).apply(images, codes % 18))
+
+
+# Bad input: a ValueError that begins with the argument's name.
+
+
+IMAGES, CODES = random_images(2), torch.zeros(2, 3).long()
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("padding", lambda: RandomCropFlip(padding=-1)),
+        ("length", lambda: Cutout(length=0)),
+        ("augment", lambda: build_augmentation("mixup")),
+        ("index", lambda: RandomCropFlip().draw(torch.arange(3).int(), 2, 0, 0)),
+        ("index", lambda: RandomCropFlip().draw(torch.arange(3.0), 2, 0, 0)),
+        ("index", lambda: RandomCropFlip().draw(torch.zeros(3, 1).long(), 2, 0, 0)),
+        ("num_views", lambda: RandomCropFlip().draw(torch.arange(3), 0, 0, 0)),
+        ("num_augmented", lambda: RandomCropFlip()(IMAGES, 0)),
+        ("num_augmented", lambda: RandomCropFlip()(IMAGES, -1, include_original=False)),
+        ("images", lambda: RandomCropFlip()(IMAGES.float(), 2)),
+        ("images", lambda: RandomCropFlip()(IMAGES[0], 1)),
+        ("transform", lambda: TransformEach(lambda image: image[:, 1:]).apply(IMAGES, CODES)),
+        ("transform", lambda: TransformEach(lambda image: image.float()).apply(IMAGES, CODES)),
+    ],
+)
+def test_bad_arguments(argument, call):
+    with pytest.raises(ValueError, match=rf"^{argument}\b.*got "):
+        call()
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="crop_flip, crop, cutout, randaugment, trivialaugment or a callable"):
+        build_augmentation("mixup")
+
+
+@pytest.mark.parametrize(
+    ("argument", "images", "codes"),
+    [
+        ("images", IMAGES.float(), CODES),
+        ("images", IMAGES[0], CODES),
+        ("images", IMAGES[None], CODES),
+        ("codes", IMAGES, CODES[:1]),
+        ("codes", IMAGES, CODES[:, 0]),
+        ("codes", IMAGES, CODES.int()),
+    ],
+)
+@each_augmentation
+def test_bad_images_and_codes(augmentation, argument, images, codes):
+    with pytest.raises(ValueError, match=rf"^{argument}\b.*got "):
+        augmentation.apply(images, codes)
+
+
+# On a GPU.
+
+
+@needs_cuda
+@each_augmentation
+def test_cuda_gives_the_same_codes_and_views(augmentation):
+    images, index = random_images(20), torch.arange(20) * 997
+    codes = augmentation.draw(index, 6, seed=3, epoch=4)
+    on_device = augmentation.draw(index.cuda(), 6, seed=3, epoch=4)
+    assert on_device.is_cuda
+    assert torch.equal(on_device.cpu(), codes)
+    before = torch.cuda.get_rng_state()
+    views = augmentation.apply(images.cuda(), on_device)
+    assert views.is_cuda
+    assert torch.equal(views.cpu(), augmentation.apply(images, codes))
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["crop_flip", "crop", "cutout"])
+def test_apply_can_be_captured_in_a_cuda_graph(name):
+    augmentation, images = AUGMENTATIONS[name], random_images(8).cuda()
+    index = torch.arange(8, device="cuda")
+    codes = augmentation.draw(index, 4, seed=0, epoch=0)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        augmentation.apply(images, codes)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        views = augmentation.apply(images, codes)
+    # The replay reads what its inputs hold by then.
+    codes.copy_(augmentation.draw(index, 4, seed=0, epoch=1))
+    images.copy_(images.flip(0))
+    graph.replay()
+    assert torch.equal(views, augmentation.apply(images, codes))

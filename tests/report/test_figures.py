@@ -1,0 +1,154 @@
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from invented import FROZEN
+from matplotlib.collections import LineCollection, PathCollection
+
+from mmel.methods import LABELS
+from mmel.records import Store
+from mmel.report import figures, tables
+
+plt.switch_backend("Agg")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open():
+    """A figure that stays open would be shown twice in a notebook."""
+    yield
+    left = plt.get_fignums()
+    plt.close("all")
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {name: tables.seeds(Store(FROZEN), name, "mini") for name in ("table1", "table2")}
+
+
+def dots(axis):
+    """(x, y) of every dot."""
+    parts = [c.get_offsets() for c in axis.collections if isinstance(c, PathCollection)]
+    return np.concatenate(parts) if parts else np.zeros((0, 2))
+
+
+def heights(axis):
+    """Heights of the bars across, in order."""
+    bars = [c for c in axis.collections if isinstance(c, LineCollection)]
+    return [segment[0, 1] for bar in bars for segment in bar.get_segments()]
+
+
+def render(figure):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
+
+
+# Table 1's figure.
+
+
+def test_methods_figure_has_one_panel_a_model(runs):
+    figure = figures.methods_figure(runs["table1"])
+    assert [axis.get_title() for axis in figure.axes] == ["Digits, ResNet-8", "Digits, ResNet-14"]
+    assert figure.axes[0].get_ylabel() == "test accuracy (%)"
+    render(figure)
+
+
+def test_methods_figure_draws_every_seed(runs):
+    figure = figures.methods_figure(runs["table1"])
+    for axis, (_, group) in zip(figure.axes, runs["table1"].groupby("model", sort=False), strict=True):
+        assert len(group) > 5
+        assert sorted(dots(axis)[:, 1]) == sorted(group["accuracy_pct"])
+
+
+def test_methods_figure_stands_each_method_at_its_place(runs):
+    for axis, (_, group) in zip(
+        figures.methods_figure(runs["table1"]).axes, runs["table1"].groupby("model", sort=False), strict=True
+    ):
+        methods = [method for method in LABELS if method in set(group["method"])]
+        labels = [label.get_text().replace("\n", "") for label in axis.get_xticklabels()]
+        assert labels == [LABELS[method] for method in methods]
+        for place, method in enumerate(methods):
+            values = group.loc[group["method"] == method, "accuracy_pct"]
+            here = dots(axis)[np.abs(dots(axis)[:, 0] - place) < 0.5]
+            assert sorted(here[:, 1]) == sorted(values)
+        assert heights(axis) == pytest.approx(
+            [group.loc[group["method"] == method, "accuracy_pct"].mean() for method in methods]
+        )
+
+
+# Table 2's figure.
+
+
+def test_over_k_figure_draws_every_seed_at_its_k(runs):
+    figure = figures.over_k_figure(runs["table2"])
+    (axis,) = figure.axes
+    assert axis.get_title() == "Digits, ResNet-8"
+    mmel = runs["table2"][runs["table2"]["method"] != "baseline_da"]
+    expected = sorted(zip(mmel["num_augmented"], mmel["accuracy_pct"], strict=True))
+    assert sorted(map(tuple, dots(axis))) == expected
+    assert len(expected) == 6
+    render(figure)
+
+
+def test_over_k_figure_joins_the_means_beside_the_baseline(runs):
+    (axis,) = figures.over_k_figure(runs["table2"]).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines) == [LABELS["baseline_da"], LABELS["mmel_h"], LABELS["mmel_s"]]
+    group = runs["table2"].groupby(["method", "num_augmented"])["accuracy_pct"].mean()
+    assert set(lines[LABELS["baseline_da"]].get_ydata()) == {group["baseline_da", 1]}
+    assert lines[LABELS["mmel_h"]].get_xdata().tolist() == [2, 5, 10]
+    assert lines[LABELS["mmel_h"]].get_ydata() == pytest.approx([group["mmel_h", k] for k in (2, 5, 10)])
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "5", "10"]
+
+
+def test_over_k_figure_has_one_panel_a_model(runs):
+    both = runs["table1"][runs["table1"]["method"].isin(["baseline_da", "mmel_h", "mmel_s"])]
+    assert [axis.get_title() for axis in figures.over_k_figure(both).axes] == ["Digits, ResNet-8", "Digits, ResNet-14"]
+
+
+# Nothing to draw yet.
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"), [(figures.methods_figure, "table1"), (figures.over_k_figure, "table2")], ids=["table1", "table2"]
+)
+def test_no_runs_give_an_empty_panel_without_a_warning(tmp_path, draw, name):
+    # What is written to stderr in a notebook stands in the report.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw(tables.seeds(Store(tmp_path), name, "mini"))
+    assert len(figure.axes) == 1
+    assert len(dots(figure.axes[0])) == 0
+    render(figure)
+
+
+def test_over_k_figure_with_the_baseline_alone(runs):
+    baseline = runs["table2"][runs["table2"]["method"] == "baseline_da"]
+    (axis,) = figures.over_k_figure(baseline).axes
+    assert [line.get_label() for line in axis.lines] == [LABELS["baseline_da"]]
+
+
+# Figures of one run.
+
+
+def test_training_curve():
+    record = next(record for record in Store(FROZEN).records("mini") if record.finished)
+    figure = figures.training_curve(record.epochs)
+    assert [axis.get_title() for axis in figure.axes] == ["training loss", "accuracy (%)", "largest weight of P*"]
+    for axis, column in zip(figure.axes, ("train_loss", "accuracy_pct", "weight_max"), strict=True):
+        assert axis.lines[0].get_xdata().tolist() == [1, 2]
+        assert axis.lines[0].get_ydata().tolist() == [line[column] for line in record.epochs]
+    render(figure)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weighted_views(channels):
+    views = np.random.default_rng(0).integers(0, 256, size=(4, 8, 8, channels), dtype=np.uint8)
+    figure = figures.weighted_views(views, np.array([0.1, 0.2, 0.3, 0.4]))
+    assert [axis.get_title() for axis in figure.axes] == ["x", "z1", "z2", "z3"]
+    for axis, view, weight in zip(figure.axes, views, ("0.100", "0.200", "0.300", "0.400"), strict=True):
+        assert np.array_equal(axis.images[0].get_array(), view.squeeze())
+        assert [text.get_text() for text in axis.texts] == [weight]
+    render(figure)

@@ -1,0 +1,273 @@
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmel import __version__
+from mmel.cli import main
+from mmel.config import METHODS, RunConfig
+from mmel.grids import runs_of
+from mmel.records import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+FROZEN = ROOT / "tests" / "records"
+PLAN_LINE = re.compile(r"(recorded|failed|missing) +(\S.*?)  (table\d)  (\S+)")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """No folder that the caller's environment names; --data-root sets MMEL_DATA, which must not outlive the test."""
+    for name in ("MMEL_RESULTS", "MMEL_DATA", "MMEL_DEVICE"):
+        monkeypatch.setenv(name, "")
+
+
+def refused(capsys, *argv):
+    """The message of a command that must fail with status 2, on stderr alone."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mmel: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def planned(capsys, *argv):
+    """run_id -> (state, predicted time, table), in order, and the last line."""
+    assert main(["sweep", "--plan", "--results", str(FROZEN), *argv]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = [PLAN_LINE.fullmatch(line).groups() for line in lines]
+    assert len({run_id for *_, run_id in found}) == len(found)
+    return {run_id: (state, time, table) for state, time, table, run_id in found}, last
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# What is refused: status 2, and one line that names the field, what it got and what it may be.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "mixup"], f"method must be one of {', '.join(METHODS)}, got 'mixup'"),
+        (["--dataset", "mnist"], "dataset must be one of cifar10, cifar100, digits, got 'mnist'"),
+        (["--lambda-p", "-1"], "lambda_p must be positive and finite, got -1.0"),
+        (["--lambda-p", "big"], "lambda_p must be of type float, got 'big'"),
+        (["--epochs", "1.5"], "epochs must be of type int, got '1.5'"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--redraw", "maybe"], "redraw must be of type bool, got 'maybe'"),
+        (["--decay-epochs", "60,20"], "decay_epochs must be positive and increasing, got (60, 20)"),
+        (["--num-augmented", "1"], "num_augmented must be at least 2 for method='mmel_h', got 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_values_of_a_field(capsys, options, message):
+    assert refused(capsys, "run", *options) == f"mmel: {message}\n"
+
+
+@pytest.mark.parametrize("command", [["run"], ["sweep"], ["sweep", "--plan"], ["report"]], ids=" ".join)
+def test_unknown_results_folder(capsys, command):
+    message = refused(capsys, *command, "--results", "nowhere")
+    assert "no results folder at nowhere" in message
+    assert "--results or MMEL_RESULTS" in message
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("speed=1", r"unknown field speed; RunConfig has profile, dataset, .*"),
+        ("method", r"only must be given as field=value, got 'method'"),
+        ("seed=first", r"seed must be of type int, got 'first'"),
+    ],
+)
+def test_bad_filters(capsys, only, message):
+    assert re.fullmatch(
+        f"mmel: {message}\n", refused(capsys, "sweep", "--plan", "--results", str(FROZEN), "--only", only)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sweep", "--table", "table99"], "table99.*choose from .*table1.*table2"),
+        (["report", "--profile", "huge"], "huge.*choose from .*mini.*reduced.*paper"),
+        (["run", "--speed", "1"], "unrecognized arguments: --speed 1"),
+        ([], "COMMAND"),
+        (["fly"], "fly.*choose from .*run.*sweep.*report.*data"),
+    ],
+    ids=" ".join,
+)
+def test_bad_options(capsys, options, message):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_unknown_data_set(capsys):
+    assert refused(capsys, "data", "mnist") == "mmel: dataset must be one of cifar10, cifar100, digits, got 'mnist'\n"
+
+
+def test_a_damaged_record_is_named(capsys, tmp_path):
+    shutil.copytree(FROZEN / "runs", tmp_path / "runs")
+    path = next((tmp_path / "runs").rglob("*.jsonl"))
+    path.write_text("torn")
+    assert f"{path}:1 " in refused(capsys, "sweep", "--plan", "--results", str(tmp_path))
+
+
+def test_a_report_away_from_the_notebooks_says_what_it_misses(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, "report", "--results", str(tmp_path))
+    assert str(Path("notebooks", "plot_table1.ipynb")) in message
+    assert "checkout" in message
+
+
+# What is not installed is named, with the command that installs it.
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [("jinja2", ["report"]), ("pandas", ["report"]), ("papermill", ["sweep"]), ("torch", ["data", "digits"])],
+)
+def test_missing_packages(tmp_path, package, command):
+    # In a process of its own, since modules that an earlier test loaded would be there all the same. None in
+    # sys.modules makes the import raise ModuleNotFoundError.
+    code = f"import sys; sys.modules[{package!r}] = None; from mmel.cli import main; sys.exit(main())"
+    done = python("-c", code, *command, "--results", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mmel: {package} is missing: pip install 'mmel[study]'")
+    assert done.stderr.count("\n") == 1
+
+
+# The plan.
+
+
+def test_plan_lists_every_run_with_its_state(capsys):
+    runs, _ = planned(capsys)
+    expected = runs_of(["table1", "table2"], "mini")
+    assert list(runs) == [run.run_id for run in expected]
+    store = Store(FROZEN)
+    for run in expected:
+        record = store.read(run)
+        state = "missing" if record is None else "recorded" if record.finished else "failed"
+        assert runs[run.run_id][0] == state
+    assert {state for state, *_ in runs.values()} == {"recorded", "failed", "missing"}
+
+
+def test_plan_predicts_times_from_what_is_recorded(capsys):
+    runs, _ = planned(capsys)
+    mini = runs_of(["table1", "table2"], "mini")
+    times = {
+        (run.model, run.method, run.num_augmented, run.seed): runs[run.run_id][1]
+        for run in mini
+        if runs[run.run_id][0] == "missing"
+    }
+    # The frozen runs take 10 s for ResNet-8 with one view, 20 s for ResNet-14, and K times that with K views or epochs.
+    assert times[("resnet14", "baseline_da_long", 5, 0)] == "100 s"
+    assert times[("resnet8", "mmel_s", 2, 0)] == "20 s"
+    assert times[("resnet8", "mmel_h", 10, 1)] == "100 s"
+    assert times[("resnet8", "mmel_h", 20, 0)] == "3 min"
+
+
+def test_plan_names_the_table_whose_notebook_trains_the_run(capsys):
+    runs, _ = planned(capsys)
+    first = {run.run_id for run in runs_of(["table1"], "mini")}
+    assert all(table == ("table1" if run_id in first else "table2") for run_id, (_, _, table) in runs.items())
+
+
+def test_plan_of_some_runs_sums_them_up(capsys):
+    runs, last = planned(capsys, "--only", "method=baseline_da_long")
+    assert [state for state, *_ in runs.values()].count("recorded") == 2
+    assert last == "2 runs to train: 3 min, at the speed recorded on test device"
+    runs, last = planned(capsys, "--only", "method=mmel_h", "--only", "seed=1", "--table", "table1")
+    assert [state for state, *_ in runs.values()] == ["recorded", "recorded"]
+    assert last.startswith("0 runs to train")
+
+
+def test_plan_of_one_table(capsys):
+    runs, _ = planned(capsys, "--table", "table2")
+    assert list(runs) == [run.run_id for run in runs_of(["table2"], "mini")]
+    assert {table for *_, table in runs.values()} == {"table2"}
+
+
+def test_plan_without_any_record_knows_no_times(capsys, tmp_path):
+    assert main(["sweep", "--plan", "--results", str(tmp_path)]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert all(PLAN_LINE.fullmatch(line)[1] == "missing" for line in lines)
+    assert all(PLAN_LINE.fullmatch(line)[2] == "unknown" for line in lines)
+    # It does not name a device either.
+    assert last.startswith(f"{len(lines)} runs to train: unknown")
+    assert "None" not in last
+    # Planning writes nothing.
+    assert list(tmp_path.iterdir()) == []
+
+
+# Training.
+
+TINY = {
+    "dataset": "digits",
+    "model": "resnet8",
+    "method": "baseline_da",
+    "num_augmented": 1,
+    "augment": "crop",
+    "epochs": 1,
+    "train_size": 100,
+    "batch_size": 50,
+    "precision": "fp32",
+}
+
+
+def run(tmp_path, **changes):
+    options = [text for name, value in (TINY | changes).items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return main(["run", *options, "--results", str(tmp_path), "--device", "cpu"])
+
+
+def test_run_trains_and_says_where_the_record_is(capsys, tmp_path):
+    assert run(tmp_path) == 0
+    *epochs, last = capsys.readouterr().out.splitlines()
+    assert len(epochs) == 1
+    assert re.fullmatch(r"epoch +1  loss \d\.\d{4}  accuracy [\d.]+ %  \d+ images/s", epochs[0])
+    path = Store(tmp_path).run_path(RunConfig(**TINY))
+    assert last == f"recorded at {path}"
+    record = path.read_bytes()
+    # Asked again, it reads the record.
+    assert run(tmp_path) == 0
+    assert capsys.readouterr().out.splitlines() == [*epochs, last]
+    assert path.read_bytes() == record
+
+
+def test_run_that_fails_has_status_1(capsys, tmp_path):
+    assert run(tmp_path, lr=1e30) == 1
+    assert re.search(r"^mmel: loss is (nan|inf) at step \d", capsys.readouterr().err, flags=re.MULTILINE)
+    assert not Store(tmp_path).read(RunConfig(**TINY | {"lr": 1e30})).finished
+
+
+# The rest.
+
+
+def test_data_prints_sizes(capsys):
+    assert main(["data", "digits"]) == 0
+    assert capsys.readouterr().out == "digits: 1437 training and 360 test images, 10 classes\n"
+
+
+def test_run_offers_every_field_with_its_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, value in RunConfig().to_dict().items():
+        default = ",".join(map(str, value)) if isinstance(value, list) else value
+        assert f"--{name.replace('_', '-')} VALUE default: {default}" in text
+
+
+def test_python_m_mmel():
+    assert python("-m", "mmel", "--version").stdout == f"mmel {__version__}\n"
+
+
+def test_status_of_the_process_is_that_of_main():
+    done = python("-m", "mmel", "run", "--seed", "-1")
+    assert (done.returncode, done.stderr) == (2, "mmel: seed must be 0 or more, got -1\n")

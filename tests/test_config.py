@@ -1,0 +1,414 @@
+import dataclasses
+import hashlib
+import json
+
+import pytest
+
+from mmel.config import (
+    AUGMENTATIONS,
+    DATASETS,
+    METHODS,
+    MODELS,
+    ORIGINALS,
+    PRECISIONS,
+    PROFILES,
+    SCHEMA,
+    SHORTCUTS,
+    RunConfig,
+    field_names,
+    parse_field,
+)
+from mmel.grids import table1, table2
+
+PAPER = RunConfig(profile="paper")
+MINI = next(run for run in table1("mini") if run.method == "mmel_s" and run.model == "resnet14" and run.seed == 1)
+BASELINE = next(run for run in table2("paper") if run.method == "baseline_da" and run.dataset == "cifar100")
+REDUCED = next(run for run in table1("reduced") if run.method == "mmel_h" and run.seed == 2)
+
+# One value for each field that is valid beside the defaults of all others and is not the default.
+OTHER = {
+    "profile": "paper",
+    "dataset": "cifar100",
+    "model": "resnet56",
+    "method": "mmel_s",
+    "seed": 3,
+    "num_augmented": 5,
+    "lambda_p": 0.5,
+    "lambda_t": 2.0,
+    "epochs": 20,
+    "lr": 0.05,
+    "decay_epochs": (6, 12),
+    "lr_decay": 0.1,
+    "batch_size": 64,
+    "momentum": 0.0,
+    "nesterov": True,
+    "weight_decay": 0.0,
+    "augment": "cutout",
+    "original": "augmented",
+    "redraw": False,
+    "drop_last": False,
+    "shortcut": "B",
+    "train_size": 5000,
+    "holdout": 5000,
+    "precision": "fp32",
+    "micro_batch": 32,
+}
+
+
+def changed(name):
+    """A configuration in which one field, and what it cannot do without, is not at its default."""
+    needs = {"method": "mmel_s"} if name == "lambda_t" else {}
+    return RunConfig(**needs, **{name: OTHER[name]})
+
+
+# The name of a run. Were one of these to change, every recorded run would be lost: raise SCHEMA instead.
+
+
+@pytest.mark.parametrize(
+    ("config", "run_id"),
+    [
+        (PAPER, "resnet20-mmel_h-k10-s0-913547c6"),
+        (MINI, "resnet14-mmel_s-k5-s1-f17933f1"),
+        (BASELINE, "resnet20-baseline_da-k1-s0-2195baa4"),
+        (REDUCED, "resnet20-mmel_h-k5-s2-0432fc28"),
+    ],
+    ids=["paper", "mini", "baseline_da", "reduced"],
+)
+def test_run_id_is_pinned(config, run_id):
+    assert config.run_id == run_id
+
+
+def test_every_field_has_another_value_here():
+    assert tuple(OTHER) == field_names()
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_non_defaults_is_what_differs(name):
+    config = changed(name)
+    assert name in config.non_defaults()
+    assert set(config.non_defaults()) <= {name, "method"}
+    value = OTHER[name]
+    assert config.non_defaults()[name] == (list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_field_is_part_of_the_run_id(name):
+    # All that is needed for this field to be set is the same on both sides.
+    without = changed(name).replace(**{name: getattr(RunConfig(), name)})
+    assert changed(name).run_id != without.run_id
+
+
+@pytest.mark.parametrize(
+    "config", [RunConfig(), MINI, BASELINE, REDUCED], ids=["default", "mini", "baseline", "reduced"]
+)
+def test_run_id_hashes_the_schema_and_what_is_not_default(config):
+    # Nothing else goes in: a field that a later version adds leaves the names of old runs alone.
+    content = json.dumps({"schema": SCHEMA, **config.non_defaults()}, sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    assert config.run_id == f"{config.model}-{config.method}-k{config.num_augmented}-s{config.seed}-{digest}"
+
+
+def test_defaults_spelled_out_change_no_run_id():
+    assert RunConfig().non_defaults() == {}
+    defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    assert RunConfig(**defaults).run_id == RunConfig().run_id
+    assert MINI.run_id == RunConfig(**defaults | MINI.non_defaults()).run_id
+
+
+def test_defaults_of_schema_1():
+    # A run's name leaves defaults out, so under one schema a default must not change: old records would silently stand
+    # for other runs. A new field may be added; its default then belongs here.
+    defaults = {
+        "profile": "mini",
+        "dataset": "cifar10",
+        "model": "resnet20",
+        "method": "mmel_h",
+        "seed": 0,
+        "num_augmented": 10,
+        "lambda_p": 1.0,
+        "lambda_t": 1.0,
+        "epochs": 200,
+        "lr": 0.1,
+        "decay_epochs": [60, 120, 160],
+        "lr_decay": 0.2,
+        "batch_size": 128,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4,
+        "augment": "crop_flip",
+        "original": "clean",
+        "redraw": True,
+        "drop_last": True,
+        "shortcut": "A",
+        "train_size": 0,
+        "holdout": 0,
+        "precision": "bf16",
+        "micro_batch": 0,
+    }
+    assert (SCHEMA, RunConfig().to_dict()) == (1, defaults)
+
+
+def test_schema_is_part_of_the_run_id(monkeypatch):
+    before = PAPER.run_id
+    monkeypatch.setattr("mmel.config.SCHEMA", SCHEMA + 1)
+    assert PAPER.run_id != before
+
+
+@pytest.mark.parametrize("name", ["lambda_p", "lr", "lr_decay", "momentum", "weight_decay"])
+def test_whole_numbers_name_the_same_run_as_floats(name):
+    one, other = RunConfig(**{name: 1}), RunConfig(**{name: 1.0})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.run_id == other.run_id
+    assert type(getattr(one, name)) is float
+
+
+def test_lists_name_the_same_run_as_tuples():
+    # A notebook's parameters cell and JSON have lists.
+    one, other = RunConfig(decay_epochs=[6, 12]), RunConfig(decay_epochs=(6, 12))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.run_id == other.run_id
+
+
+def test_runs_of_the_grids_have_distinct_names():
+    runs = {run for profile in PROFILES for table in (table1, table2) for run in table(profile)}
+    assert len({run.run_id for run in runs}) == len(runs)
+
+
+# To and from other forms.
+
+
+@pytest.mark.parametrize("config", [RunConfig(), PAPER, MINI, BASELINE, REDUCED, *map(changed, OTHER)])
+def test_json_round_trip(config):
+    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.run_id == config.run_id
+    assert tuple(config.to_dict()) == field_names()
+
+
+def test_from_dict_fills_in_defaults():
+    assert RunConfig.from_dict({"seed": 3}) == RunConfig(seed=3)
+
+
+def test_from_dict_refuses_unknown_fields():
+    with pytest.raises(
+        ValueError, match=r"unknown field\(s\) lambda, speed; RunConfig has profile, dataset, .*lambda_p"
+    ):
+        RunConfig.from_dict({"speed": 1, "seed": 0, "lambda": 2})
+
+
+def test_from_namespace_takes_fields_and_leaves_the_rest():
+    assert RunConfig.from_namespace({"seed": 3, "decay_epochs": [1], "Path": object, "_": 0}) == RunConfig(
+        seed=3, decay_epochs=(1,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seed", "3", 3),
+        ("lr", "1", 1.0),
+        ("lr", "5e-2", 0.05),
+        ("nesterov", "true", True),
+        ("redraw", "False", False),
+        ("decay_epochs", "6,12,16", (6, 12, 16)),
+        ("decay_epochs", "", ()),
+        ("model", "resnet8", "resnet8"),
+    ],
+)
+def test_parse_field(name, text, value):
+    parsed = parse_field(name, text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("seed", "1.5", "int"),
+        ("seed", "", "int"),
+        ("lr", "fast", "float"),
+        ("redraw", "1", "bool"),
+        ("decay_epochs", "6,x", "int,int,..."),
+    ],
+)
+def test_parse_field_refuses(name, text, kind):
+    with pytest.raises(ValueError, match=f"^{name} must be of type {kind}, got '{text}'$"):
+        parse_field(name, text)
+
+
+def test_parse_field_refuses_unknown_fields():
+    with pytest.raises(ValueError, match=r"unknown field speed; RunConfig has profile, dataset, .*micro_batch"):
+        parse_field("speed", "1")
+
+
+# What is refused: the message names the field, what it got and what it may be.
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("profile", PROFILES),
+        ("dataset", DATASETS),
+        ("model", MODELS),
+        ("method", METHODS),
+        ("augment", AUGMENTATIONS),
+        ("original", ORIGINALS),
+        ("shortcut", SHORTCUTS),
+        ("precision", PRECISIONS),
+    ],
+)
+def test_unknown_names_are_refused_with_what_there_is(name, allowed):
+    with pytest.raises(ValueError, match=f"^{name} must be one of {', '.join(allowed)}, got 'nope'$"):
+        RunConfig(**{name: "nope"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        # Numbers out of range.
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"train_size": -1}, "train_size must be 0 or more, got -1"),
+        ({"holdout": -5}, "holdout must be 0 or more, got -5"),
+        ({"micro_batch": -1}, "micro_batch must be 0 or more, got -1"),
+        ({"micro_batch": 129}, "micro_batch must be at most batch_size=128, got 129"),
+        ({"momentum": -0.1}, "momentum must be 0 or more and finite, got -0.1"),
+        ({"momentum": float("nan")}, "momentum must be 0 or more and finite, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be 0 or more and finite, got -1.0"),
+        ({"num_augmented": 0}, "num_augmented must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": -128}, "batch_size must be at least 1, got -128"),
+        ({"lambda_p": 0}, "lambda_p must be positive and finite, got 0.0"),
+        ({"lambda_p": -1.0}, "lambda_p must be positive and finite, got -1.0"),
+        ({"lambda_p": float("inf")}, "lambda_p must be positive and finite, got inf"),
+        ({"lambda_p": float("nan")}, "lambda_p must be positive and finite, got nan"),
+        ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
+        ({"lr_decay": -0.2}, "lr_decay must be positive and finite, got -0.2"),
+        ({"method": "mmel_s", "lambda_t": -1.0}, "lambda_t must be 0 or more and finite, got -1.0"),
+        ({"method": "mmel_s", "lambda_t": float("inf")}, "lambda_t must be 0 or more and finite, got inf"),
+        ({"decay_epochs": (60, 20)}, r"decay_epochs must be positive and increasing, got (60, 20)"),
+        ({"decay_epochs": (60, 60)}, r"decay_epochs must be positive and increasing, got (60, 60)"),
+        ({"decay_epochs": (0, 60)}, r"decay_epochs must be positive and increasing, got (0, 60)"),
+        ({"decay_epochs": (-1,)}, r"decay_epochs must be positive and increasing, got (-1,)"),
+        # Combinations that mean nothing.
+        ({"method": "baseline_da"}, "num_augmented must be 1 for method='baseline_da', which sees one view, got 10"),
+        *(
+            (
+                {"method": method, "num_augmented": 1},
+                f"num_augmented must be at least 2 for method='{method}', got 1",
+            )
+            for method in ("baseline_da_long", "baseline_da_uni", "mmel_h", "mmel_s")
+        ),
+        *(
+            (
+                {"method": method, "num_augmented": k, "lambda_t": 0.5},
+                f"lambda_t must be 1.0 for method='{method}', which has none, got 0.5",
+            )
+            for method, k in (("baseline_da", 1), ("baseline_da_long", 10), ("baseline_da_uni", 10), ("mmel_h", 10))
+        ),
+        *(
+            (
+                {"method": method, "num_augmented": k, "lambda_p": 0.5},
+                f"lambda_p must be 1.0 for method='{method}', which has none, got 0.5",
+            )
+            for method, k in (("baseline_da", 1), ("baseline_da_long", 10), ("baseline_da_uni", 10))
+        ),
+        *(
+            (
+                {"method": method, "num_augmented": k, "original": "augmented"},
+                f"original must be 'clean' for method='{method}', which sees one random view and never the original, "
+                "got 'augmented'",
+            )
+            for method, k in (("baseline_da", 1), ("baseline_da_long", 10))
+        ),
+        (
+            {"method": "mmel_s", "lambda_t": 0, "holdout": 5000},
+            "lambda_t=0 (chosen on held-out images) cannot itself hold images out; set holdout=0",
+        ),
+        (
+            {"dataset": "digits"},
+            "augment must be 'crop' for dataset='digits': a flipped digit is another, got 'crop_flip'",
+        ),
+    ],
+    ids=lambda value: value.split(",")[0] if isinstance(value, str) else "",
+)
+def test_refused(fields, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
+        RunConfig(**fields)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", True),
+        ("seed", 1.0),
+        ("seed", "0"),
+        ("epochs", None),
+        ("lr", "0.1"),
+        ("lr", False),
+        ("redraw", 1),
+        ("nesterov", "yes"),
+        ("dataset", ["cifar10"]),
+        ("method", None),
+        # An epoch is a whole number; 6.0 would give another name than 6 to the same run.
+        ("decay_epochs", 60),
+        ("decay_epochs", None),
+        ("decay_epochs", "60"),
+        ("decay_epochs", ("60",)),
+        ("decay_epochs", (6.0, 12.0)),
+        ("decay_epochs", (True, 12)),
+    ],
+)
+def test_wrong_types_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be .*got "):
+        RunConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["momentum", "weight_decay"])
+def test_infinite_numbers_are_refused(name):
+    # Records are JSON, which has no such number.
+    with pytest.raises(ValueError, match=f"^{name} must be .*got inf"):
+        RunConfig(**{name: float("inf")})
+
+
+def test_replace_validates_again():
+    assert PAPER.replace(seed=4) == RunConfig(profile="paper", seed=4)
+    with pytest.raises(ValueError, match=r"^seed must be 0 or more, got -1$"):
+        PAPER.replace(seed=-1)
+
+
+def test_frozen_and_by_keyword_only():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PAPER.seed = 1
+    with pytest.raises(TypeError):
+        RunConfig("paper")
+
+
+# What a run amounts to.
+
+
+def test_the_long_baseline_trains_as_long_as_the_paper_says():
+    # Section 4.1: ten times the epochs, decays at 600, 1200 and 1600.
+    config = RunConfig(profile="paper", method="baseline_da_long")
+    assert config.total_epochs == 2000
+    assert config.total_decay_epochs == (600, 1200, 1600)
+    assert config.stretch == 10
+    assert config.num_views == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "k", "num_views"),
+    [("baseline_da", 1, 1), ("baseline_da_long", 5, 1), ("baseline_da_uni", 5, 5), ("mmel_h", 5, 5), ("mmel_s", 2, 2)],
+)
+def test_num_views(method, k, num_views):
+    assert RunConfig(method=method, num_augmented=k).num_views == num_views
+
+
+@pytest.mark.parametrize("method", ["baseline_da", "baseline_da_uni", "mmel_h", "mmel_s"])
+def test_other_methods_train_the_epochs_they_are_given(method):
+    config = RunConfig(method=method, num_augmented=1 if method == "baseline_da" else 10)
+    assert config.stretch == 1
+    assert config.total_epochs == 200
+    assert config.total_decay_epochs == (60, 120, 160)

@@ -1,0 +1,135 @@
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mmel.config import RunConfig, field_names
+from mmel.grids import TABLES
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+RUN = [name for name in NOTEBOOKS if name.startswith("run_")]
+PLOT = [name for name in NOTEBOOKS if name.startswith("plot_")]
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|tmp|Users|mnt|opt)/|\b[A-Z]:\\")
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(name):
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def outputs(name):
+    return [output for cell in code_cells(name) for output in cell.outputs]
+
+
+def parameters(name):
+    """The parameters cell as names and values, in order; it may hold nothing but plain assignments."""
+    cells = [cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1
+    assert cells[0].cell_type == "code"
+    values = {}
+    for statement in ast.parse(cells[0].source).body:
+        assert isinstance(statement, ast.Assign), ast.unparse(statement)
+        values[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return values
+
+
+def texts(node):
+    """Every string of a notebook but the bytes of its pictures, which may spell anything."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, list):
+        for item in node:
+            yield from texts(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key not in ("image/png", "image/jpeg"):
+                yield from texts(value)
+
+
+def test_every_table_has_its_two_notebooks():
+    assert set(RUN) == {f"run_{table}" for table in TABLES}
+    assert set(PLOT) == {f"plot_{table}" for table in TABLES}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_valid_and_for_any_python3_kernel(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_path_of_a_machine(name):
+    assert [text for text in texts(read(name)) if MACHINE_PATH.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("open('/home/me/results')", True),
+        ("/tmp/x", True),
+        ("see C:\\study", True),
+        ("file:///Users/me/", True),
+        ("https://example.org/work/", False),
+        ("../results/work/", False),
+        ("a / b", False),
+    ],
+)
+def test_the_search_for_paths_finds_them(text, found):
+    assert bool(MACHINE_PATH.search(text)) is found
+
+
+# Notebooks that train: committed empty, and ready to run as they are.
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_run_notebooks_are_committed_without_outputs(name):
+    assert outputs(name) == []
+    assert {cell.execution_count for cell in code_cells(name)} == {None}
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_run_parameters_are_the_fields_of_a_run_in_order(name):
+    assert tuple(parameters(name)) == field_names()
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_run_parameters_are_the_cheapest_run_of_the_mini_grid(name):
+    # nbval cannot inject parameters, so what stands there is what the tests train.
+    runs = TABLES[name.removeprefix("run_")]("mini")
+    config = RunConfig(**parameters(name))
+    assert config in runs
+    assert config.num_views * config.total_epochs == min(run.num_views * run.total_epochs for run in runs)
+
+
+# Notebooks that show: committed with what they show.
+
+
+@pytest.mark.parametrize("name", PLOT)
+def test_plot_parameters_are_a_profile_of_real_data(name):
+    assert list(parameters(name)) == ["profile"]
+    assert parameters(name)["profile"] in ("reduced", "paper")
+
+
+@pytest.mark.parametrize("name", PLOT)
+def test_plot_notebooks_are_committed_with_outputs(name):
+    # Every cell that ends in an expression shows its value.
+    silent = [
+        cell.source
+        for cell in code_cells(name)
+        if isinstance(ast.parse(cell.source).body[-1], ast.Expr) and not cell.outputs
+    ]
+    assert silent == []
+    assert any("image/png" in output.get("data", {}) for output in outputs(name))
+
+
+@pytest.mark.parametrize("name", PLOT)
+def test_plot_notebooks_have_no_errors(name):
+    # A warning goes to stderr and would stand in the report.
+    assert [output for output in outputs(name) if output.output_type == "error" or output.get("name") == "stderr"] == []

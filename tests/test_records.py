@@ -1,0 +1,332 @@
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmel.config import RunConfig
+from mmel.records import ResultsError, RunWriter, Store, read_record, write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = RunConfig(dataset="digits", model="resnet8", augment="crop", seed=7)
+HEADER = {"kind": "run", "config": CONFIG.to_dict(), "note": "déjà vu"}
+EPOCHS = [{"kind": "epoch", "epoch": n, "train_loss": 1 / 3 / n} for n in (1, 2)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "results").mkdir()
+    return Store(tmp_path / "results")
+
+
+def write_run(store, config=CONFIG, **result):
+    writer = RunWriter(store, config, [HEADER | {"config": config.to_dict()}])
+    for line in EPOCHS:
+        writer.append(line)
+    writer.finish({"status": "finished", **result})
+
+
+# Writing and reading.
+
+
+def test_round_trip(store):
+    write_run(store, accuracy_pct=97.5)
+    record = store.read(CONFIG)
+    assert record.header == HEADER
+    assert record.epochs == EPOCHS
+    assert record.result == {"kind": "result", "status": "finished", "accuracy_pct": 97.5}
+    assert record.config == CONFIG
+    assert record.finished
+
+
+def test_place_and_name_of_a_record(store):
+    write_run(store)
+    path = store.run_path(CONFIG)
+    assert path.relative_to(store.root) == Path("runs", "mini", "digits", f"{CONFIG.run_id}.jsonl")
+    # One JSON object a line, and no other file beside it.
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["run", "epoch", "epoch", "result"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_runs_are_records_that_did_not_finish(store):
+    RunWriter(store, CONFIG, [HEADER]).finish({"status": "failed", "error": "loss is nan"})
+    record = store.read(CONFIG)
+    assert not record.finished
+    assert record.epochs == []
+    assert record.result["error"] == "loss is nan"
+
+
+def test_a_run_under_way_is_partial_and_never_a_record(store):
+    writer = RunWriter(store, CONFIG, [HEADER])
+    writer.append(EPOCHS[0])
+    partial = store.partial_path(CONFIG)
+    assert partial.name == f"{CONFIG.run_id}.jsonl.partial"
+    # Every line is there as soon as append returns.
+    assert [json.loads(line) for line in partial.read_text().splitlines()] == [HEADER, EPOCHS[0]]
+    assert store.read(CONFIG) is None
+    assert list(store.records("mini")) == []
+    writer.finish({"status": "finished"})
+    assert not partial.exists()
+    assert store.read(CONFIG).epochs == EPOCHS[:1]
+
+
+def test_a_line_is_on_disk_when_append_returns(store, monkeypatch):
+    # All of it must have left Python's buffer when the kernel is told to write.
+    writer, sizes, fsync = RunWriter(store, CONFIG, [HEADER]), [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (sizes.append(os.fstat(handle).st_size), fsync(handle))[1])
+    writer.append(EPOCHS[0])
+    assert sizes == [store.partial_path(CONFIG).stat().st_size]
+
+
+def test_a_writer_goes_on_from_what_it_is_given(store):
+    # What a killed process left behind, torn line and all, is replaced by the lines of its checkpoint.
+    store.partial_path(CONFIG).parent.mkdir(parents=True)
+    store.partial_path(CONFIG).write_text('{"kind": "run"}\n{"kind": "epo')
+    writer = RunWriter(store, CONFIG, [HEADER, EPOCHS[0]])
+    writer.append(EPOCHS[1])
+    writer.finish({"status": "finished"})
+    assert store.read(CONFIG).epochs == EPOCHS
+
+
+def test_a_run_trained_again_replaces_its_record_only_when_it_ends(store):
+    write_run(store, accuracy_pct=1.0)
+    writer = RunWriter(store, CONFIG, [HEADER])
+    assert store.read(CONFIG).result["accuracy_pct"] == 1.0
+    writer.finish({"status": "finished", "accuracy_pct": 2.0})
+    assert store.read(CONFIG).result["accuracy_pct"] == 2.0
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_not_json_is_refused(store, number):
+    writer = RunWriter(store, CONFIG, [HEADER])
+    with pytest.raises(ValueError, match="JSON"):
+        writer.append({"kind": "epoch", "train_loss": number})
+    # The record goes on as if nothing had been asked.
+    writer.finish({"status": "failed", "error": "diverged"})
+    assert store.read(CONFIG).epochs == []
+
+
+def test_records_of_a_profile_in_order_of_their_paths(store):
+    others = [CONFIG.replace(seed=seed) for seed in (3, 1, 2)]
+    for config in [*others, CONFIG.replace(profile="reduced", dataset="cifar10"), RunConfig(seed=5)]:
+        write_run(store, config)
+    found = [record.config for record in store.records("mini")]
+    # cifar10 comes before digits.
+    assert found == [RunConfig(seed=5), *sorted(others, key=lambda config: config.run_id)]
+    assert len(list(store.records("reduced"))) == 1
+    assert list(store.records("paper")) == []
+
+
+# Reading what is damaged.
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"kind": "run"}\n{"kind": "epoch"}\n{"kind": "res', 3),
+        (b'{"kind": "run"}\n\n{"kind": "result"}\n', 2),
+        (b"this is no record\n", 1),
+        (b"\xff\xfe\x00\x01\n", None),
+        (b"", None),
+        (b'{"kind": "run"}\n', None),
+        (b'{"kind": "run"}\n{"kind": "epoch"}\n', None),
+        (b'{"kind": "epoch"}\n{"kind": "result"}\n', None),
+        (b'{"kind": "run"}\n{"kind": "run"}\n{"kind": "result"}\n', None),
+        (b'{"kind": "run"}\n{"kind": "result"}\n{"kind": "result"}\n', None),
+        (b'{"epoch": 1}\n{"epoch": 2}\n', None),
+        (b"1\n2\n", None),
+        (b'["run"]\n["result"]\n', None),
+    ],
+    ids=[
+        "torn",
+        "blank line",
+        "words",
+        "not text",
+        "empty",
+        "header alone",
+        "no result",
+        "no header",
+        "two headers",
+        "two results",
+        "no kind",
+        "numbers",
+        "lists",
+    ],
+)
+def test_damaged_records_are_named(store, content, line):
+    path = store.run_path(CONFIG)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    for read in (lambda: read_record(path), lambda: store.read(CONFIG), lambda: list(store.records("mini"))):
+        with pytest.raises(ResultsError) as caught:
+            read()
+        assert str(path) in str(caught.value)
+        if line:
+            assert f"{path}:{line} " in str(caught.value)
+
+
+# Writing a file so that it is whole or not there.
+
+
+@pytest.mark.parametrize("content", ["text, déjà", b"\x00\xff"])
+def test_write_atomically(tmp_path, content):
+    path = tmp_path / "new" / "folder" / "file"
+    write_atomically(path, content)
+    assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", ["os.fsync", "pathlib.Path.chmod", "pathlib.Path.replace"])
+@pytest.mark.parametrize(
+    "error", [OSError("no space left on device"), KeyboardInterrupt()], ids=["full", "interrupted"]
+)
+def test_a_write_that_fails_midway_leaves_the_old_content(tmp_path, monkeypatch, target, error):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, fail)
+        with pytest.raises(type(error)):
+            write_atomically(path, "new")
+    assert path.read_text() == "old"
+    # Nor does it litter.
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_content_is_on_disk_before_it_gets_the_name(tmp_path, monkeypatch):
+    # A rename that reaches the disk before the data would leave an empty file after a power cut.
+    path, steps = tmp_path / "file", []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda *args: (steps.append("replace"), replace(*args))[1])
+    write_atomically(path, "new")
+    assert steps == ["fsync", "replace"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_get_the_mode_that_open_would_give(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", "")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+# Finding the results folder.
+
+
+def test_find_order(tmp_path, monkeypatch):
+    named, variable, here = tmp_path / "named", tmp_path / "variable", tmp_path / "study"
+    for folder in (named, variable, here / "results", here / "notebooks", here / "nested" / "results"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("MMEL_RESULTS", str(variable))
+    assert Store.find(named).root == named
+    assert Store.find(str(named)).root == named
+    assert Store.find().root == variable
+    monkeypatch.delenv("MMEL_RESULTS")
+    assert Store.find().root.resolve() == here / "results"
+    # A notebook's kernel starts in notebooks/.
+    monkeypatch.chdir(here / "notebooks")
+    assert Store.find().root.resolve() == here / "results"
+    # ./results goes before ../results.
+    monkeypatch.chdir(here / "nested")
+    assert Store.find().root.resolve() == here / "nested" / "results"
+
+
+def test_find_without_a_folder_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("MMEL_RESULTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResultsError, match=r"no results folder at results: make one.*--results or MMEL_RESULTS"):
+        Store.find()
+
+
+@pytest.mark.parametrize("by", ["argument", "variable"])
+def test_a_named_folder_that_is_not_there_is_never_replaced_by_another(tmp_path, monkeypatch, by):
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMEL_RESULTS", "elsewhere" if by == "variable" else "")
+    with pytest.raises(ResultsError, match="no results folder at elsewhere"):
+        Store.find("elsewhere" if by == "argument" else None)
+
+
+def test_a_file_is_no_results_folder(tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(ResultsError, match="no results folder"):
+        Store(tmp_path / "results")
+
+
+def test_every_path_lies_below_the_root_and_apart(store):
+    paths = [
+        store.run_path(CONFIG),
+        store.partial_path(CONFIG),
+        store.checkpoint_path(CONFIG),
+        store.weights_path(CONFIG),
+        store.notebook_path(CONFIG),
+        store.report_dir("mini"),
+    ]
+    assert len(set(paths)) == len(paths)
+    assert all(path.is_relative_to(store.root) for path in paths)
+    # Neither working files nor reports lie where records are looked for.
+    assert not any(path.is_relative_to(store.root / "runs") for path in paths[2:])
+
+
+# Holding a run.
+
+HOLD = """
+import json, sys, time
+from mmel.config import RunConfig
+from mmel.records import Store
+config = RunConfig.from_dict(json.loads(sys.argv[2]))
+with Store(sys.argv[1]).claim(config):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(store):
+    """Another process that holds CONFIG."""
+    command = [sys.executable, "-c", HOLD, str(store.root), json.dumps(CONFIG.to_dict())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_run_that_another_process_holds_is_refused(store, holder):
+    refused = pytest.raises(ResultsError, match=f"run {CONFIG.run_id} is being trained by another process")
+    with refused, store.claim(CONFIG):
+        pytest.fail("two processes hold the same run")
+    # Other runs are free.
+    with store.claim(CONFIG.replace(seed=8)):
+        pass
+
+
+def test_a_killed_process_lets_go(store, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with store.claim(CONFIG):
+        pass
+
+
+def test_a_claim_ends_with_its_block(store):
+    for _ in range(2):
+        with store.claim(CONFIG):
+            pass
+    with pytest.raises(RuntimeError, match="training failed"), store.claim(CONFIG):
+        raise RuntimeError("training failed")
+    with store.claim(CONFIG):
+        pass
+    assert list(store.records("mini")) == []

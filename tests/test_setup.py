@@ -1,0 +1,148 @@
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import mmel
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)})
+# The machines that pyproject promises: every Python in its range, on Linux and macOS.
+MACHINES = [
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": system,
+        "platform_system": {"linux": "Linux", "darwin": "Darwin"}[system],
+        "platform_machine": machine,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    for python in ("3.11", "3.12", "3.13")
+    for system, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
+]
+
+
+def lock_entries():
+    """(requirement, hashes) for each logical line of the lock."""
+    entries = []
+    for line in LOCK.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement, *hashes = line.split(" --hash=")
+            entries.append((Requirement(requirement.strip()), [text.strip() for text in hashes]))
+    return entries
+
+
+def locked_version(name, machine):
+    """The one version that the lock gives a machine, or None."""
+    versions = [
+        str(entry.specifier).removeprefix("==")
+        for entry, _ in lock_entries()
+        if canonicalize_name(entry.name) == canonicalize_name(name)
+        and (entry.marker is None or entry.marker.evaluate(machine))
+    ]
+    assert len(versions) <= 1, f"{name} is locked more than once: {versions}"
+    return Version(versions[0]) if versions else None
+
+
+# The lock.
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS)
+def test_every_requirement_is_locked_at_a_version_that_it_allows(requirement):
+    wanted = Requirement(requirement)
+    for machine in MACHINES:
+        version = locked_version(wanted.name, machine)
+        assert version is not None, machine
+        assert version in wanted.specifier, (machine, version)
+
+
+def test_every_requirement_has_a_lower_bound():
+    # What a user without the lock gets must be known to work.
+    assert [text for text in REQUIREMENTS if ">=" not in text] == []
+
+
+def test_every_entry_of_the_lock_is_exact_and_hashed():
+    entries = lock_entries()
+    assert len(entries) > 100
+    for entry, hashes in entries:
+        assert re.fullmatch(r"==[\w.+!]+", str(entry.specifier)), entry
+        assert hashes, entry
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes), entry
+        assert entry.url is None, entry
+        assert not entry.extras, entry
+
+
+def test_the_lock_names_no_index():
+    # Of "https://...", "--index-url ..." and "-f folder" none may be there; a package called httpx may.
+    assert "://" not in LOCK
+    assert "index-url" not in LOCK
+    assert re.findall(r"^\s*-(?!-hash=).*", LOCK, flags=re.MULTILINE) == []
+
+
+# The same facts in several files.
+
+
+def test_conda_installs_exactly_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, from_pip = environment["dependencies"]
+    assert pip == "pip"
+    assert from_pip == {"pip": ["-r requirements.lock"]}
+    name, _, bounds = python.partition(" ")
+    assert name == "python"
+    assert SpecifierSet(bounds) == SpecifierSet(PROJECT["requires-python"])
+
+
+def test_machines_cover_the_pythons_that_are_promised():
+    minors = [f"3.{minor}" for minor in range(8, 20)]
+    promised = [minor for minor in minors if f"{minor}.9" in SpecifierSet(PROJECT["requires-python"])]
+    assert sorted({machine["python_version"] for machine in MACHINES}) == promised
+
+
+def test_make_refuses_the_same_pythons():
+    found = re.search(r"\((\d+), (\d+)\) <= sys\.version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
+    low, high = ".".join(found.groups()[:2]), ".".join(found.groups()[2:])
+    assert SpecifierSet(f">={low},<{high}") == SpecifierSet(PROJECT["requires-python"])
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert mmel.__version__ == PROJECT["version"] == str(citation["version"])
+
+
+# Make.
+
+
+@pytest.fixture
+def make_help():
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    return subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("target", ["study", "test", "report", "sweep", "bench", "lab", "lint", "lock", "clean"])
+def test_make_help_lists(make_help, target):
+    assert re.search(rf"^{target} +\S", make_help, flags=re.MULTILINE)
+
+
+def test_make_without_a_target_is_make_help(make_help):
+    alone = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert alone == make_help
+
+
+def test_every_listed_target_is_phony():
+    # A file called `test` must not stop `make test`.
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split())
+    assert phony == set(re.findall(r"^([a-z]+):.*##", makefile, flags=re.MULTILINE))
