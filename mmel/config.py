@@ -106,6 +106,8 @@ class RunConfig:
             _require(name, self, getattr(self, name) >= 1, "at least 1")
         for name in ("seed", "train_size", "holdout", "micro_batch"):
             _require(name, self, getattr(self, name) >= 0, "0 or more")
+        # Seeds are multiplied and hashed in 64 bits.
+        _require("seed", self, self.seed < 2**31, "below 2**31")
         for name in ("lambda_t", "momentum", "weight_decay"):
             _require(name, self, 0 <= getattr(self, name) < float("inf"), "0 or more and finite")
         for name in ("lambda_p", "lr", "lr_decay"):

@@ -269,6 +269,7 @@ def test_unknown_names_are_refused_with_what_there_is(name, allowed):
     [
         # Numbers out of range.
         ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": 2**31}, "seed must be below 2**31, got 2147483648"),
         ({"train_size": -1}, "train_size must be 0 or more, got -1"),
         ({"holdout": -5}, "holdout must be 0 or more, got -5"),
         ({"micro_batch": -1}, "micro_batch must be 0 or more, got -1"),
