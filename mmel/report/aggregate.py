@@ -178,6 +178,12 @@ def _welch(first: tuple[float, float, int], second: tuple[float, float, int]) ->
     return Contrast(difference, float(low), float(high), n1, n2)
 
 
+def _device(device: dict[str, object]) -> str:
+    """A CPU with another number of threads is another device: times are not compared across them."""
+    threads = device.get("threads")
+    return f"{device['name']}, {threads} thread{'s' if threads > 1 else ''}" if threads else str(device["name"])
+
+
 def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
     row: dict[str, object] = {**config.to_dict(), "run_id": config.run_id, "status": "missing", **_NOTHING}
     if record is None:
@@ -191,7 +197,7 @@ def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
         "best_accuracy_pct": result["best_accuracy_pct"],
         "train_seconds": result["train_seconds"],
         "split_for_memory": result["micro_batch"] is not None,
-        "device": record.header["device"]["name"],
+        "device": _device(record.header["device"]),
         "num_train": sizes["train"],
         "num_eval": sizes["eval"],
         "commit": record.header["commit"],

@@ -57,7 +57,7 @@ def write_run(
         "lambda_t": config.lambda_t,
         "sizes": {"train": config.train_size or 1437, "train_available": 1437, "eval": NUM_EVAL, "eval_split": "test"},
         "num_parameters": 1000,
-        "device": {"type": "cpu", "name": device, "threads": 1},
+        "device": {"type": "cuda", "name": device},
         "versions": {"python": "3.11.0"},
         "commit": "0" * 40,
         "dirty": dirty,

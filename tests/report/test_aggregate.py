@@ -10,6 +10,7 @@ from scipy import stats
 from mmel.config import RunConfig
 from mmel.grids import table1
 from mmel.records import ResultsError, Store
+from mmel.report import aggregate
 from mmel.report.aggregate import (
     Contrast,
     contrast,
@@ -365,3 +366,8 @@ def test_sampling_error_is_the_deviation_of_a_binomial():
 
 def test_the_grid_has_the_runs_that_are_invented():
     assert mini_run("resnet8", "mmel_h", 5, 0) in table1("mini")
+
+
+def test_a_cpu_with_other_threads_is_another_device():
+    names = [aggregate._device({"type": "cpu", "name": "a cpu", "threads": n}) for n in (1, 2)]
+    assert names == ["a cpu, 1 thread", "a cpu, 2 threads"]
