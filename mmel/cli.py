@@ -65,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="render the plotting notebooks and the tables of a profile")
     report.set_defaults(command=_report)
     _add_tables(report)
-    _add_places(report)
+    _add_places(report, device=False)
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
     data.add_argument("dataset", help="cifar10, cifar100 or digits")
-    _add_places(data)
+    _add_data_root(data)
     return parser
 
 
@@ -86,10 +86,15 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="mini", help="default: mini")
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_places(parser: argparse.ArgumentParser, device: bool = True) -> None:
     parser.add_argument("--results", metavar="DIR", help="default: MMEL_RESULTS, else ./results")
+    _add_data_root(parser)
+    if device:
+        parser.add_argument("--device", help="cpu, cuda, cuda:1; default: the first GPU, else the CPU")
+
+
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", metavar="DIR", help="default: MMEL_DATA, else ./data")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: the first GPU, else the CPU")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -124,7 +129,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         for run in replan():
             print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.run_id}")
-        left = [run.predicted_seconds for run in replan() if run.state != "recorded"]
+        left = [run.predicted_seconds for run in replan() if run.state == "missing"]
         total = sum(left) if None not in left else None
         device = estimate_speed(store).device
         source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"

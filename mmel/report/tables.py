@@ -145,10 +145,9 @@ def claim_tests(store: Store, profile: str) -> pd.DataFrame:
 
 
 def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
-    """Every finished run of a table by itself, none left out: what the figures draw."""
+    """Every run that the table averages, by itself: what the figures draw."""
     runs = load_runs(store, [run for run in TABLES[name](profile) if not run.holdout])
-    kept = runs.loc[runs["status"] == "finished", [*CELL, "seed", "accuracy_pct", "best_accuracy_pct"]]
-    return kept.reset_index(drop=True)
+    return usable(runs)[[*CELL, "seed", "accuracy_pct", "best_accuracy_pct"]].reset_index(drop=True)
 
 
 def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
