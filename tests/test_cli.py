@@ -133,11 +133,12 @@ def test_a_report_away_from_the_notebooks_says_what_it_misses(capsys, monkeypatc
     ("package", "command"),
     [("jinja2", ["report"]), ("pandas", ["report"]), ("papermill", ["sweep"]), ("torch", ["data", "digits"])],
 )
-def test_missing_packages(tmp_path, package, command):
+def test_missing_packages(tmp_path, monkeypatch, package, command):
     # In a process of its own, since modules that an earlier test loaded would be there all the same. None in
     # sys.modules makes the import raise ModuleNotFoundError.
     code = f"import sys; sys.modules[{package!r}] = None; from mmel.cli import main; sys.exit(main())"
-    done = python("-c", code, *command, "--results", str(tmp_path))
+    monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
+    done = python("-c", code, *command)
     assert done.returncode == 2
     assert done.stderr.startswith(f"mmel: {package} is missing: pip install 'mmel[study]'")
     assert done.stderr.count("\n") == 1
