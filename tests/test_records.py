@@ -315,6 +315,8 @@ def test_a_run_that_another_process_holds_is_refused(store, holder):
 
 
 def test_a_killed_process_lets_go(store, holder):
+    with pytest.raises(ResultsError), store.claim(CONFIG):
+        pass
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     with store.claim(CONFIG):

@@ -3,7 +3,8 @@ from importlib import resources
 
 import pytest
 
-from mmel.config import METHODS, RunConfig
+from mmel.config import METHODS
+from mmel.grids import TABLES
 from mmel.report.aggregate import paper_table
 
 KEY = ["dataset", "model", "method", "num_augmented"]
@@ -48,8 +49,8 @@ def test_table2_has_every_cell_once():
 
 @pytest.mark.parametrize("name", ["table1", "table2"])
 def test_cells_are_named_as_runs_are(name):
-    for dataset, model, method, k in paper_table(name)[KEY].itertuples(index=False, name=None):
-        RunConfig(profile="paper", dataset=dataset, model=model, method=method, num_augmented=k)
+    planned = {(run.dataset, run.model, run.method, run.num_augmented) for run in TABLES[name]("paper")}
+    assert set(paper_table(name)[KEY].itertuples(index=False, name=None)) == planned
 
 
 def test_five_runs_but_one_for_the_long_baseline(table1, table2):
