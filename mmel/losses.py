@@ -85,7 +85,7 @@ def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
 class _AugmentedLoss(nn.Module):
     """What the losses share: a base loss, a reduction, and `terms` to be reduced."""
 
-    def __init__(self, base_loss: BaseLoss, reduction: str):
+    def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
         super().__init__()
         if not callable(base_loss) and base_loss not in BASE_LOSSES:
             raise ValueError(f"base_loss must be one of {BASE_LOSSES} or a callable, got {base_loss!r}")
@@ -116,9 +116,6 @@ class UniformLoss(_AugmentedLoss):
     Raises:
         ValueError: if an argument is none of these.
     """
-
-    def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
-        super().__init__(base_loss, reduction)
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
