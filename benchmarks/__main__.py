@@ -4,7 +4,15 @@ import os
 import sys
 from importlib import import_module
 
-QUESTIONS = ("image_training", "bf16_noise", "step_shares", "allocator", "imports", "study_overhead")
+QUESTIONS = (
+    "image_training",
+    "bf16_noise",
+    "step_shares",
+    "allocator",
+    "imports",
+    "study_overhead",
+    "text_augmentation",
+)
 
 
 def main(names: list[str]) -> int:

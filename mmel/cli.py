@@ -1,16 +1,21 @@
-"""The command line: `mmel run | sweep | report | data`; `python -m mmel` is the same."""
+"""The command line: `mmel run | sweep | report | augment | data`; `python -m mmel` is the same."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmel import __version__
-from mmel.config import PROFILES, RunConfig, field_names, parse_field
+from mmel.config import PROFILES, TEXT_DATASETS, TEXT_METHODS, RunConfig, field_names, parse_field
 from mmel.data import DataError
-from mmel.grids import TABLES
+from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
+from mmel.models import ModelError
 from mmel.records import ResultsError, Store
 from mmel.sweep import NotebookError
+
+# What `mmel augment` takes of a run's fields.
+AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "pair_mode", "max_length", "augment_seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.data_root:
-        os.environ["MMEL_DATA"] = arguments.data_root
+    # Variables, because grids, notebooks and kernels must see the same choice.
+    for name, variable in (("data_root", "MMEL_DATA"), ("text_model", "MMEL_TEXT_MODEL")):
+        if value := getattr(arguments, name, None):
+            os.environ[variable] = value
     try:
         return arguments.command(arguments)
     except ModuleNotFoundError as error:
@@ -30,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mmel: {error.name} is missing: pip install 'mmel[study]', or use the environment of `make study`",
             file=sys.stderr,
         )
-    except (ValueError, DataError, NotebookError, ResultsError) as error:
+    except (ValueError, DataError, ModelError, NotebookError, ResultsError) as error:
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -43,13 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="train one configuration and print a line an epoch")
+    run = commands.add_parser("run", help="train one configuration and print a line for each evaluation")
     run.set_defaults(command=_run)
-    defaults = RunConfig()
-    for name in field_names():
-        default = getattr(defaults, name)
-        text = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        run.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {text}")
+    _add_fields(run, field_names(), {**vars(RunConfig()), "num_augmented": "10, 5 for text, 1 for plain baselines"})
     _add_places(run)
 
     sweep = commands.add_parser("sweep", help="train what is missing of one or more tables")
@@ -66,10 +69,26 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     _add_tables(report)
     _add_places(report, device=False)
+    report.add_argument(
+        "--glue-submission",
+        metavar="METHOD",
+        choices=TEXT_METHODS,
+        help="instead: write the zip for the GLUE server from the test predictions of this method's best runs",
+    )
+    report.add_argument("--check-submission", metavar="ZIP", help="instead: say what is wrong with such a zip")
+
+    augment = commands.add_parser("augment", help="augment a text column of a CSV, TSV or Parquet file (Algorithm 2)")
+    augment.set_defaults(command=_augment)
+    augment.add_argument("source", help="the file")
+    augment.add_argument("target", help="the file to write: a row a variant, in the format of its suffix")
+    augment.add_argument("--column", required=True, help="the sentences")
+    augment.add_argument("--pair-column", help="the second sentences, of a pair task")
+    _add_fields(augment, AUGMENT_FIELDS, {**vars(RunConfig()), **recipe("cola")})
+    _add_places(augment)
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
-    data.add_argument("dataset", help="cifar10, cifar100 or digits")
+    data.add_argument("dataset", help="cifar10, cifar100, digits, or a GLUE task: cola, sst2, ...")
     _add_data_root(data)
     return parser
 
@@ -86,8 +105,25 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="mini", help="default: mini")
 
 
+def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], defaults: Mapping[str, object]) -> None:
+    for name in names:
+        default = defaults[name]
+        text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {text}")
+
+
+def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: parse_field(name, text) for name in names if (text := getattr(arguments, name)) is not None}
+
+
 def _add_places(parser: argparse.ArgumentParser, device: bool = True) -> None:
     parser.add_argument("--results", metavar="DIR", help="default: MMEL_RESULTS, else ./results")
+    parser.add_argument(
+        "--text-model",
+        metavar="NAME",
+        help="Hugging Face encoder with a masked-LM head, by hub name or folder, in place of the profile's; default: "
+        "MMEL_TEXT_MODEL",
+    )
     _add_data_root(parser)
     if device:
         parser.add_argument("--device", help="cpu, cuda, cuda:1; default: the first GPU, else the CPU")
@@ -98,23 +134,38 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = {name: parse_field(name, text) for name in field_names() if (text := getattr(arguments, name)) is not None}
-    config = RunConfig(**given)
+    config = _config(_given(arguments, field_names()))
     store = Store.find(arguments.results)
 
     from mmel.train import TrainingError, train
 
     try:
         for line in train(config, store, device=arguments.device):
-            print(
-                f"epoch {line['epoch']:4d}  loss {line['train_loss']:.4f}  accuracy {line['accuracy_pct']:.2f} %  "
-                f"{line['images_per_second']:.0f} images/s"
+            scores = "  ".join(
+                f"{name.removesuffix('_pct')} {line[name]:.2f} %" for name in line if name.endswith("_pct")
             )
+            speed = "  ".join(
+                f"{line[name]:.0f} {name.removesuffix('_per_second')}/s"
+                for name in line
+                if name.endswith("_per_second")
+            )
+            print(f"epoch {line['epoch']:6g}  loss {line['train_loss']:.4f}  {scores}  {speed}")
     except TrainingError as error:
         print(f"mmel: {error}", file=sys.stderr)
         return 1
     print(f"recorded at {store.run_path(config)}")
     return 0
+
+
+def _config(given: dict[str, Any]) -> RunConfig:
+    """What was given on top of the paper's recipe for that data set."""
+    dataset, method = given.get("dataset", RunConfig.dataset), given.get("method", RunConfig.method)
+    fields = recipe(dataset)
+    if dataset in TEXT_DATASETS:
+        fields["model"] = text_model(fields["model"])
+    if method in ("baseline", "baseline_da"):
+        fields["num_augmented"] = 1
+    return RunConfig(**(fields | given))
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -128,7 +179,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     if arguments.plan:
         for run in replan():
-            print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.run_id}")
+            print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.dataset}  {run.config.run_id}")
         left = [run.predicted_seconds for run in replan() if run.state == "missing"]
         total = sum(left) if None not in left else None
         device = estimate_speed(store).device
@@ -157,14 +208,48 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    if arguments.check_submission:
+        from mmel.report.glue_submission import validate_submission
+
+        problems = validate_submission(arguments.check_submission)
+        print("\n".join(problems) or f"{arguments.check_submission}: as the GLUE server wants it")
+        return 1 if problems else 0
+    store = Store.find(arguments.results)
+    if arguments.glue_submission:
+        from mmel.report.glue_submission import submit
+
+        path, notes = submit(store, arguments.profile, arguments.glue_submission)
+        print("\n".join([f"submission: {path}", *notes]))
+        return 0
     from mmel.report.render import render
 
-    page = render(arguments.table, arguments.profile, Store.find(arguments.results))
-    print(f"report: {page}")
+    print(f"report: {render(arguments.table, arguments.profile, store)}")
+    return 0
+
+
+def _augment(arguments: argparse.Namespace) -> int:
+    fields = {**recipe("cola"), **_given(arguments, AUGMENT_FIELDS)}
+    # Validates the settings before anything is loaded.
+    config = RunConfig(**{**fields, "dataset": "cola", "model": text_model(PAPER_TEXT_MODEL)})
+
+    from mmel.augment.files import augment_file
+    from mmel.train.text import build_augmenter
+
+    augmenter = build_augmenter(config, Store.find(arguments.results), device=arguments.device)
+    rows = augment_file(arguments.source, arguments.target, arguments.column, augmenter, arguments.pair_column)
+    print(f"{rows} rows written to {arguments.target}")
     return 0
 
 
 def _data(arguments: argparse.Namespace) -> int:
+    if arguments.dataset in TEXT_DATASETS:
+        from mmel.data.glue import load_text
+
+        data = load_text(arguments.dataset)
+        sizes = ", ".join(f"{name} {len(part)}" for name, part in data.splits.items())
+        sampled = f" (not the official size: {', '.join(data.sampled)})" if data.is_sample else ""
+        print(f"{arguments.dataset}: {sizes}{sampled}")
+        return 0
     from mmel.data.vision import load_images
 
     train, test = load_images(arguments.dataset)

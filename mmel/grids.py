@@ -1,25 +1,44 @@
 """The runs behind each table: profile -> list of RunConfig. Standard library only."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from mmel.config import METHODS, PROFILES, RunConfig
+from mmel.config import (
+    AUGMENTED_TEXT_FIELDS,
+    CHOSEN_DROPOUT,
+    CHOSEN_LAMBDA_T,
+    GLUE_DATASETS,
+    IMAGE_METHODS,
+    PROFILES,
+    TEXT_METHODS,
+    RunConfig,
+)
 
+SEEDS = {"mini": (0, 1), "reduced": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 # Seeds of the runs that choose a hyperparameter, apart from those whose results are reported.
 SELECTION_SEED = 1000
 LAMBDA_T_CANDIDATES = (0.5, 1.0, 2.0)
+DROPOUT_CANDIDATES = (0.0, 0.1)
 HOLDOUT = 5000
+TEACHER_SEED = 0
 
-PAPER_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56")
+# The embedded text encoder, and the one of `reduced`; MMEL_TEXT_MODEL names another than the profile's.
+TINY_BERT = "tiny-bert"
+REDUCED_TEXT_MODEL = "minilm-l6-mlm"
+PAPER_TEXT_MODEL = "bert-base-uncased"
+
+PAPER_IMAGE_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56")
+MASK_RATIOS = (0.2, 0.4)
 
 
 def table1(profile: str) -> list[RunConfig]:
     """Table 1: five methods on ResNets of several depths, K fixed."""
     runs: list[RunConfig] = []
     for base in _image_bases(profile):
-        for method in METHODS:
-            # The paper trains Baseline(DA+Long) once, "which is slow in training"; so do `reduced` and `paper`.
-            seeds = SEEDS[profile][:1] if method == "baseline_da_long" and profile != "mini" else SEEDS[profile]
-            runs += _with_selection([with_method(base, method, base.num_augmented, seed) for seed in seeds])
+        for method in IMAGE_METHODS:
+            runs += _with_selection([with_method(base, method, seed) for seed in _seeds(profile, method)])
     return runs
 
 
@@ -30,16 +49,72 @@ def table2(profile: str) -> list[RunConfig]:
         bases = bases[:1]
     runs: list[RunConfig] = []
     for base in bases:
-        runs += [with_method(base, "baseline_da", 1, seed) for seed in SEEDS[profile]]
+        runs += [with_method(base, "baseline_da", seed) for seed in SEEDS[profile]]
         for k in (2, 5, 10, 20):
             for method in ("mmel_h", "mmel_s"):
-                runs += _with_selection([with_method(base, method, k, seed) for seed in SEEDS[profile]])
+                wider = base.replace(num_augmented=k)
+                runs += _with_selection([with_method(wider, method, seed) for seed in SEEDS[profile]])
     # One choice of lambda_t serves every K.
     return list(dict.fromkeys(runs))
 
 
-SEEDS = {"mini": (0, 1), "reduced": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
-TABLES: dict[str, Callable[[str], list[RunConfig]]] = {"table1": table1, "table2": table2}
+def table3(profile: str) -> list[RunConfig]:
+    """Table 3: five methods on the eight GLUE tasks."""
+    runs: list[RunConfig] = []
+    for base in _text_bases(profile):
+        for method in TEXT_METHODS:
+            # Nothing in `reduced` shows five times the steps; two hours of CPU are what it is made for.
+            if method == "baseline_da_long" and profile == "reduced":
+                continue
+            runs += _with_selection([with_method(base, method, seed) for seed in _text_seeds(profile, method)])
+    return runs
+
+
+def table4(profile: str) -> list[RunConfig]:
+    """Table 4: labels of augmented samples from the teacher, or from the example; the baseline beside them."""
+    datasets = {"mini": ("grammar_cola", "grammar_rte"), "reduced": ("cola",), "paper": GLUE_DATASETS}[profile]
+    runs: list[RunConfig] = []
+    for base in _text_bases(profile, datasets):
+        runs += _with_selection([with_method(base, "baseline", seed) for seed in _text_seeds(profile)])
+        for source in ("original", "predicted"):
+            for method in ("mmel_h", "mmel_s"):
+                labelled = base.replace(label_source=source)
+                runs += _with_selection([with_method(labelled, method, seed) for seed in _text_seeds(profile)])
+    # One choice of dropout rates serves both sources of labels.
+    return list(dict.fromkeys(runs))
+
+
+def table6(profile: str) -> list[RunConfig]:
+    """Table 6: ways of generating augmented texts; one seed, as the paper's table has no deviations."""
+    datasets = {"mini": ("grammar_cola", "grammar_rte"), "reduced": ("cola", "mrpc"), "paper": GLUE_DATASETS}[profile]
+    runs: list[RunConfig] = []
+    for base in _text_bases(profile, datasets):
+        runs += _with_selection([with_method(base, "baseline", TEACHER_SEED)])
+        for method in ("mmel_h", "mmel_s"):
+            for fill in ("greedy", "beam"):
+                for pair_mode in ("separate", "joint"):
+                    for ratio in MASK_RATIOS:
+                        # A single sentence has no second one to be separate from.
+                        if pair_mode == "joint" and base.dataset.removeprefix("grammar_") in ("cola", "sst2"):
+                            continue
+                        varied = base.replace(fill=fill, pair_mode=pair_mode, mask_ratio=ratio)
+                        runs += _with_selection([with_method(varied, method, TEACHER_SEED)])
+    return list(dict.fromkeys(runs))
+
+
+def figure2(profile: str) -> list[RunConfig]:
+    """Figure 2: the runs of Table 3 without Baseline(DA+Long), whose steps are other steps."""
+    return [run for run in table3(profile) if run.method != "baseline_da_long"]
+
+
+TABLES: dict[str, Callable[[str], list[RunConfig]]] = {
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
+    "table6": table6,
+    "figure2": figure2,
+}
 
 
 def runs_of(tables: list[str], profile: str) -> list[RunConfig]:
@@ -54,38 +129,113 @@ def runs_of(tables: list[str], profile: str) -> list[RunConfig]:
     if unknown:
         raise ValueError(f"table must be one of {', '.join(TABLES)}, got {', '.join(unknown)}")
     runs = [run for table in tables for run in TABLES[table](profile)]
-    # Seed by seed: whenever a sweep stops, what is there is as balanced as it can be. The sort is stable, and the
-    # runs that choose lambda_t come before all others.
-    return sorted(dict.fromkeys(runs), key=lambda run: (not run.holdout, run.seed))
+    # Seed by seed: whenever a sweep stops, what is there is as balanced as it can be. The sort is stable.
+    return sorted(dict.fromkeys(runs), key=lambda run: (_stage(run), run.seed))
 
 
-def with_method(base: RunConfig, method: str, num_augmented: int, seed: int) -> RunConfig:
+def reported(table: str, profile: str) -> list[RunConfig]:
+    """The runs of a table whose results it shows: all but those that choose a hyperparameter."""
+    return [run for run in TABLES[table](profile) if run.seed != SELECTION_SEED]
+
+
+def recipe(dataset: str) -> dict[str, Any]:
+    """The fields of a run on `dataset` that differ from RunConfig's defaults at paper scale (Table 7 for text)."""
+    name = dataset.removeprefix("grammar_")
+    if name not in GLUE_DATASETS:
+        return {"augment": "crop"} if dataset == "digits" else {}
+    return {
+        "model": PAPER_TEXT_MODEL,
+        "num_augmented": 5,
+        "lr": 3e-5,
+        "batch_size": 32,
+        "weight_decay": 0.0,
+        "epochs": 3 if name in ("mnli", "qqp") else 10,
+    }
+
+
+def text_model(default: str) -> str:
+    """The encoder that MMEL_TEXT_MODEL names, a hub name or a folder; a run carries the folder's name, not its path."""
+    named = os.environ.get("MMEL_TEXT_MODEL")
+    if not named:
+        return default
+    return Path(named).resolve().name if Path(named).is_dir() else named
+
+
+def with_method(base: RunConfig, method: str, seed: int) -> RunConfig:
     """`base` trained by `method`, with the fields that the method does not have at their neutral value."""
-    return base.replace(
-        method=method,
-        seed=seed,
-        num_augmented=1 if method == "baseline_da" else num_augmented,
-        lambda_p=base.lambda_p if method in ("mmel_h", "mmel_s") else 1.0,
-        lambda_t=base.lambda_t if method == "mmel_s" else 1.0,
-    )
+    neutral: dict[str, Any] = {} if method == "mmel_s" else {"lambda_t": 1.0}
+    if method not in ("mmel_h", "mmel_s"):
+        neutral["lambda_p"] = 1.0
+    if method in ("baseline", "baseline_da"):
+        neutral["num_augmented"] = 1
+    if method == "baseline":
+        neutral |= _defaults(AUGMENTED_TEXT_FIELDS)
+    return base.replace(method=method, seed=seed, **neutral)
 
 
-def lambda_t_candidates(config: RunConfig) -> list[RunConfig]:
-    """The runs that choose lambda_t for `config` (section 4.1): {0.5, 1, 2}, K = 10, 5,000 training images held out."""
-    base = config.replace(method="mmel_s", num_augmented=10, seed=SELECTION_SEED, lambda_t=1.0, holdout=HOLDOUT)
-    return [base.replace(lambda_t=value) for value in LAMBDA_T_CANDIDATES]
+def teacher_of(config: RunConfig) -> RunConfig | None:
+    """The run whose network labels the augmented texts of `config`; None where none does."""
+    if not config.is_text or config.method == "baseline" or config.label_source == "original":
+        return None
+    dropout = {"hidden_dropout": CHOSEN_DROPOUT, "attention_dropout": CHOSEN_DROPOUT} if _chooses(config) else {}
+    return with_method(config, "baseline", TEACHER_SEED).replace(**dropout)
+
+
+def candidates(config: RunConfig) -> list[RunConfig]:
+    """The runs that choose what `config` leaves to be chosen, each with a value in its place; [] where nothing is.
+
+    `lambda_t` (section 4.1): {0.5, 1, 2}, K = 10, by the accuracy on 5,000 training images held out. The two dropout
+    rates (Table 7): {0, 0.1} each, by the dev score, once for each task and method whatever Table 4 or 6 varies. Both
+    on a seed of their own.
+    """
+    if config.lambda_t == CHOSEN_LAMBDA_T:
+        base = config.replace(method="mmel_s", num_augmented=10, seed=SELECTION_SEED, lambda_t=1.0, holdout=HOLDOUT)
+        return [base.replace(lambda_t=value) for value in LAMBDA_T_CANDIDATES]
+    if config.hidden_dropout == CHOSEN_DROPOUT:
+        base = config.replace(seed=SELECTION_SEED, **_defaults(AUGMENTED_TEXT_FIELDS))
+        return [
+            base.replace(hidden_dropout=hidden, attention_dropout=attention)
+            for hidden in DROPOUT_CANDIDATES
+            for attention in DROPOUT_CANDIDATES
+        ]
+    return []
+
+
+def _defaults(names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(RunConfig(), name) for name in names}
+
+
+def _chooses(config: RunConfig) -> bool:
+    # A run that tries out dropout rates takes the teacher that the runs it serves will take.
+    return config.hidden_dropout == CHOSEN_DROPOUT or (config.is_text and config.seed == SELECTION_SEED)
+
+
+def _stage(run: RunConfig) -> int:
+    """What must be trained before what: choices of baselines, teachers, other choices, the rest."""
+    if run.seed == SELECTION_SEED:
+        return 0 if teacher_of(run) is None else 2
+    return 1 if run.is_text and run.method == "baseline" and run.seed == TEACHER_SEED else 3
+
+
+def _seeds(profile: str, method: str) -> tuple[int, ...]:
+    # The paper trains Baseline(DA+Long) once, "which is slow in training"; so do `reduced` and `paper`.
+    return SEEDS[profile][:1] if method == "baseline_da_long" and profile != "mini" else SEEDS[profile]
+
+
+def _text_seeds(profile: str, method: str = "") -> tuple[int, ...]:
+    """As for images, but one seed in `mini`: eight tasks are many runs."""
+    return SEEDS["mini"][:1] if profile == "mini" else _seeds(profile, method)
 
 
 def _with_selection(runs: list[RunConfig]) -> list[RunConfig]:
-    """`runs`, preceded by those that choose their lambda_t where it is left to be chosen."""
-    first = [choice for run in runs if run.lambda_t == 0 for choice in lambda_t_candidates(run)]
-    return [*dict.fromkeys(first), *runs]
+    """`runs`, preceded by those that choose what they leave to be chosen."""
+    return [*dict.fromkeys(choice for run in runs for choice in candidates(run)), *runs]
 
 
 def _image_bases(profile: str) -> list[RunConfig]:
-    """One configuration for each data set and model of Tables 1 and 2, still without method, K or seed."""
+    """One configuration for each data set and model of Tables 1 and 2, still without method or seed."""
     if profile == "mini":
-        recipe = {
+        scale = {
             "train_size": 500,
             "batch_size": 64,
             "epochs": 20,
@@ -96,14 +246,40 @@ def _image_bases(profile: str) -> list[RunConfig]:
         grid = [("digits", model) for model in ("resnet8", "resnet14")]
     elif profile == "reduced":
         # A balanced tenth of CIFAR-10 and a tenth of the epochs, the decays at the paper's fractions of training.
-        recipe = {"epochs": 20, "decay_epochs": (6, 12, 16), "train_size": 5000, "num_augmented": 5}
+        scale = {"epochs": 20, "decay_epochs": (6, 12, 16), "train_size": 5000, "num_augmented": 5}
         grid = [("cifar10", "resnet20")]
     else:
-        recipe = {}
-        grid = [(dataset, model) for dataset in ("cifar10", "cifar100") for model in PAPER_MODELS]
+        scale = {}
+        grid = [(dataset, model) for dataset in ("cifar10", "cifar100") for model in PAPER_IMAGE_MODELS]
     # lambda_t is chosen on held-out images at paper scale alone; 0 stands for that.
-    lambda_t = 0.0 if profile == "paper" else 1.0
+    lambda_t = CHOSEN_LAMBDA_T if profile == "paper" else 1.0
     return [
-        RunConfig(profile=profile, dataset=dataset, model=model, method="mmel_s", lambda_t=lambda_t, **recipe)
+        RunConfig(profile=profile, dataset=dataset, model=model, method="mmel_s", lambda_t=lambda_t, **scale)
         for dataset, model in grid
+    ]
+
+
+def _text_bases(profile: str, datasets: tuple[str, ...] = ()) -> list[RunConfig]:
+    """One configuration for each task of Table 3, or for some of them, still without method or seed."""
+    if profile == "mini":
+        scale = {"model": TINY_BERT, "epochs": 8, "lr": 1e-3}
+        sizes = {f"grammar_{name}": 0 for name in GLUE_DATASETS}
+    elif profile == "reduced":
+        # A small model and a fraction of the data want a larger learning rate and more steps than Table 7's.
+        scale = {
+            "model": text_model(REDUCED_TEXT_MODEL),
+            "epochs": 3,
+            "lr": 1e-4,
+            "batch_size": 16,
+            "evals_per_epoch": 2,
+        }
+        sizes = {"cola": 2000, "mrpc": 1000, "stsb": 1000, "rte": 1000}
+    else:
+        chosen = {"hidden_dropout": CHOSEN_DROPOUT, "attention_dropout": CHOSEN_DROPOUT}
+        scale = {"model": text_model(PAPER_TEXT_MODEL), "evals_per_epoch": 4, **chosen}
+        sizes = dict.fromkeys(GLUE_DATASETS, 0)
+    return [
+        RunConfig(**(recipe(dataset) | scale), profile=profile, dataset=dataset, method="mmel_s", train_size=size)
+        for dataset, size in sizes.items()
+        if not datasets or dataset in datasets
     ]

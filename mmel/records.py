@@ -47,6 +47,16 @@ class Record:
         """Whether the run came to its end."""
         return self.result.get("status") == "finished"
 
+    @property
+    def metric(self) -> str:
+        """Name of the score that the run is judged by, in percent; `accuracy_pct` for images."""
+        return self.header.get("metric", "accuracy_pct")
+
+    @property
+    def score(self) -> float:
+        """That score after the last epoch of a finished run."""
+        return self.result[self.metric]
+
 
 class Store:
     """A results folder.
@@ -64,6 +74,8 @@ class Store:
             raise ResultsError(
                 f"no results folder at {self.root}: make one, or name one with --results or MMEL_RESULTS"
             )
+        # Caches, which a scratch store shares with the store it came from.
+        self._shared = self.root
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> "Store":
@@ -92,6 +104,30 @@ class Store:
     def notebook_path(self, config: RunConfig) -> Path:
         """The executed notebook of a run."""
         return self._working("executed", config, ".ipynb")
+
+    def predictions_path(self, config: RunConfig) -> Path:
+        """What a finished run predicts on test splits whose labels are not public."""
+        return self._working("predictions", config, ".json")
+
+    def teacher_path(self, config: RunConfig, digest: str) -> Path:
+        """A teacher's outputs on the augmented texts that `digest` identifies."""
+        return self._shared / "teacher" / config.profile / config.dataset / f"{digest}.pt"
+
+    def augmentation_dir(self) -> Path:
+        """The cache of augmented texts, by content."""
+        return self._shared / "augmentation"
+
+    def model_dir(self, name: str) -> Path:
+        """A text encoder that the study makes itself."""
+        return self._shared / "models" / name
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator["Store"]:
+        """A store for runs that must leave no record here: a temporary folder, with this one's caches."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(folder)
+            store._shared = self._shared
+            yield store
 
     def report_dir(self, profile: str) -> Path:
         """The rendered report of a profile."""

@@ -6,26 +6,39 @@ import pytest
 
 from mmel.config import (
     AUGMENTATIONS,
+    AUGMENTED_TEXT_FIELDS,
     DATASETS,
+    FILLS,
+    GLUE_DATASETS,
+    IMAGE_DATASETS,
+    IMAGE_FIELDS,
+    IMAGE_METHODS,
+    IMAGE_MODELS,
+    LABEL_SOURCES,
     METHODS,
-    MODELS,
     ORIGINALS,
+    PAIR_MODES,
     PRECISIONS,
     PROFILES,
     SCHEMA,
     SHORTCUTS,
+    TEXT_DATASETS,
+    TEXT_FIELDS,
+    TEXT_METHODS,
     RunConfig,
     field_names,
     parse_field,
 )
-from mmel.grids import table1, table2
+from mmel.grids import TABLES, table1, table2, table3
 
 PAPER = RunConfig(profile="paper")
 MINI = next(run for run in table1("mini") if run.method == "mmel_s" and run.model == "resnet14" and run.seed == 1)
 BASELINE = next(run for run in table2("paper") if run.method == "baseline_da" and run.dataset == "cifar100")
 REDUCED = next(run for run in table1("reduced") if run.method == "mmel_h" and run.seed == 2)
+TEXT = RunConfig(dataset="cola", model="bert-base-uncased")
 
-# One value for each field that is valid beside the defaults of all others and is not the default.
+# One value for each field that is valid beside the defaults of all others (for the last ones: of TEXT's) and is not
+# the default.
 OTHER = {
     "profile": "paper",
     "dataset": "cifar100",
@@ -52,13 +65,28 @@ OTHER = {
     "holdout": 5000,
     "precision": "fp32",
     "micro_batch": 32,
+    "evals_per_epoch": 4,
+    "max_length": 64,
+    "mask_ratio": 0.2,
+    "fill": "beam",
+    "pair_mode": "joint",
+    "augment_seed": 1,
+    "label_source": "original",
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.2,
 }
+
+
+def needs(name):
+    """What a field cannot do without."""
+    if name in TEXT_FIELDS:
+        return {"dataset": "cola", "model": "bert-base-uncased"}
+    return {"method": "mmel_s"} if name == "lambda_t" else {}
 
 
 def changed(name):
     """A configuration in which one field, and what it cannot do without, is not at its default."""
-    needs = {"method": "mmel_s"} if name == "lambda_t" else {}
-    return RunConfig(**needs, **{name: OTHER[name]})
+    return RunConfig(**needs(name), **{name: OTHER[name]})
 
 
 # The name of a run. Were one of these to change, every recorded run would be lost: raise SCHEMA instead.
@@ -71,8 +99,11 @@ def changed(name):
         (MINI, "resnet14-mmel_s-k5-s1-f17933f1"),
         (BASELINE, "resnet20-baseline_da-k1-s0-2195baa4"),
         (REDUCED, "resnet20-mmel_h-k5-s2-0432fc28"),
+        (TEXT, "bert-base-uncased-mmel_h-k10-s0-cb27c8bf"),
+        (TEXT.replace(model="google/electra"), "google--electra-mmel_h-k10-s0-fd66f037"),
+        (table3("mini")[0], "tiny-bert-baseline-k1-s0-1c450fad"),
     ],
-    ids=["paper", "mini", "baseline_da", "reduced"],
+    ids=["paper", "mini", "baseline_da", "reduced", "text", "hub name", "mini text"],
 )
 def test_run_id_is_pinned(config, run_id):
     assert config.run_id == run_id
@@ -86,7 +117,7 @@ def test_every_field_has_another_value_here():
 def test_non_defaults_is_what_differs(name):
     config = changed(name)
     assert name in config.non_defaults()
-    assert set(config.non_defaults()) <= {name, "method"}
+    assert set(config.non_defaults()) == {name, *needs(name)}
     value = OTHER[name]
     assert config.non_defaults()[name] == (list(value) if isinstance(value, tuple) else value)
 
@@ -99,7 +130,7 @@ def test_every_field_is_part_of_the_run_id(name):
 
 
 @pytest.mark.parametrize(
-    "config", [RunConfig(), MINI, BASELINE, REDUCED], ids=["default", "mini", "baseline", "reduced"]
+    "config", [RunConfig(), MINI, BASELINE, REDUCED, TEXT], ids=["default", "mini", "baseline", "reduced", "text"]
 )
 def test_run_id_hashes_the_schema_and_what_is_not_default(config):
     # Nothing else goes in: a field that a later version adds leaves the names of old runs alone.
@@ -144,6 +175,15 @@ def test_defaults_of_schema_1():
         "holdout": 0,
         "precision": "bf16",
         "micro_batch": 0,
+        "evals_per_epoch": 1,
+        "max_length": 128,
+        "mask_ratio": 0.4,
+        "fill": "greedy",
+        "pair_mode": "separate",
+        "augment_seed": 0,
+        "label_source": "predicted",
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
     }
     assert (SCHEMA, RunConfig().to_dict()) == (1, defaults)
 
@@ -163,6 +203,10 @@ def test_whole_numbers_name_the_same_run_as_floats(name):
     assert type(getattr(one, name)) is float
 
 
+def test_minus_zero_names_the_same_run_as_zero():
+    assert RunConfig(momentum=-0.0).run_id == RunConfig(momentum=0.0).run_id
+
+
 def test_lists_name_the_same_run_as_tuples():
     # A notebook's parameters cell and JSON have lists.
     one, other = RunConfig(decay_epochs=[6, 12]), RunConfig(decay_epochs=(6, 12))
@@ -172,14 +216,14 @@ def test_lists_name_the_same_run_as_tuples():
 
 
 def test_runs_of_the_grids_have_distinct_names():
-    runs = {run for profile in PROFILES for table in (table1, table2) for run in table(profile)}
+    runs = {run for profile in PROFILES for table in TABLES.values() for run in table(profile)}
     assert len({run.run_id for run in runs}) == len(runs)
 
 
 # To and from other forms.
 
 
-@pytest.mark.parametrize("config", [RunConfig(), PAPER, MINI, BASELINE, REDUCED, *map(changed, OTHER)])
+@pytest.mark.parametrize("config", [RunConfig(), PAPER, MINI, BASELINE, REDUCED, TEXT, *map(changed, OTHER)])
 def test_json_round_trip(config):
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
@@ -215,6 +259,9 @@ def test_from_namespace_takes_fields_and_leaves_the_rest():
         ("decay_epochs", "6,12,16", (6, 12, 16)),
         ("decay_epochs", "", ()),
         ("model", "resnet8", "resnet8"),
+        ("mask_ratio", "1", 1.0),
+        ("hidden_dropout", "-1", -1.0),
+        ("evals_per_epoch", "4", 4),
     ],
 )
 def test_parse_field(name, text, value):
@@ -251,17 +298,43 @@ def test_parse_field_refuses_unknown_fields():
     [
         ("profile", PROFILES),
         ("dataset", DATASETS),
-        ("model", MODELS),
-        ("method", METHODS),
         ("augment", AUGMENTATIONS),
         ("original", ORIGINALS),
         ("shortcut", SHORTCUTS),
         ("precision", PRECISIONS),
+        ("fill", FILLS),
+        ("pair_mode", PAIR_MODES),
+        ("label_source", LABEL_SOURCES),
     ],
 )
 def test_unknown_names_are_refused_with_what_there_is(name, allowed):
     with pytest.raises(ValueError, match=f"^{name} must be one of {', '.join(allowed)}, got 'nope'$"):
-        RunConfig(**{name: "nope"})
+        RunConfig(**needs(name), **{name: "nope"})
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "base"),
+    [
+        ("model", IMAGE_MODELS, RunConfig()),
+        ("method", IMAGE_METHODS, RunConfig()),
+        ("method", TEXT_METHODS, TEXT),
+    ],
+    ids=["model of images", "method of images", "method of text"],
+)
+def test_unknown_names_are_refused_with_what_there_is_for_the_data(name, allowed, base):
+    message = f"^{name} must be one of {', '.join(allowed)} for dataset='{base.dataset}', got 'nope'$"
+    with pytest.raises(ValueError, match=message):
+        base.replace(**{name: "nope"})
+
+
+def test_images_and_text_share_four_methods():
+    # The first baseline is "Baseline(DA)" on images and naive training on text (section 4.2).
+    assert set(METHODS) == {*IMAGE_METHODS, *TEXT_METHODS}
+    assert set(IMAGE_METHODS) ^ set(TEXT_METHODS) == {"baseline_da", "baseline"}
+    with pytest.raises(ValueError, match=r"^method must be .* for dataset='cifar10', got 'baseline'$"):
+        RunConfig(method="baseline", num_augmented=1)
+    with pytest.raises(ValueError, match=r"^method must be .* for dataset='cola', got 'baseline_da'$"):
+        TEXT.replace(method="baseline_da", num_augmented=1)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +352,7 @@ def test_unknown_names_are_refused_with_what_there_is(name, allowed):
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more and finite, got -1.0"),
         ({"num_augmented": 0}, "num_augmented must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"evals_per_epoch": 0}, "evals_per_epoch must be at least 1, got 0"),
         ({"batch_size": -128}, "batch_size must be at least 1, got -128"),
         ({"lambda_p": 0}, "lambda_p must be positive and finite, got 0.0"),
         ({"lambda_p": -1.0}, "lambda_p must be positive and finite, got -1.0"),
@@ -340,6 +414,85 @@ def test_refused(fields, message):
     assert str(caught.value) == message
 
 
+def default(name):
+    return getattr(RunConfig(), name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"augment_seed": -1}, "augment_seed must be 0 or more, got -1"),
+        ({"augment_seed": 2**31}, "augment_seed must be below 2**31, got 2147483648"),
+        ({"max_length": 7}, "max_length must be at least 8, got 7"),
+        ({"mask_ratio": 0}, "mask_ratio must be above 0 and at most 1, got 0.0"),
+        ({"mask_ratio": 1.5}, "mask_ratio must be above 0 and at most 1, got 1.5"),
+        ({"mask_ratio": float("nan")}, "mask_ratio must be above 0 and at most 1, got nan"),
+        *(
+            ({name: value}, f"{name} must be in [0, 1), or -1 for 'to be chosen', got {value}")
+            for name in ("hidden_dropout", "attention_dropout")
+            for value in (1.0, -0.5, float("nan"))
+        ),
+        *(
+            ({name: -1}, f"hidden_dropout and attention_dropout are chosen together, got {name}=-1 alone")
+            for name in ("hidden_dropout", "attention_dropout")
+        ),
+        # The images' way of saying "to be chosen".
+        ({"method": "mmel_s", "lambda_t": 0}, "lambda_t must be positive on text, where the paper fixes it, got 0.0"),
+        *(
+            ({"model": model}, f"model must be a text encoder for dataset='cola', got {model!r}")
+            for model in ("resnet20", "", " ", "bert-base-uncased ")
+        ),
+        ({"method": "baseline"}, "num_augmented must be 1 for method='baseline', which sees one view, got 10"),
+        *(
+            ({"method": method, "num_augmented": 1}, f"num_augmented must be at least 2 for method='{method}', got 1")
+            for method in TEXT_METHODS[1:]
+        ),
+        *(
+            (
+                {name: OTHER[name]},
+                f"{name} must be {default(name)!r} (its default) for dataset='cola', which is text, "
+                f"got {OTHER[name]!r}",
+            )
+            for name in IMAGE_FIELDS
+        ),
+        *(
+            (
+                {"method": "baseline", "num_augmented": 1, name: OTHER[name]},
+                f"{name} must be {default(name)!r} (its default) for method='baseline', which augments nothing, "
+                f"got {OTHER[name]!r}",
+            )
+            for name in AUGMENTED_TEXT_FIELDS
+        ),
+    ],
+    ids=lambda value: value.split(",")[0] if isinstance(value, str) else "",
+)
+def test_refused_on_text(fields, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
+        TEXT.replace(**fields)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", TEXT_FIELDS)
+def test_fields_of_text_are_refused_on_images(name):
+    # Else two names would stand for one run.
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
+        RunConfig(**{name: OTHER[name]})
+    assert str(caught.value) == (
+        f"{name} must be {default(name)!r} (its default) for dataset='cifar10', which is images, got {OTHER[name]!r}"
+    )
+
+
+@pytest.mark.parametrize("fields", [{"mask_ratio": 1.0}, {"hidden_dropout": -1, "attention_dropout": -1}], ids=str)
+def test_the_ends_of_the_ranges_are_taken(fields):
+    assert TEXT.replace(**fields).non_defaults().items() >= fields.items()
+
+
+def test_every_field_belongs_to_images_to_text_or_to_both():
+    assert not set(IMAGE_FIELDS) & set(TEXT_FIELDS)
+    assert {*IMAGE_FIELDS, *TEXT_FIELDS} <= set(field_names())
+    assert set(AUGMENTED_TEXT_FIELDS) <= set(TEXT_FIELDS)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -368,10 +521,11 @@ def test_wrong_types_are_refused(name, value):
 
 
 @pytest.mark.parametrize("name", ["momentum", "weight_decay"])
-def test_infinite_numbers_are_refused(name):
+@pytest.mark.parametrize("number", [float("inf"), 10**400], ids=["inf", "huge"])
+def test_infinite_numbers_are_refused(name, number):
     # Records are JSON, which has no such number.
     with pytest.raises(ValueError, match=f"^{name} must be .*got inf"):
-        RunConfig(**{name: float("inf")})
+        RunConfig(**{name: number})
 
 
 def test_replace_validates_again():
@@ -390,6 +544,29 @@ def test_frozen_and_by_keyword_only():
 # What a run amounts to.
 
 
+def test_eight_tasks_each_with_its_miniature():
+    assert {*GLUE_DATASETS, *(f"grammar_{name}" for name in GLUE_DATASETS)} == set(TEXT_DATASETS)
+    assert len(set(DATASETS)) == len(DATASETS) == 19
+    assert all(RunConfig(dataset=name, model="bert").is_text for name in TEXT_DATASETS)
+    assert not any(RunConfig(dataset=name, augment="crop").is_text for name in IMAGE_DATASETS)
+
+
+def test_the_long_baseline_on_text_has_longer_epochs_not_more():
+    # Its augmented samples are examples by themselves.
+    config = TEXT.replace(method="baseline_da_long", num_augmented=5, epochs=10)
+    assert config.stretch == 5
+    assert config.total_epochs == 10
+    assert config.num_views == 1
+
+
+def test_a_hub_name_becomes_a_file_name():
+    run_id = TEXT.replace(model="google/electra-small").run_id
+    assert "/" not in run_id
+    assert run_id.startswith("google--electra-small-mmel_h-")
+    # Not the same run as that of a folder with that name.
+    assert run_id != TEXT.replace(model="google--electra-small").run_id
+
+
 def test_the_long_baseline_trains_as_long_as_the_paper_says():
     # Section 4.1: ten times the epochs, decays at 600, 1200 and 1600.
     config = RunConfig(profile="paper", method="baseline_da_long")
@@ -405,6 +582,11 @@ def test_the_long_baseline_trains_as_long_as_the_paper_says():
 )
 def test_num_views(method, k, num_views):
     assert RunConfig(method=method, num_augmented=k).num_views == num_views
+
+
+def test_num_views_on_text():
+    views = {m: TEXT.replace(method=m, num_augmented=1 if m == "baseline" else 5).num_views for m in TEXT_METHODS}
+    assert views == {"baseline": 1, "baseline_da_long": 1, "baseline_da_uni": 5, "mmel_h": 5, "mmel_s": 5}
 
 
 @pytest.mark.parametrize("method", ["baseline_da", "baseline_da_uni", "mmel_h", "mmel_s"])

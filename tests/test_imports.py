@@ -143,6 +143,19 @@ def test_planning_a_sweep_is_light():
     assert loaded & {"torch", "transformers", "datasets", "papermill", "pandas", "matplotlib"} == set()
 
 
+def test_training_imports_the_text_libraries_where_they_are_used():
+    # Together they take as long to import as a small run to train, and a run on images needs none of them.
+    loaded = loaded_by("import mmel.train")
+    assert loaded & {"transformers", "datasets", "pandas", "sklearn", "scipy"} == set()
+    # The check sees what is loaded.
+    assert {"torch", "mmel"} <= loaded
+
+
+def test_sentences_are_read_without_torch():
+    loaded = loaded_by("from mmel.data.glue import load_text; load_text('grammar_cola')")
+    assert loaded & {"torch", "transformers", "datasets", "pandas", "numpy"} == set()
+
+
 def test_report_never_loads_torch():
     modules = [module.replace("/", ".") for module in MODULES if module.startswith("mmel/report/")]
     assert {"mmel.report.aggregate", "mmel.report.tables", "mmel.report.figures", "mmel.report.render"} <= set(modules)

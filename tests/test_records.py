@@ -14,6 +14,7 @@ from mmel.records import ResultsError, RunWriter, Store, read_record, write_atom
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = RunConfig(dataset="digits", model="resnet8", augment="crop", seed=7)
 HEADER = {"kind": "run", "config": CONFIG.to_dict(), "note": "déjà vu"}
+TEXT = RunConfig(dataset="cola", model="google/electra", method="mmel_h", num_augmented=5)
 EPOCHS = [{"kind": "epoch", "epoch": n, "train_loss": 1 / 3 / n} for n in (1, 2)]
 
 
@@ -41,6 +42,22 @@ def test_round_trip(store):
     assert record.result == {"kind": "result", "status": "finished", "accuracy_pct": 97.5}
     assert record.config == CONFIG
     assert record.finished
+
+
+def test_a_run_is_judged_by_the_metric_of_its_header(store):
+    # Records of images, written before there was text, name none.
+    write_run(store, accuracy_pct=97.5)
+    assert (store.read(CONFIG).metric, store.read(CONFIG).score) == ("accuracy_pct", 97.5)
+    RunWriter(store, TEXT, [{"kind": "run", "config": TEXT.to_dict(), "metric": "matthews_pct"}]).finish(
+        {"status": "finished", "accuracy_pct": 80.0, "matthews_pct": 55.0, "best_matthews_pct": 56.0}
+    )
+    assert (store.read(TEXT).metric, store.read(TEXT).score) == ("matthews_pct", 55.0)
+
+
+def test_a_hub_name_makes_no_folder(store):
+    write_run(store, TEXT, matthews_pct=1.0)
+    assert store.run_path(TEXT).parent == store.root / "runs" / "mini" / "cola"
+    assert [record.config for record in store.records("mini")] == [TEXT]
 
 
 def test_place_and_name_of_a_record(store):
@@ -272,12 +289,43 @@ def test_every_path_lies_below_the_root_and_apart(store):
         store.checkpoint_path(CONFIG),
         store.weights_path(CONFIG),
         store.notebook_path(CONFIG),
+        store.predictions_path(CONFIG),
+        store.teacher_path(CONFIG, "0123"),
+        store.augmentation_dir(),
+        store.model_dir("tiny-bert"),
         store.report_dir("mini"),
     ]
     assert len(set(paths)) == len(paths)
     assert all(path.is_relative_to(store.root) for path in paths)
     # Neither working files nor reports lie where records are looked for.
     assert not any(path.is_relative_to(store.root / "runs") for path in paths[2:])
+
+
+# A store that leaves nothing behind.
+
+
+def test_a_scratch_store_has_its_own_runs_and_shares_the_caches(store):
+    write_run(store)
+    with store.scratch() as scratch:
+        assert scratch.root != store.root
+        assert scratch.read(CONFIG) is None
+        write_run(scratch, TEXT)
+        assert store.read(TEXT) is None
+        for own in ("run_path", "checkpoint_path", "weights_path", "predictions_path"):
+            assert getattr(scratch, own)(CONFIG).is_relative_to(scratch.root)
+        assert scratch.augmentation_dir() == store.augmentation_dir()
+        assert scratch.model_dir("tiny-bert") == store.model_dir("tiny-bert")
+        assert scratch.teacher_path(CONFIG, "0123") == store.teacher_path(CONFIG, "0123")
+        with scratch.scratch() as inner:
+            assert inner.augmentation_dir() == store.augmentation_dir()
+    assert not scratch.root.exists()
+    assert list(store.records("mini")) == [store.read(CONFIG)]
+
+
+def test_a_scratch_store_goes_away_with_an_error(store):
+    with pytest.raises(RuntimeError, match="training failed"), store.scratch() as scratch:
+        raise RuntimeError("training failed")
+    assert not scratch.root.exists()
 
 
 # Holding a run.

@@ -1,6 +1,15 @@
 """The networks of the study."""
 
-from torch import nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ModelError(Exception):
+    """A text model that is missing, or lacks what it is wanted for."""
 
 
 def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str = "A") -> nn.Module:

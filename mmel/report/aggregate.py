@@ -17,14 +17,24 @@ from mmel.records import Record, Store
 
 CONFIDENCE = 0.95
 
+# What the columns of `load_runs` hold where no finished run fills them.
 _NOTHING = {
-    "accuracy_pct": np.nan,
-    "best_accuracy_pct": np.nan,
+    "metric": None,
+    "score": np.nan,
+    "best_score": np.nan,
+    "score_mm": np.nan,
+    "test_score": np.nan,
+    "test_score_mm": np.nan,
     "train_seconds": np.nan,
     "split_for_memory": False,
     "device": None,
     "num_train": np.nan,
+    "num_available": np.nan,
     "num_eval": np.nan,
+    "sampled": False,
+    "num_parameters": np.nan,
+    "dropout": None,
+    "disagreement_pct": np.nan,
     "commit": None,
     "dirty": None,
 }
@@ -64,9 +74,13 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
         configs: the runs of a grid.
 
     Returns:
-        RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and for finished runs
-        `accuracy_pct`, `best_accuracy_pct`, `train_seconds`, `device`, `num_eval`, `num_train`, `commit`, `dirty`,
-        `split_for_memory`.
+        RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and for finished runs `metric`,
+        `score` after the last evaluation and `best_score` (in percent: test accuracy of images, the dev score of a
+        text), `train_seconds`, `device`, `num_train`, `num_available` (training examples before a subset was taken),
+        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`. Of texts also `score_mm` (MNLI's
+        mismatched dev set), `test_score` and `test_score_mm` (where the test labels are known), `sampled` (the data
+        are not GLUE's own size), `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the variants
+        with their teacher's label for the original).
     """
     return pd.DataFrame([_row(config, store.read(config)) for config in configs])
 
@@ -90,9 +104,9 @@ def summarize(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     planned = runs.groupby(list(by), sort=False).size().rename("num_planned")
     groups = usable(runs).groupby(list(by), sort=False)
     found = groups.agg(
-        mean=("accuracy_pct", "mean"),
-        std=("accuracy_pct", "std"),
-        num_runs=("accuracy_pct", "size"),
+        mean=("score", "mean"),
+        std=("score", "std"),
+        num_runs=("score", "size"),
         train_seconds=("train_seconds", "median"),
         device=("device", lambda names: " / ".join(sorted(set(names)))),
         num_eval=("num_eval", "first"),
@@ -103,11 +117,35 @@ def summarize(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return summary
 
 
+def curves(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
+    """The score over training, over the runs that a table may average.
+
+    Args:
+        store: where the records are.
+        configs: the runs of a grid.
+
+    Returns:
+        One row for each data set, method and evaluation, in the grid's order: `dataset`, `method`, `metric`, `epoch`
+        (epochs done, a fraction within one), `mean`, `min` and `max` of the score over seeds, `num_runs`.
+    """
+    configs = list(configs)
+    left_in = set(usable(load_runs(store, configs))["run_id"]) if configs else set()
+    keys = ["dataset", "method", "metric", "epoch"]
+    lines = []
+    for config in configs:
+        if config.run_id in left_in:
+            record = store.read(config)
+            cell = (config.dataset, config.method, record.metric)
+            lines += [(*cell, float(line["epoch"]), line[record.metric]) for line in record.epochs]
+    groups = pd.DataFrame(lines, columns=[*keys, "score"]).groupby(keys, sort=False)["score"]
+    return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
+
+
 def contrast(first: Sequence[float], second: Sequence[float]) -> Contrast:
     """Welch's contrast between two sets of runs.
 
     Args:
-        first: accuracies in percent, one a run; at least one.
+        first: scores in percent, one a run; at least one.
         second: likewise.
     """
     sides = ((float(np.mean(runs)), float(pd.Series(runs).std()), len(runs)) for runs in (first, second))
@@ -118,10 +156,10 @@ def contrast_from_summary(first: pd.Series, second: pd.Series) -> Contrast:
     """The contrast between two cells of the paper, from their printed means, deviations and numbers of runs.
 
     Args:
-        first: with `accuracy_pct`, `std_pct` (NaN where not printed) and `num_runs`.
+        first: with `mean`, `std` (NaN where not printed) and `num_runs`.
         second: likewise.
     """
-    return _welch(*((cell["accuracy_pct"], cell["std_pct"], int(cell["num_runs"])) for cell in (first, second)))
+    return _welch(*((cell["mean"], cell["std"], int(cell["num_runs"])) for cell in (first, second)))
 
 
 def stratified_permutation_test(
@@ -151,10 +189,25 @@ def stratified_permutation_test(
     return float((1 + extreme.sum()) / (1 + num_resamples))
 
 
-def sampling_error(accuracy_pct: float, num_eval: int) -> float:
-    """Standard error, in points, that an accuracy has from the finite test set alone (binomial)."""
-    share = accuracy_pct / 100
-    return 100 * float(np.sqrt(share * (1 - share) / num_eval))
+def sampling_error(score_pct: float, num_eval: int, metric: str = "accuracy_pct") -> float:
+    """Standard error, in points, that a score has from the finite set it was measured on.
+
+    Args:
+        score_pct: the score.
+        num_eval: examples of that set.
+        metric: `accuracy_pct` (binomial), `spearman_pct` (Bonett and Wright's), or another, of which a score alone
+            does not tell: Matthews' depends on the whole table of confusions.
+
+    Returns:
+        The error, or NaN where it cannot be told.
+    """
+    share = score_pct / 100
+    if metric == "accuracy_pct":
+        return 100 * float(np.sqrt(share * (1 - share) / num_eval))
+    if metric == "spearman_pct" and num_eval > 3:
+        # Its Fisher transform has about the variance (1 + r^2 / 2) / (n - 3) (Bonett and Wright 2000).
+        return 100 * float((1 - share**2) * np.sqrt((1 + share**2 / 2) / (num_eval - 3)))
+    return float("nan")
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -190,15 +243,26 @@ def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
     row["status"] = record.result["status"]
     if not record.finished:
         return row
-    sizes, result = record.header["sizes"], record.result
+    header, result, metric = record.header, record.result, record.metric
+    sizes = header["sizes"]
+    tests = {name: value for name, value in result.items() if name.startswith("test_")}
     return row | {
-        "accuracy_pct": result["accuracy_pct"],
-        "best_accuracy_pct": result["best_accuracy_pct"],
+        "metric": metric,
+        "score": record.score,
+        "best_score": result[f"best_{metric}"],
+        "score_mm": result.get(metric.replace("_pct", "_mm_pct"), np.nan),
+        "test_score": next((value for name, value in tests.items() if not name.endswith("_mm_pct")), np.nan),
+        "test_score_mm": next((value for name, value in tests.items() if name.endswith("_mm_pct")), np.nan),
         "train_seconds": result["train_seconds"],
         "split_for_memory": result["micro_batch"] is not None,
-        "device": _device(record.header["device"]),
+        "device": _device(header["device"]),
         "num_train": sizes["train"],
+        "num_available": sizes["train_available"],
         "num_eval": sizes["eval"],
-        "commit": record.header["commit"],
-        "dirty": record.header["dirty"],
+        "sampled": bool(sizes.get("sampled")),
+        "num_parameters": header["num_parameters"],
+        "dropout": f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}" if config.is_text else None,
+        "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
+        "commit": header["commit"],
+        "dirty": header["dirty"],
     }

@@ -9,11 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
+from mmel.config import GLUE_DATASETS
 from mmel.methods import LABELS
-from mmel.report.tables import DATASET_LABELS
+from mmel.report.common import DATASET_LABELS, METRIC_LABELS
+from mmel.report.image_tables import model_label
+from mmel.report.text_cells import FIELDS, task_of
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLORS = {
+    "baseline": "#7f7f7f",
     "baseline_da": "#7f7f7f",
     "baseline_da_long": "#56b4e9",
     "baseline_da_uni": "#0072b2",
@@ -30,20 +34,21 @@ STYLE = {
     "legend.frameon": False,
     "font.size": 9,
 }
+COLUMNS = 4
 
 
 def methods_figure(runs: pd.DataFrame) -> Figure:
-    """Accuracy of each method side by side: every seed a dot, the mean a bar across; one panel a model.
+    """Score of each method side by side: every seed a dot, the mean a bar across; one panel a model or task.
 
     Args:
-        runs: from `tables.seeds("table1")`.
+        runs: from `tables.seeds` of Table 1 or 3.
     """
     with plt.rc_context(STYLE):
         figure, panels = _panels(runs)
         for axis, group in panels:
             methods = [method for method in LABELS if (group["method"] == method).any()]
             for place, method in enumerate(methods):
-                values = group.loc[group["method"] == method, "accuracy_pct"].to_numpy()
+                values = group.loc[group["method"] == method, _score(runs)].to_numpy()
                 spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
                 axis.scatter(place + spread, values, s=22, color=COLORS[method], alpha=0.75, zorder=3)
                 axis.hlines(values.mean(), place - 0.3, place + 0.3, color=COLORS[method], lw=2)
@@ -83,16 +88,67 @@ def over_k_figure(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def settings_figure(runs: pd.DataFrame) -> Figure:
+    """Scores of MMEL-H and MMEL-S for each way of making augmented texts, every run a dot; one panel a task.
+
+    Args:
+        runs: from `tables.seeds` of Table 4 or 6. A dashed line is the baseline's mean.
+    """
+    fields = [field for field in FIELDS["table4"] + FIELDS["table6"] if field in runs]
+    with plt.rc_context(STYLE):
+        figure, panels = _panels(runs, across=True)
+        for axis, group in panels:
+            baseline = group.loc[group["method"] == "baseline", "score"]
+            if len(baseline):
+                axis.axvline(baseline.mean(), color=COLORS["baseline"], ls="--", lw=1.2, label=LABELS["baseline"])
+            varied = group[group["method"] != "baseline"]
+            named = varied[fields].astype(str).agg(", ".join, axis="columns") if len(varied) else pd.Series(dtype=str)
+            settings = list(dict.fromkeys(named))
+            for method, shift in (("mmel_h", -0.12), ("mmel_s", 0.12)):
+                mine = varied["method"] == method
+                places = [settings.index(name) + shift for name in named[mine]]
+                scores = varied.loc[mine, "score"]
+                axis.scatter(scores, places, s=26, color=COLORS[method], alpha=0.8, label=LABELS[method], zorder=3)
+            axis.set_yticks(range(len(settings)), settings)
+            axis.set_ylim(len(settings) - 0.5, -0.5)
+            axis.grid(axis="y", visible=False)
+        _shared_legend(figure)
+        plt.close(figure)
+    return figure
+
+
+def curves_figure(frame: pd.DataFrame) -> Figure:
+    """The dev score over training, as Figure 2: a line a method, a band from its lowest to its highest seed.
+
+    Args:
+        frame: the levels of `tables.build("figure2", ...)`. Tasks that are not in it are named below the panels.
+    """
+    absent = [DATASET_LABELS[name] for name in GLUE_DATASETS if name not in set(map(task_of, frame["dataset"]))]
+    with plt.rc_context(STYLE):
+        figure, panels = _panels(frame)
+        for axis, group in panels:
+            for method, line in group.groupby("method", sort=False):
+                style = {"color": COLORS[method], "lw": 1.4, "marker": "o", "ms": 2.5}
+                axis.plot(line["epoch"], line["mean"], label=LABELS[method], **style)
+                axis.fill_between(line["epoch"], line["min"], line["max"], color=COLORS[method], alpha=0.16, lw=0)
+            axis.set_xlim(left=0)
+        figure.supxlabel("epoch" + (f"      (no runs: {', '.join(absent)})" if absent else ""), fontsize=9)
+        _shared_legend(figure)
+        plt.close(figure)
+    return figure
+
+
 def training_curve(epochs: Sequence[dict]) -> Figure:
-    """Loss, accuracy and the spread of P* over a run's epochs.
+    """Loss, score and the spread of P* over a run's epochs.
 
     Args:
         epochs: what `mmel.train.train` yields.
     """
     lines = pd.DataFrame(epochs)
+    metric = next(column for column in lines if column in METRIC_LABELS)
     panels = (
         ("train_loss", "training loss"),
-        ("accuracy_pct", "accuracy (%)"),
+        (metric, METRIC_LABELS[metric]),
         ("weight_max", "largest weight of P*"),
     )
     with plt.rc_context(STYLE):
@@ -148,17 +204,46 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
     return figure
 
 
-def _panels(runs: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with one titled panel for each data set and model, and the runs that go into each."""
-    cells = list(runs.groupby(["dataset", "model"], sort=False))
+def _panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with one titled panel for each data set and model, four in a row, and the runs that go into each.
+
+    Args:
+        runs: with `dataset` and `model`, or of texts with `task` and `metric`.
+        across: whether the score runs from left to right, in place of upwards.
+    """
+    is_text = "task" in runs
+    cells = list(runs.groupby(["task", "metric"] if is_text else ["dataset", "model"], sort=False))
     count = max(len(cells), 1)
-    figure, axes = plt.subplots(1, count, figsize=(1.2 + 3.4 * count, 3.2), squeeze=False, layout="constrained")
-    axes[0, 0].set_ylabel("test accuracy (%)")
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    size = (1.2 + (2.9 if is_text else 3.4) * columns, (2.6 if is_text else 3.2) * rows + 0.4 * is_text)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[count:]:
+        axis.remove()
+    if not is_text:
+        for axis in axes[:, 0]:
+            axis.set_ylabel("test accuracy (%)")
     panels = []
-    for axis, ((dataset, model), group) in zip(axes[0], cells, strict=False):
-        axis.set_title(f"{DATASET_LABELS[dataset]}, ResNet-{model.removeprefix('resnet')}")
+    for axis, ((name, kind), group) in zip(axes.flat, cells, strict=False):
+        axis.set_title(name if is_text else f"{DATASET_LABELS[name]}, {model_label(kind)}")
+        if is_text:
+            (axis.set_xlabel if across else axis.set_ylabel)(f"dev {METRIC_LABELS[kind]}")
         panels.append((axis, group))
     return figure, panels
+
+
+def _shared_legend(figure: Figure) -> None:
+    """One legend above all panels."""
+    found = {
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    ordered = [label for label in LABELS.values() if label in found]
+    if ordered:
+        figure.legend([found[label] for label in ordered], ordered, loc="outside upper center", ncols=len(ordered))
+
+
+def _score(runs: pd.DataFrame) -> str:
+    return "score" if "score" in runs else "accuracy_pct"
 
 
 def _two_lines(label: str) -> str:

@@ -88,11 +88,11 @@ def sweep(
             if error is None and record is not None and record.finished:
                 outcome.trained.append(run)
                 outcome.train_seconds += record.result["wall_seconds"]
-                accuracy = record.result["accuracy_pct"]
-                report(f"[{number}/{total}] {config.run_id}: {accuracy:.2f} % in {seconds:.1f} s")
+                score = f"{record.metric.removesuffix('_pct')} {record.score:.2f}"
+                report(f"[{number}/{total}] {config.dataset} {config.run_id}: {score} in {seconds:.1f} s")
             else:
                 outcome.failed.append((run, error or "no record was written"))
-                report(f"[{number}/{total}] {config.run_id}: FAILED: {outcome.failed[-1][1]}")
+                report(f"[{number}/{total}] {config.dataset} {config.run_id}: FAILED: {outcome.failed[-1][1]}")
     outcome.wall_seconds = time.perf_counter() - begin
     return outcome
 

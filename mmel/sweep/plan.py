@@ -6,11 +6,21 @@ from dataclasses import dataclass
 
 from mmel import grids
 from mmel.config import PROFILES, RunConfig, parse_field
+from mmel.grids import TINY_BERT
 from mmel.records import Record, Store
 
-# Training images and pixels of an image: enough to scale a measured time from one run to another.
-TRAIN_SIZES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437}
+# Training examples, and pixels of an image or mean word pieces of a text (by bert-base-uncased's vocabulary, cut to
+# 128): enough to scale a measured time from one run to another.
+TRAIN_SIZES = {
+    **{"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437},
+    **{"cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "stsb": 5_749},
+    **{"qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2_490},
+}
 PIXELS = {"cifar10": 32 * 32, "cifar100": 32 * 32, "digits": 8 * 8}
+PIECES = {"cola": 11, "sst2": 13, "mrpc": 53, "stsb": 28, "qqp": 31, "mnli": 40, "qnli": 49, "rte": 67}
+GRAMMAR_TRAIN_SIZE, GRAMMAR_PIECES = 400, 17
+# Parameters of a text encoder's layers, embeddings apart.
+LAYER_PARAMETERS = {TINY_BERT: 0.4e6, "minilm-l6-mlm": 10.6e6, "bert-base-uncased": 85e6}
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,8 @@ def estimate_speed(store: Store) -> "SpeedEstimate":
 class SpeedEstimate:
     """Predicts a run's seconds from the finished runs on the device of the newest one.
 
-    The time of a run is taken as proportional to epochs, images, views, pixels and depth; the factor is the median
-    over recorded runs, of the same data set and model where there are any.
+    The time of a run is taken as proportional to its `work`; the factor is the median over recorded runs, of the same
+    data set and model where there are any, else of the same model, else of the same kind of data.
 
     Args:
         records: finished runs.
@@ -99,15 +109,25 @@ class SpeedEstimate:
         ]
 
     def predict(self, config: RunConfig) -> float | None:
-        """Seconds of training, or None where no run is recorded."""
-        if not self._factors:
+        """Seconds of training, or None where no run is recorded that tells."""
+        same_kind = [(run, factor) for run, factor in self._factors if run.is_text == config.is_text]
+        if config.is_text and config.model not in LAYER_PARAMETERS:
+            same_kind = [(run, factor) for run, factor in same_kind if run.model == config.model]
+        if not same_kind:
             return None
-        alike = [f for run, f in self._factors if (run.dataset, run.model) == (config.dataset, config.model)]
-        return statistics.median(alike or [f for _, f in self._factors]) * work(config)
+        same_model = [(run, factor) for run, factor in same_kind if run.model == config.model]
+        alike = [(run, factor) for run, factor in same_model if run.dataset == config.dataset]
+        return statistics.median(factor for _, factor in alike or same_model or same_kind) * work(config)
 
 
 def work(config: RunConfig) -> float:
-    """Augmented images times pixels times depth: what the time of an image run is proportional to."""
+    """What the time of a run is proportional to: augmented examples times the size of one times that of the model."""
+    if config.is_text:
+        examples = config.train_size or TRAIN_SIZES.get(config.dataset, GRAMMAR_TRAIN_SIZE)
+        pieces = PIECES.get(config.dataset, GRAMMAR_PIECES)
+        # A model that is not listed is compared with itself alone.
+        size = LAYER_PARAMETERS.get(config.model, 1.0)
+        return config.epochs * examples * config.num_views * config.stretch * pieces * size
     examples = config.train_size or TRAIN_SIZES[config.dataset] - config.holdout
     depth = int(config.model.removeprefix("resnet"))
     return config.total_epochs * examples * config.num_views * PIXELS[config.dataset] * depth

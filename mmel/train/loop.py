@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import sys
 import time
@@ -15,11 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmel.config import SCHEMA, RunConfig
+from mmel.grids import teacher_of
 from mmel.losses import LossTerms
 from mmel.records import Line, RunWriter, Store, write_atomically
 from mmel.train import machine
-from mmel.train.selection import effective_lambda_t
+from mmel.train.selection import with_choices
+from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
+
+Task = VisionTask | TextTask
 
 
 class TrainingError(Exception):
@@ -34,24 +39,26 @@ def train(
     device: str | None = None,
     checkpoint_every: int = 1,
 ) -> Iterator[Line]:
-    """Train one run, or go on with it where an earlier process stopped, and yield a record for each of its epochs.
+    """Train one run, or go on with it where an earlier process stopped, and yield a record for each evaluation.
 
-    A run that is already recorded as finished yields its recorded epochs and trains nothing; a resumed one yields
-    those of its checkpoint first. Every epoch is appended
-    to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run resumes
-    from there to the same result (bit for bit on a CPU).
+    There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is already recorded as finished
+    yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is
+    appended to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run
+    resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not trained yet trains
+    it first.
 
     Args:
         config: the run.
         store: where records and checkpoints go.
-        data_root: folder of the data sets; see `mmel.data.vision.load_images`.
+        data_root: folder of the data sets; see `mmel.data.vision.load_images` and `mmel.data.glue.load_text`.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
         checkpoint_every: epochs between checkpoints.
 
     Yields:
-        A dictionary for each epoch: `epoch` (from 1), `train_loss`, `accuracy_pct`, `learning_rate`, `train_seconds`,
-        `eval_seconds`, `images_per_second` (augmented images), `weight_entropy` (of P*, in nats, mean over examples)
-        and `weight_max` (its largest weight, likewise).
+        A dictionary for each evaluation: `epoch` (epochs done, a fraction within an epoch), `train_loss` (mean since
+        the line before), `accuracy_pct` or the task's own metrics, `learning_rate`, `train_seconds`, `eval_seconds`,
+        `images_per_second` or `sequences_per_second` (augmented ones), `weight_entropy` (of P*, in nats, mean over
+        examples) and `weight_max` (its largest weight, likewise).
 
     Raises:
         TrainingError: if the loss is not finite or memory does not suffice for one original; the record then says
@@ -64,12 +71,14 @@ def train(
         if record is not None and record.finished:
             yield from record.epochs
             return
-        yield from _Training(config, store, data_root, machine.pick_device(device)).epochs(checkpoint_every)
+        chosen = machine.pick_device(device)
+        _ensure_teacher(config, store, data_root, device)
+        yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every)
 
 
 def load_trained(
     config: RunConfig, store: Store, *, data_root: str | Path | None = None, device: str | None = None
-) -> VisionTask:
+) -> Task:
     """The task of a finished run with its trained network, for a look at what it learned.
 
     Raises:
@@ -79,10 +88,33 @@ def load_trained(
     if not path.exists():
         raise FileNotFoundError(f"no weights of {config.run_id} in this results folder; train it here to have them")
     chosen = machine.pick_device(device)
-    task = VisionTask(config, data_root, chosen, effective_lambda_t(config, store))
+    task = _build_task(with_choices(config, store), store, data_root, chosen)
     task.model.load_state_dict(torch.load(path, map_location=chosen, weights_only=True))
     task.model.eval()
     return task
+
+
+def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device) -> Task:
+    if config.is_text:
+        return TextTask(config, store, data_root, device)
+    return VisionTask(config, data_root, device)
+
+
+def _ensure_teacher(config: RunConfig, store: Store, data_root: str | Path | None, device: str | None) -> None:
+    """Train the teacher of a run unless its weights are here. Its record may be: records travel without weights."""
+    teacher = teacher_of(config)
+    if teacher is None or store.weights_path(teacher).exists():
+        return
+    record = store.read(teacher)
+    if record is None or not record.finished:
+        for _ in train(teacher, store, data_root=data_root, device=device):
+            pass
+        return
+    with store.claim(teacher), store.scratch() as scratch:
+        resolved = with_choices(teacher, store)
+        for _ in train(resolved, scratch, data_root=data_root, device=device):
+            pass
+        write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
 
 
 class _Training:
@@ -93,91 +125,119 @@ class _Training:
         if device.type == "cpu":
             machine.keep_freed_memory()
         machine.reset_peak_memory(device)
-        lambda_t = effective_lambda_t(config, store)
+        resolved = with_choices(config, store)
         self.config, self.store, self.device = config, store, device
-        self.task = VisionTask(config, data_root, device, lambda_t)
+        self.task: Task = _build_task(resolved, store, data_root, device)
+        if config.evals_per_epoch > self.task.steps:
+            raise ValueError(
+                f"evals_per_epoch must be at most the {self.task.steps} steps of an epoch, got {config.evals_per_epoch}"
+            )
         self.model = self.task.model.train()
-        # Bytes are moved for every parameter once a step; on a GPU one fused kernel does it.
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-            fused=device.type == "cuda",
-        )
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
-            self.optimizer, list(config.total_decay_epochs), config.lr_decay
-        )
+        self.optimizer = self.task.build_optimizer()
+        self.scheduler = self.task.build_scheduler(self.optimizer, self.task.steps * config.total_epochs)
         self.buffers = list(self.model.buffers())
         self.micro_batch = config.micro_batch or config.batch_size
-        self.lines: list[Line] = [self._header(lambda_t)]
+        self.lines: list[Line] = [self._header(resolved)]
         self.seconds_before = 0.0
 
-    def epochs(self, checkpoint_every: int) -> Iterator[Line]:
-        """The epochs of a checkpoint, if there is one, then those that are left; see `train`."""
+    def evaluations(self, checkpoint_every: int) -> Iterator[Line]:
+        """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
         self._resume()
         writer = RunWriter(self.store, self.config, self.lines)
         yield from self.lines[1:]
-        done, total = len(self.lines) - 1, self.config.total_epochs
+        parts = self.config.evals_per_epoch
+        done, total = len(self.lines) - 1, self.config.total_epochs * parts
         try:
-            with _progress(self.config, done * self.task.steps, total * self.task.steps) as bar:
-                for epoch in range(done + 1, total + 1):
-                    line = self._epoch(epoch, bar)
+            with _progress(self.config, self._step_before(done), self._step_before(total)) as bar:
+                self._try_largest_batch()
+                for number in range(done, total):
+                    line = self._train_and_evaluate(number, bar)
                     self.lines.append(line)
                     writer.append(line)
-                    if epoch % checkpoint_every == 0 and epoch < total:
+                    if (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total:
                         self._checkpoint()
                     yield line
+            outcome = {"status": "finished", **self._outcome(), **self._test_outcome()}
         except TrainingError as error:
             writer.finish({"status": "failed", "error": str(error), **self._costs()})
             self._forget()
             raise
         self._save(self.store.weights_path(self.config), self.model.state_dict())
-        writer.finish({"status": "finished", **self._outcome(), **self._costs()})
+        writer.finish({**outcome, **self._costs()})
         self._forget()
 
-    def _epoch(self, epoch: int, bar: tqdm) -> Line:
+    def _step_before(self, number: int) -> int:
+        """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
+        epoch, part = divmod(number, self.config.evals_per_epoch)
+        return epoch * self.task.steps + part * self.task.steps // self.config.evals_per_epoch
+
+    def _try_largest_batch(self) -> None:
+        """Put the batch that needs most memory through once, so that memory fails now or never."""
+        index = self.task.largest_batch()
+        if index is not None:
+            with self._seeded(-1):
+                self._fit(index, epoch=1)
+            self.optimizer.zero_grad()
+
+    def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
+        first, last = self._step_before(number), self._step_before(number + 1)
+        epoch = number // self.config.evals_per_epoch + 1
         learning_rate = self.optimizer.param_groups[0]["lr"]
         begin = time.perf_counter()
-        losses = torch.zeros(self.task.steps, device=self.device)
+        losses = torch.zeros(last - first, device=self.device)
         sums = torch.zeros(2, device=self.device)
-        # Reading a loss makes a GPU wait, so there it is looked at once an epoch; the CPU is in step anyway.
-        every = 1 if self.device.type == "cpu" else self.task.steps
-        order = self.task.order(epoch).split(self.config.batch_size)
-        for step, index in enumerate(order[: self.task.steps]):
-            losses[step] = self._step(index, epoch, sums)
-            if (step + 1) % every == 0 or step + 1 == self.task.steps:
-                self._check_finite(losses[: step + 1], epoch)
-            bar.update()
-        self.scheduler.step()
+        # Reading a loss makes a GPU wait, so there it is looked at once an interval; the CPU is in step anyway.
+        every = 1 if self.device.type == "cpu" else len(losses)
+        before = (epoch - 1) * self.task.steps
+        batches = self.task.order(epoch).split(self.config.batch_size)[first - before : last - before]
+        with self._seeded(number):
+            for step, index in enumerate(batches):
+                losses[step] = self._step(index, epoch, sums)
+                if (step + 1) % every == 0 or step + 1 == len(losses):
+                    self._check_finite(losses[: step + 1], first, epoch)
+                bar.update()
         train_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         with self._autocast():
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
-        examples = min(self.task.steps * self.config.batch_size, self.task.sizes["train"])
+        examples = sum(map(len, batches))
         entropy, largest = (sums / examples).tolist()
         return {
             "kind": "epoch",
-            "epoch": epoch,
+            "epoch": _epochs_done(number + 1, self.config.evals_per_epoch),
             "train_loss": losses.mean().item(),
             **metrics,
             "learning_rate": learning_rate,
             "train_seconds": train_seconds,
             "eval_seconds": time.perf_counter() - begin,
-            "images_per_second": examples * self.config.num_views / train_seconds,
+            f"{self.task.unit}_per_second": examples * self.config.num_views / train_seconds,
             "weight_entropy": entropy,
             "weight_max": largest,
         }
 
+    @contextlib.contextmanager
+    def _seeded(self, number: int) -> Iterator[None]:
+        """Dropout masks that depend on the seed and the interval alone, so that a resumed run draws them again."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.config.seed * 1_000_003 + number + 1)
+            yield
+
     def _step(self, index: Tensor, epoch: int, sums: Tensor) -> Tensor:
-        """One optimizer step on a batch of originals; halves the micro-batch until it fits."""
+        """One optimizer step on a batch of originals."""
+        loss, statistics = self._fit(index, epoch)
+        self.optimizer.step()
+        self.scheduler.step()
+        sums += statistics
+        return loss
+
+    def _fit(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Gradients of a batch, as `_forward_backward`; halves the micro-batch until it fits into memory."""
         saved = [buffer.clone() for buffer in self.buffers]
         while True:
             try:
-                loss, statistics = self._forward_backward(index, epoch)
-                break
+                return self._forward_backward(index, epoch)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -186,9 +246,6 @@ class _Training:
             self._halve(message)
             for buffer, before in zip(self.buffers, saved, strict=True):
                 buffer.copy_(before)
-        self.optimizer.step()
-        sums += statistics
-        return loss
 
     def _forward_backward(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Gradients of the batch's mean loss, summed over micro-batches along N; a group of K is never split."""
@@ -217,10 +274,10 @@ class _Training:
             file=sys.stderr,
         )
 
-    def _check_finite(self, losses: Tensor, epoch: int) -> None:
+    def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
         if len(bad):
-            step = (epoch - 1) * self.task.steps + int(bad[0]) + 1
+            step = first + int(bad[0]) + 1
             raise TrainingError(
                 f"loss is {losses[bad[0]].item()} at step {step} (epoch {epoch}); config: {self.config.non_defaults()}"
             )
@@ -228,14 +285,17 @@ class _Training:
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _header(self, lambda_t: float) -> Line:
+    def _header(self, resolved: RunConfig) -> Line:
         return {
             "kind": "run",
             "schema": SCHEMA,
             "run_id": self.config.run_id,
             "config": self.config.to_dict(),
-            "lambda_t": lambda_t,
+            # What was chosen by runs of its own; equal to the configuration where nothing was.
+            **{name: getattr(resolved, name) for name in ("lambda_t", "hidden_dropout", "attention_dropout")},
+            "metric": self.task.metric,
             "sizes": self.task.sizes,
+            **self.task.provenance,
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "device": machine.describe_device(self.device),
             "versions": machine.versions(),
@@ -244,13 +304,18 @@ class _Training:
         }
 
     def _outcome(self) -> Line:
-        epochs = self.lines[1:]
-        best = max(epochs, key=lambda line: line["accuracy_pct"])
-        return {
-            "accuracy_pct": epochs[-1]["accuracy_pct"],
-            "best_accuracy_pct": best["accuracy_pct"],
-            "best_epoch": best["epoch"],
-        }
+        evaluations = self.lines[1:]
+        best = max(evaluations, key=lambda line: line[self.task.metric])
+        last = {name: value for name, value in evaluations[-1].items() if name.endswith("_pct")}
+        return {**last, f"best_{self.task.metric}": best[self.task.metric], "best_epoch": best["epoch"]}
+
+    def _test_outcome(self) -> Line:
+        """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
+        with self._autocast():
+            scores, predictions = self.task.test()
+        if predictions:
+            write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
+        return scores
 
     def _costs(self) -> Line:
         planned = self.config.micro_batch or self.config.batch_size
@@ -298,6 +363,12 @@ class _Training:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
+
+
+def _epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
+    """Whole epochs as an integer, as the records of runs with one evaluation an epoch have them."""
+    whole, part = divmod(intervals, evals_per_epoch)
+    return whole + round(part / evals_per_epoch, 4) if part else whole
 
 
 def _weight_statistics(terms: LossTerms) -> Tensor:

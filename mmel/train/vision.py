@@ -1,10 +1,11 @@
 """Image classification as the training loop sees it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from mmel.augment.image import build_augmentation
 from mmel.config import RunConfig
@@ -20,18 +21,24 @@ class VisionTask:
     """Data, network and loss of one run on images; everything lives on the training device.
 
     Args:
-        config: the run.
+        config: the run, with nothing left to be chosen.
         data_root: folder of the data sets, see `mmel.data.vision.load_images`.
         device: where to train.
-        lambda_t: the value that stands in for `config.lambda_t`.
 
     Attributes:
         model: the network, in channels_last.
         steps: steps of an epoch.
         sizes: data set sizes, for the record.
+        metric: the score that the run is judged by.
+        unit: what a step processes.
+        provenance: nothing that the configuration does not say.
     """
 
-    def __init__(self, config: RunConfig, data_root: str | Path | None, device: torch.device, lambda_t: float):
+    metric = "accuracy_pct"
+    unit = "images"
+    provenance: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: RunConfig, data_root: str | Path | None, device: torch.device):
         full, test = load_images(config.dataset, data_root)
         train, held = split_train(full, config.train_size, config.holdout)
         self.sizes = {
@@ -51,13 +58,39 @@ class VisionTask:
         self.eval_images = (held if config.holdout else test).to(device)
         self.augmentation = build_augmentation(config.augment, train.pixels.shape[-1])
         self.plan = view_plan(config)
-        self.criterion = build_criterion(config, lambda_t)
+        self.criterion = build_criterion(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_model(config.model, full.num_classes, full.pixels.shape[1], config.shortcut)
         self.model.to(device, memory_format=torch.channels_last)
         whole, rest = divmod(len(train), config.batch_size)
         self.steps = whole if config.drop_last else whole + bool(rest)
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """SGD with momentum (section 4.1)."""
+        config = self.config
+        # Bytes are moved for every parameter once a step; on a GPU one fused kernel does it.
+        return torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            fused=self.device.type == "cuda",
+        )
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """The learning rate's decay after some epochs; to be stepped after each of `total_steps` steps."""
+        per_epoch = total_steps // self.config.total_epochs
+        milestones = [epoch * per_epoch for epoch in self.config.total_decay_epochs]
+        return MultiStepLR(optimizer, milestones, self.config.lr_decay)
+
+    def largest_batch(self) -> None:
+        """None: all batches of images are alike."""
+
+    def test(self) -> tuple[dict[str, float], dict[str, list]]:
+        """Nothing: the test images are what `evaluate` looks at."""
+        return {}, {}
 
     def order(self, epoch: int) -> Tensor:
         """Places in the training set, in the order in which this epoch visits them."""

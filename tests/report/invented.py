@@ -7,10 +7,12 @@ that only when a change of the record's form or of a table is meant, and read th
 import shutil
 from pathlib import Path
 
-from mmel.config import SCHEMA, RunConfig
-from mmel.grids import runs_of
+from mmel.config import CHOSEN_DROPOUT, SCHEMA, RunConfig
+from mmel.data.glue import OFFICIAL_SIZES, TASKS
+from mmel.grids import TABLES, runs_of, teacher_of
 from mmel.records import RunWriter, Store, write_atomically
 from mmel.report import tables
+from mmel.report.hyperparameters import table7
 
 FROZEN = Path(__file__).resolve().parents[1] / "records"
 GOLDEN = FROZEN / "golden"
@@ -45,36 +47,86 @@ RUNS = {
 }
 
 
+# Scores of the nine columns of Table 3 (CoLA ... RTE, MNLI's two beside each other), dev and test, and the seconds that
+# each task trained; None where there is no run. Whole percents of 300 examples, or correlations.
+TEXT_RUNS = {
+    "baseline": ((40, 80, 70, 60, 72, 65, 64, 75, 62), (38, 81, 82, 58, 77, 66, 62, 74, 60), 10.0),
+    "baseline_da_long": ((44, *(None,) * 8), (41, *(None,) * 8), 60.0),
+    "baseline_da_uni": ((43, 81, 71, 61, 74, 66, 64, 76, None), (40, 81, 83, 60, 78, 66, 63, 75, None), 45.0),
+    "mmel_h": ((46, 82, 72, 64, 75, 68, 67, 77, 65), (44, 83, 84, 61, 79, 68, 66, 76, 63), 46.0),
+    "mmel_s": ((45, *(None,) * 4, 67, 67, None, None), (42, *(None,) * 4, 66, 65, None, None), 47.0),
+}
+# Tables 4 and 6: (task, method, fields that differ from Table 3's run) -> dev score.
+VARIED_RUNS = [
+    ("cola", "mmel_h", {"label_source": "original"}, 33.0),
+    ("cola", "mmel_s", {"label_source": "original"}, 38.0),
+    ("rte", "mmel_h", {"label_source": "original"}, 58.0),
+    ("cola", "mmel_h", {"mask_ratio": 0.2}, 45.0),
+    ("cola", "mmel_h", {"fill": "beam"}, 47.0),
+    ("cola", "mmel_h", {"fill": "beam", "mask_ratio": 0.2}, 43.0),
+    ("cola", "mmel_s", {"mask_ratio": 0.2}, 44.0),
+    ("rte", "mmel_h", {"pair_mode": "joint"}, 64.0),
+    ("rte", "mmel_h", {"fill": "beam"}, 65.0),
+]
+FAILED_TEXT = ("stsb", "mmel_s")
+COLUMN_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_mm", "qnli", "rte")
+ENCODER_PARAMETERS = {"tiny-bert": 700_000, "minilm-l6-mlm": 22_700_000, "bert-base-uncased": 109_500_000}
+
+
 def write_run(
-    store, config, accuracy_pct=0.0, *, train_seconds=10.0, device=DEVICE, dirty=False, micro_batch=None, error=None
+    store,
+    config,
+    score=0.0,
+    *,
+    mm=None,
+    test=None,
+    test_mm=None,
+    history=None,
+    train_seconds=10.0,
+    device=DEVICE,
+    dirty=False,
+    micro_batch=None,
+    sampled=(),
+    error=None,
 ):
-    """Record a run as training would have, with two epoch lines whatever it says; with `error` it failed."""
+    """Record a run as training would have; with `error` it failed.
+
+    Args:
+        score: after the last evaluation, in percent.
+        mm: of MNLI's mismatched dev set.
+        test: of the test set, of a text.
+        test_mm: of MNLI's mismatched test set.
+        history: the score at every evaluation, by default two whatever the configuration says.
+        sampled: splits that are not GLUE's own.
+    """
     header = {
         "kind": "run",
         "schema": SCHEMA,
         "run_id": config.run_id,
         "config": config.to_dict(),
         "lambda_t": config.lambda_t,
-        "sizes": {"train": config.train_size or 1437, "train_available": 1437, "eval": NUM_EVAL, "eval_split": "test"},
-        "num_parameters": 1000,
+        **(_text_header(config, sampled) if config.is_text else _image_header(config)),
         "device": {"type": "cuda", "name": device},
         "versions": {"python": "3.11.0"},
         "commit": "0" * 40,
         "dirty": dirty,
         "started": "2026-01-01T00:00:00+00:00",
     }
+    metric = header.get("metric", "accuracy_pct")
     writer = RunWriter(store, config, [header])
-    for epoch, (loss, accuracy) in enumerate(((1.5, accuracy_pct - 5), (0.5, accuracy_pct)), start=1):
+    history = [float(value) for value in ([score - 5, score] if history is None else history)]
+    for number, value in enumerate(history, start=1):
         writer.append(
             {
                 "kind": "epoch",
-                "epoch": epoch,
-                "train_loss": loss,
-                "accuracy_pct": accuracy,
+                "epoch": number if config.evals_per_epoch == 1 else number / config.evals_per_epoch,
+                "train_loss": 2.5 - number,
+                metric: value,
+                **({} if mm is None else {"accuracy_mm_pct": mm}),
                 "learning_rate": config.lr,
-                "train_seconds": train_seconds / 2,
+                "train_seconds": train_seconds / len(history),
                 "eval_seconds": 0.1,
-                "images_per_second": 1000.0,
+                "sequences_per_second" if config.is_text else "images_per_second": 1000.0,
                 "weight_entropy": 0.0,
                 "weight_max": 1.0,
             }
@@ -87,9 +139,46 @@ def write_run(
     }
     if error:
         writer.finish({"status": "failed", "error": error, **costs})
-    else:
-        outcome = {"accuracy_pct": accuracy_pct, "best_accuracy_pct": accuracy_pct, "best_epoch": 2}
-        writer.finish({"status": "finished", **outcome, **costs})
+        return
+    outcome = {metric: history[-1], f"best_{metric}": max(history), "best_epoch": 2}
+    if mm is not None:
+        outcome["accuracy_mm_pct"] = mm
+    if test is not None:
+        outcome[f"test_{TASKS[config.dataset.removeprefix('grammar_')].test_metric}"] = test
+    if test_mm is not None:
+        outcome["test_accuracy_mm_pct"] = test_mm
+    writer.finish({"status": "finished", **outcome, **costs})
+
+
+def _image_header(config):
+    return {
+        "sizes": {"train": config.train_size or 1437, "train_available": 1437, "eval": NUM_EVAL, "eval_split": "test"},
+        "num_parameters": 1000,
+    }
+
+
+def _text_header(config, sampled):
+    task = config.dataset.removeprefix("grammar_")
+    sizes = {"train": 400, "dev": 300} if config.dataset != task else OFFICIAL_SIZES[task]
+    teacher = teacher_of(config)
+    taught = {} if teacher is None else {"teacher": teacher.run_id, "teacher_disagreement_pct": 12.5}
+    return {
+        **{
+            name: 0.1 if getattr(config, name) == CHOSEN_DROPOUT else getattr(config, name)
+            for name in ("hidden_dropout", "attention_dropout")
+        },
+        "metric": TASKS[task].metric,
+        "sizes": {
+            "train": config.train_size or sizes["train"],
+            "train_available": sizes["train"],
+            "eval": sizes["dev"],
+            "eval_split": "dev",
+            "sampled": list(sampled),
+        },
+        "text_model": {"name": config.model, "weights": "0" * 64},
+        **taught,
+        "num_parameters": ENCODER_PARAMETERS[config.model],
+    }
 
 
 def mini_run(model, method, k, seed) -> RunConfig:
@@ -99,17 +188,39 @@ def mini_run(model, method, k, seed) -> RunConfig:
     return next(run for run in runs if (run.model, run.method, run.num_augmented, run.seed) == wanted)
 
 
+def text_run(task, method, **fields) -> RunConfig:
+    """The run of the mini text grids on a miniature with these fields; others are as in Table 3."""
+    usual = {"label_source": "predicted", "fill": "greedy", "pair_mode": "separate", "mask_ratio": 0.4}
+    wanted = {"dataset": f"grammar_{task}", "method": method, **usual, **fields}
+    runs = runs_of(["table3", "table4", "table6"], "mini")
+    return next(run for run in runs if all(getattr(run, name) == value for name, value in wanted.items()))
+
+
 def golden_frames(store) -> dict[str, str]:
     """File name -> CSV of every table that the frozen runs make."""
-    frames = {"claim_tests.csv": tables.claim_tests(store, "mini")}
-    for name in ("table1", "table2"):
+    frames = {"claim_tests.csv": tables.claim_tests(store, "mini"), "table7.csv": table7("mini")}
+    frames |= {f"{name}_claim_tests.csv": tables.claim_tests(store, "mini", name) for name in ("table3", "table4")}
+    for name in TABLES:
         table = tables.build(name, store, "mini")
-        frames |= {
-            f"{name}_levels.csv": table.levels,
-            f"{name}_contrasts.csv": table.contrasts,
-            f"{name}_time.csv": tables.training_time(store, name, "mini"),
-        }
+        frames[f"{name}_levels.csv"] = table.levels
+        if name != "figure2":
+            frames[f"{name}_contrasts.csv"] = table.contrasts
+            frames[f"{name}_time.csv"] = tables.training_time(store, name, "mini")
     return {name: frame.to_csv(index=False) for name, frame in frames.items()}
+
+
+def write_text_runs(store):
+    """Record TEXT_RUNS, VARIED_RUNS and FAILED_TEXT."""
+    for method, (dev, test, seconds) in TEXT_RUNS.items():
+        dev, test = dict(zip(COLUMN_TASKS, dev, strict=True)), dict(zip(COLUMN_TASKS, test, strict=True))
+        for task in TASKS:
+            if dev[task] is not None:
+                mismatched = {"mm": dev["mnli_mm"], "test_mm": test["mnli_mm"]} if task == "mnli" else {}
+                scores = {"test": test[task], **mismatched}
+                write_run(store, text_run(task, method), dev[task], **scores, train_seconds=seconds)
+    for task, method, fields, score in VARIED_RUNS:
+        write_run(store, text_run(task, method, **fields), score, test=score - 1, train_seconds=46.0)
+    write_run(store, text_run(*FAILED_TEXT), train_seconds=3.0, error="loss is nan at step 9 (epoch 1); config: {}")
 
 
 def main():
@@ -118,6 +229,7 @@ def main():
     store = Store(FROZEN)
     for cell, (right, seconds, *rest) in RUNS.items():
         write_run(store, mini_run(*cell), 100 * right / NUM_EVAL, train_seconds=seconds, **(rest[0] if rest else {}))
+    write_text_runs(store)
     for name, text in golden_frames(store).items():
         write_atomically(GOLDEN / name, text)
 

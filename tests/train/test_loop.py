@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from mmel import RunConfig
+from mmel.grids import candidates
 from mmel.records import ResultsError, Store, write_atomically
 from mmel.train import TrainingError, load_trained, loop, machine, train
-from mmel.train.selection import effective_lambda_t
+from mmel.train.selection import with_choices
 from mmel.train.vision import VisionTask
 
 SMALL = RunConfig(
@@ -34,7 +35,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def task():
-    return VisionTask(SMALL, None, CPU, 1.0)
+    return VisionTask(SMALL, None, CPU)
 
 
 def test_an_epoch_has_the_promised_fields_and_the_record_its_provenance(store):
@@ -58,6 +59,10 @@ def test_an_epoch_has_the_promised_fields_and_the_record_its_provenance(store):
     record = store.read(SMALL)
     assert record.config == SMALL
     assert record.header["sizes"] == {"train": 60, "train_available": 1437, "eval": 360, "eval_split": "test"}
+    assert record.header["metric"] == record.metric == "accuracy_pct"
+    # What a run may leave to be chosen: here as the configuration has it.
+    chosen = {name: record.header[name] for name in ("lambda_t", "hidden_dropout", "attention_dropout")}
+    assert chosen == {"lambda_t": 1.0, "hidden_dropout": 0.1, "attention_dropout": 0.1}
     assert record.header["device"]["type"] == "cpu"
     assert record.header["versions"]["torch"] == torch.__version__
     assert {"commit", "dirty"} <= set(record.header)
@@ -80,6 +85,30 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(store, tmp_pa
     assert losses != other
 
 
+def test_evaluations_within_an_epoch_take_its_steps_one_by_one(store):
+    # Three steps in two parts: one, then two; the steps are those of a run that is evaluated once an epoch.
+    config = SMALL.replace(evals_per_epoch=2, epochs=3)
+    lines = run(config, store)
+    assert [line["epoch"] for line in lines] == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert all(type(line["epoch"]) is int for line in lines[1::2])
+    whole = run(SMALL.replace(epochs=3), store)
+    for epoch, line in enumerate(whole):
+        first, second = lines[2 * epoch : 2 * epoch + 2]
+        assert (first["train_loss"] + 2 * second["train_loss"]) / 3 == pytest.approx(line["train_loss"], rel=1e-6)
+        # The rate at the beginning of each part; it falls between epochs.
+        assert first["learning_rate"] == second["learning_rate"] == line["learning_rate"]
+        assert second["accuracy_pct"] == line["accuracy_pct"]
+    result = store.read(config).result
+    assert result["accuracy_pct"] == lines[-1]["accuracy_pct"]
+    assert result["best_epoch"] == max(lines, key=lambda line: line["accuracy_pct"])["epoch"]
+
+
+def test_more_evaluations_than_steps_are_refused(store):
+    with pytest.raises(ValueError, match="evals_per_epoch must be at most the 3 steps of an epoch, got 4"):
+        run(SMALL.replace(evals_per_epoch=4), store)
+    assert len(run(SMALL.replace(evals_per_epoch=3), store)) == 6
+
+
 @pytest.mark.parametrize(
     ("method", "k", "expected"),
     [
@@ -97,7 +126,7 @@ def test_the_learning_rate_falls_after_the_given_epochs(method, k, expected, sto
 def test_every_method_sees_its_views(method):
     k = 1 if method == "baseline_da" else 3
     config = SMALL.replace(method=method, num_augmented=k)
-    task = VisionTask(config, None, CPU, 1.0)
+    task = VisionTask(config, None, CPU)
     index = torch.arange(5)
     views = task.views(index, epoch=1)
     assert views.shape == (5, config.num_views, 1, 8, 8)
@@ -110,7 +139,7 @@ def test_every_method_sees_its_views(method):
 
 
 def test_original_augmented_makes_index_0_a_random_view():
-    task = VisionTask(SMALL.replace(original="augmented"), None, CPU, 1.0)
+    task = VisionTask(SMALL.replace(original="augmented"), None, CPU)
     index = torch.arange(20)
     assert task.views(index, 1).shape[1] == 3
     assert not torch.equal(task.views(index, 1)[:, 0], task.train_images.pixels[index])
@@ -119,14 +148,14 @@ def test_original_augmented_makes_index_0_a_random_view():
 def test_views_are_drawn_anew_each_epoch_unless_redraw_is_off():
     index = torch.arange(20)
     for redraw in (True, False):
-        task = VisionTask(SMALL.replace(redraw=redraw), None, CPU, 1.0)
+        task = VisionTask(SMALL.replace(redraw=redraw), None, CPU)
         assert torch.equal(task.views(index, 1), task.views(index, 2)) is not redraw
 
 
 def test_the_uniform_method_with_its_loss_is_the_mean_over_views(task):
     index = torch.arange(10)
     config = SMALL.replace(method="baseline_da_uni")
-    uniform = VisionTask(config, None, CPU, 1.0)
+    uniform = VisionTask(config, None, CPU)
     terms = uniform.terms(index, 1)
     torch.testing.assert_close(terms.loss, terms.sample_losses.mean(dim=1))
     # Same seed, same network, same views: only the weighting differs.
@@ -136,7 +165,7 @@ def test_the_uniform_method_with_its_loss_is_the_mean_over_views(task):
 
 
 def test_the_network_input_is_standardised():
-    full = VisionTask(SMALL.replace(train_size=0), None, CPU, 1.0)
+    full = VisionTask(SMALL.replace(train_size=0), None, CPU)
     values = full.normalize(full.train_images.pixels)
     assert values.mean().item() == pytest.approx(0, abs=1e-4)
     assert values.std().item() == pytest.approx(1, abs=1e-3)
@@ -256,38 +285,37 @@ def test_trained_weights_come_back(store):
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch_size must be at most the 60 training images, got 64"):
-        VisionTask(SMALL.replace(batch_size=64), None, CPU, 1.0)
+        VisionTask(SMALL.replace(batch_size=64), None, CPU)
 
 
 def test_the_partial_batch_is_dropped_or_kept():
-    assert VisionTask(SMALL.replace(train_size=70), None, CPU, 1.0).steps == 3
-    assert VisionTask(SMALL.replace(train_size=70, drop_last=False), None, CPU, 1.0).steps == 4
+    assert VisionTask(SMALL.replace(train_size=70), None, CPU).steps == 3
+    assert VisionTask(SMALL.replace(train_size=70, drop_last=False), None, CPU).steps == 4
 
 
 def test_held_out_runs_are_evaluated_on_training_images_they_do_not_see(store):
     config = SMALL.replace(method="mmel_s", holdout=100)
-    task = VisionTask(config, None, CPU, 1.0)
+    task = VisionTask(config, None, CPU)
     assert task.sizes == {"train": 60, "train_available": 1437, "eval": 100, "eval_split": "holdout"}
     seen = {tuple(image.flatten().tolist()) for image in task.train_images.pixels}
     assert not seen & {tuple(image.flatten().tolist()) for image in task.eval_images.pixels}
 
 
 def test_lambda_t_is_chosen_on_held_out_images(store):
-    from mmel.grids import lambda_t_candidates
-
     config = SMALL.replace(method="mmel_s", lambda_t=0.0)
-    candidates = lambda_t_candidates(config)
-    with pytest.raises(ResultsError, match=candidates[1].run_id):
-        effective_lambda_t(config, store)
-    for candidate, accuracy in zip(candidates, (70.0, 80.0, 80.0), strict=True):
+    with pytest.raises(ResultsError, match=candidates(config)[1].run_id):
+        with_choices(config, store)
+    for candidate, accuracy in zip(candidates(config), (70.0, 80.0, 80.0), strict=True):
         lines = [
             '{"kind": "run"}',
             f'{{"kind": "result", "status": "finished", "accuracy_pct": {accuracy}}}',
         ]
         write_atomically(store.run_path(candidate), "\n".join(lines))
-    assert effective_lambda_t(config, store) == 1.0
+    assert with_choices(config, store) == config.replace(lambda_t=1.0)
     run(config, store)
     assert store.read(config).header["lambda_t"] == 1.0
+    # The record is that of the run that was asked for.
+    assert store.read(config).config == config
 
 
 def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
@@ -295,7 +323,7 @@ def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
 
     def mean_loss(precision, order_seed):
         config = SMALL.replace(precision=precision, train_size=600, epochs=1)
-        task = VisionTask(config, None, CPU, 1.0)
+        task = VisionTask(config, None, CPU)
         optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
         order = torch.randperm(600, generator=torch.Generator().manual_seed(order_seed))
         losses = []

@@ -68,7 +68,7 @@ def _die_at(owner, name, count, when):
 def start():
     """Runs `run` in a process that has torch imported already, and returns its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmel.train", "sklearn.datasets"])
+    context.set_forkserver_preload(["mmel.train", "sklearn.datasets", "torch._dynamo"])
 
     def begin(folder, kill=None):
         process = context.Process(target=run, args=(str(folder), kill))

@@ -1,0 +1,114 @@
+"""Augmentation of a text column of a table in a file: what `mmel augment` does."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmel.augment.text import MaskedLMAugmenter
+from mmel.records import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+# The column that is added: 0 for the original, then 1 to K - 1.
+VARIANT = "variant"
+
+
+def augment_file(
+    source: str | Path,
+    target: str | Path,
+    column: str,
+    augmenter: MaskedLMAugmenter,
+    pair_column: str | None = None,
+    batch_rows: int = 512,
+) -> int:
+    """Write a table with K rows for each of another one: the row itself, then its variants.
+
+    The added column `variant` counts them; all other columns are repeated as they are. The target appears when it is
+    whole. What a call that was killed has filled is not filled again if the augmenter has a cache.
+
+    Args:
+        source: a CSV, TSV or Parquet file, with a head; by its suffix. A TSV knows no quotes, as GLUE's.
+        target: where to write, in the format of its suffix.
+        column: with the text.
+        augmenter: makes the variants.
+        pair_column: with the second sentences, or None.
+        batch_rows: rows that are augmented at once, and a step of the progress bar.
+
+    Returns:
+        How many rows were written, the head not counted.
+
+    Raises:
+        ValueError: on another suffix, a column that is not there or that holds something else than text (the error
+            names the row), or a source that has a column `variant` already.
+        FileNotFoundError: if there is no source.
+    """
+    from tqdm.auto import tqdm
+
+    source, target = Path(source), Path(target)
+    for name, path in (("source", source), ("target", target)):
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{name} must end in {', '.join(SUFFIXES)}, got {path}")
+    if batch_rows < 1:
+        raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
+    table = _read(source)
+    columns = [column] if pair_column is None else [column, pair_column]
+    for name in columns:
+        _check_column(table, name, source)
+    if VARIANT in table.columns:
+        raise ValueError(f"{source} has a column {VARIANT!r} already: rename it, or name the file it was made from")
+
+    sides = [table[name].tolist() for name in columns]
+    texts = []
+    with tqdm(total=len(table), unit="row", desc=source.name) as bar:
+        for begin in range(0, len(table), batch_rows):
+            rows = [side[begin : begin + batch_rows] for side in sides]
+            texts += [text for variants in augmenter(*rows) for text in variants]
+            bar.update(len(rows[0]))
+
+    k = augmenter.num_augmented
+    augmented = table.loc[table.index.repeat(k)]
+    for name, values in zip(columns, [texts] if pair_column is None else zip(*texts, strict=True), strict=False):
+        augmented[name] = list(values)
+    augmented[VARIANT] = list(range(k)) * len(table)
+    _write(augmented, target)
+    return len(augmented)
+
+
+def _read(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if path.suffix.lower() == ".parquet":
+        table = pd.read_parquet(path)
+        # A named index was a column to whoever wrote it; another one only numbered the rows.
+        return table.reset_index(drop=table.index.names == [None])
+    # Everything is text: an empty field stays empty, "NA" stays a word and "007" keeps its zeros. Spreadsheets put a
+    # byte-order mark in front.
+    text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    if path.suffix.lower() == ".csv":
+        return pd.read_csv(path, **text)
+    return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **text)
+
+
+def _write(table: "pd.DataFrame", path: Path) -> None:
+    if path.suffix.lower() == ".parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        write_atomically(path, buffer.getvalue())
+    elif path.suffix.lower() == ".csv":
+        write_atomically(path, table.to_csv(index=False))
+    else:
+        # Without quotes a field can hold neither a tab nor the end of a line.
+        words = table.map(lambda value: re.sub(r"[\t\r\n]+", " ", value) if isinstance(value, str) else value)
+        write_atomically(path, words.to_csv(index=False, sep="\t", quoting=csv.QUOTE_NONE))
+
+
+def _check_column(table: "pd.DataFrame", name: str, source: Path) -> None:
+    if name not in table.columns:
+        raise ValueError(f"{source} has no column {name!r}; there are {', '.join(map(str, table.columns))}")
+    for row, text in enumerate(table[name].tolist()):
+        if not isinstance(text, str):
+            raise ValueError(f"column {name!r} of {source} must hold text, got {text!r} in row {row}")

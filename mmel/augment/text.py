@@ -1,0 +1,251 @@
+"""Masked-LM augmentation of sentences: Algorithm 2 of the paper (Appendix C), and its beam search."""
+
+import hashlib
+import math
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmel.augment.text_cache import FillCache
+from mmel.augment.text_encode import Encoded, encode, strings
+from mmel.augment.text_fill import Filler, Fills, Job
+
+FILLS = ("greedy", "beam")
+PAIR_MODES = ("separate", "joint")
+# Pieces that a vocabulary holds and no text contains.
+_UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]|madeupword\d+")
+
+Text = str | tuple[str, str]
+
+
+class MaskedLMAugmenter:
+    """Makes K - 1 variants of each sentence by masking some of its word pieces and letting a masked LM fill them in.
+
+    Algorithm 2 (`fill="greedy"`): of the n word pieces that are not special, k = max(1, floor(mask_ratio * n + 0.5))
+    are masked, drawn without repeats, and filled in the drawn order. Variant i takes the i-th most likely piece at the
+    first position; every further position takes the most likely piece given what has been filled so far.
+    `fill="beam"` keeps, at the same positions in the same order, the `beam_width` fills with the highest summed
+    log-probability, and gives the K - 1 best of them.
+
+    Special pieces, unused pieces of the vocabulary and the mask itself are never filled in. The original piece may
+    come back, and a variant equal to the original stays. [UNK] stands for a word of the text (all of a text in a script
+    that the vocabulary lacks): it may be masked and filled, and where it stays it is printed. A special piece written
+    in the text, "[SEP]" say, is left as it is.
+
+    The masked positions depend on `seed`, `mask_ratio` and the sentence's pieces alone: not on the batch, its order or
+    the device, nor on `fill` or K; those of a smaller `mask_ratio` are the first ones of a larger. The fills, too, but
+    for rounding: where two pieces are about equally likely, another batch may pick the other one.
+
+    A sentence without a piece to mask (the empty one) has copies of itself as variants.
+
+    Args:
+        model: a masked LM of Hugging Face, on any device, in any precision; the caller may put autocast around calls.
+            It is run in eval mode and left in the mode it was in. With a cache it must not be changed afterwards: its
+            weights are digested once, here.
+        tokenizer: its fast tokenizer.
+        num_augmented: K = |B(x)| >= 2, the original included.
+        mask_ratio: in (0, 1].
+        fill: `greedy` or `beam`.
+        pair_mode: `separate` (each sentence of a pair as an input of its own; variant i of one is joined with variant
+            i of the other) or `joint` (both in one input, positions drawn over both).
+        seed: of the masked positions.
+        max_length: word pieces of an input, special ones included; text beyond is cut off before masking.
+        cache: folder in which fills are kept by content (weights, vocabulary, settings, pieces), or None. What one
+            call filled, the next reads, also after it was killed; several processes may share it.
+        beam_width: of the beam search, at least K - 1, which is the default; None for greedy.
+        batch_tokens: word pieces in one forward; the default depends on the device.
+
+    Raises:
+        ValueError: on an argument out of range, a tokenizer without mask piece, or a vocabulary with too few pieces
+            for K - 1 different fills.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        num_augmented: int = 5,
+        mask_ratio: float = 0.4,
+        fill: str = "greedy",
+        pair_mode: str = "separate",
+        seed: int = 0,
+        max_length: int = 128,
+        cache: str | Path | None = None,
+        beam_width: int | None = None,
+        batch_tokens: int | None = None,
+    ):
+        _check(tokenizer, num_augmented, mask_ratio, fill, pair_mode, seed, beam_width)
+        room = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        if max_length > room:
+            raise ValueError(f"max_length must be at most {room}, what model and tokenizer take, got {max_length}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.num_augmented = num_augmented
+        self.mask_ratio = mask_ratio
+        self.pair_mode = pair_mode
+        self.seed = seed
+        self.max_length = max_length
+
+        vocabulary = tokenizer.get_vocab()
+        if (largest := max(vocabulary.values())) >= model.config.vocab_size:
+            raise ValueError(
+                f"tokenizer must be the model's: it has piece {largest}, the model {model.config.vocab_size} pieces"
+            )
+        special = set(tokenizer.all_special_ids)
+        allowed = [place for piece, place in vocabulary.items() if place not in special and not _UNUSED.match(piece)]
+        width = num_augmented - 1 if fill == "greedy" else beam_width or num_augmented - 1
+        if len(allowed) < width:
+            raise ValueError(
+                f"num_augmented - 1 and beam_width must be at most the {len(allowed)} pieces of the vocabulary that "
+                f"may be filled in, got {width}"
+            )
+        self._unmaskable = special - {tokenizer.unk_token_id}
+        ends = encode(tokenizer, ["a"], max_length=max_length)[0]
+        begin, end = ends.spans[0]
+        self._prefix, self._suffix = ends.ids[:begin], ends.ids[end:]
+        self._filler = Filler(
+            model,
+            mask_id=tokenizer.mask_token_id,
+            pad_id=tokenizer.pad_token_id,
+            allowed=allowed,
+            num_variants=num_augmented - 1,
+            beam_width=None if fill == "greedy" else width,
+            batch_tokens=batch_tokens,
+        )
+        self._cache = None
+        if cache is not None:
+            settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": width}
+            self._cache = FillCache(cache, model, tokenizer, {**settings, "seed": seed})
+
+    def __call__(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[Text]]:
+        """Variants as text, for `datasets.map(batched=True)` too.
+
+        Args:
+            sentences: N strings.
+            pairs: the N second sentences, or None.
+
+        Returns:
+            N lists of K strings, or of K (first, second) tuples: at index 0 the untouched original, then the variants
+            as the tokenizer's `decode` writes their pieces (a lower-casing one in lower case), cut to `max_length`.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        sides = [strings("sentences", sentences)]
+        if pairs is not None:
+            sides.append(strings("pairs", pairs))
+        encoded, variants = self._augment(*sides)
+        texts = [
+            [self._decode(original, encoded[n].spans[side], variants[n]) for n, original in enumerate(originals)]
+            for side, originals in enumerate(sides)
+        ]
+        if pairs is None:
+            return texts[0]
+        return [list(zip(first, second, strict=True)) for first, second in zip(*texts, strict=True)]
+
+    def ids(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[list[int]]]:
+        """Variants as word pieces, which is what training uses: tokenizing a variant's text may change it.
+
+        Args:
+            sentences: N strings.
+            pairs: the N second sentences, or None.
+
+        Returns:
+            N lists of K lists of pieces, special ones included; the K of a sentence have one length and the token
+            types that `encode` gives, and index 0 is what it gives.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        return self._augment(sentences, pairs)[1]
+
+    def positions(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[int]]:
+        """The masked places in `ids`, in the order in which they are filled (of a pair, `separate`: the first's first).
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        encoded = encode(self.tokenizer, sentences, pairs, self.max_length)
+        return [[place + offset for job, offset in self._jobs(one) for place in job.positions] for one in encoded]
+
+    def _augment(
+        self, sentences: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> tuple[list[Encoded], list[list[list[int]]]]:
+        encoded = encode(self.tokenizer, sentences, pairs, self.max_length)
+        jobs = [self._jobs(one) for one in encoded]
+        # A dict, not a set: sentences that occur twice are filled once, and the order is the same in each process.
+        fills = self._fills(list(dict.fromkeys(job for row in jobs for job, _ in row)))
+        variants = []
+        for one, row in zip(encoded, jobs, strict=True):
+            copies = [list(one.ids) for _ in range(self.num_augmented)]
+            for job, offset in row:
+                for variant, pieces in zip(copies[1:], fills[job], strict=True):
+                    for place, piece in zip(job.positions, pieces, strict=True):
+                        variant[place + offset] = piece
+            variants.append(copies)
+        return encoded, variants
+
+    def _jobs(self, encoded: Encoded) -> list[tuple[Job, int]]:
+        """The inputs of the masked LM that an input asks for, each with what its places lie behind those of `ids`."""
+        inputs = [(tuple(encoded.ids), tuple(encoded.token_type_ids), 0)]
+        if self.pair_mode == "separate":
+            inputs = []
+            for begin, end in encoded.spans:
+                ids = (*self._prefix, *encoded.ids[begin:end], *self._suffix)
+                inputs.append((ids, (0,) * len(ids), begin - len(self._prefix)))
+        jobs = [(Job(ids, types, self._draw(ids)), offset) for ids, types, offset in inputs]
+        return [(job, offset) for job, offset in jobs if job.positions]
+
+    def _draw(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The positions to mask, in the order in which they are filled; none where no piece may be masked."""
+        places = [place for place, piece in enumerate(ids) if piece not in self._unmaskable]
+        if not places:
+            return ()
+        digest = hashlib.sha256(repr((self.seed, ids)).encode()).digest()
+        # random() of an integer seed is the one draw that Python promises to keep as it is.
+        generator = random.Random(int.from_bytes(digest[:8], "big"))
+        order = sorted((generator.random(), place) for place in places)
+        count = max(1, math.floor(self.mask_ratio * len(places) + 0.5))
+        return tuple(place for _, place in order[:count])
+
+    def _fills(self, jobs: list[Job]) -> dict[Job, Fills]:
+        known = self._cache.read(jobs) if self._cache else {}
+        for batch in self._filler([job for job in jobs if job not in known]):
+            if self._cache:
+                self._cache.write(batch)
+            known.update(batch)
+        return known
+
+    def _decode(self, original: str, span: tuple[int, int], variants: list[list[int]]) -> list[str]:
+        """The K texts of one sentence."""
+        pieces = [ids[slice(*span)] for ids in variants]
+        # Where nothing could be masked: copies of the text itself, not of what decoding leaves of it.
+        if self._unmaskable.issuperset(pieces[0]):
+            return [original] * self.num_augmented
+        return [original, *self.tokenizer.batch_decode(pieces[1:])]
+
+
+def _check(
+    tokenizer: Any, num_augmented: int, mask_ratio: float, fill: str, pair_mode: str, seed: int, beam_width: int | None
+) -> None:
+    if not isinstance(num_augmented, int) or num_augmented < 2:
+        raise ValueError(f"num_augmented must be an integer of at least 2, the original included, got {num_augmented}")
+    if not 0 < mask_ratio <= 1:
+        raise ValueError(f"mask_ratio must be in (0, 1], got {mask_ratio}")
+    if fill not in FILLS:
+        raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+    if pair_mode not in PAIR_MODES:
+        raise ValueError(f"pair_mode must be one of {', '.join(PAIR_MODES)}, got {pair_mode!r}")
+    if not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    if beam_width is not None and (fill != "beam" or beam_width < num_augmented - 1):
+        raise ValueError(
+            f"beam_width must be None, or with fill='beam' at least num_augmented - 1 = {num_augmented - 1}, "
+            f"got {beam_width} with fill={fill!r}"
+        )
+    if tokenizer.mask_token_id is None:
+        raise ValueError(f"tokenizer must have a mask piece, got {type(tokenizer).__name__} without one")

@@ -1,0 +1,235 @@
+"""Tables 1 and 2: ResNets on images."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mmel.grids import reported
+from mmel.methods import LABELS
+from mmel.records import Store
+from mmel.report.aggregate import (
+    contrast_from_summary,
+    load_runs,
+    paper_table,
+    sampling_error,
+    summarize,
+    usable,
+)
+from mmel.report.common import (
+    DATASET_LABELS,
+    Table,
+    claim_row,
+    devices,
+    duration,
+    interval,
+    level,
+    missing_lines,
+    our_contrast,
+    provenance_notes,
+    ratio,
+    scale_notes,
+)
+
+CELL = ["dataset", "model", "method", "num_augmented"]
+
+# The claims of each table, fixed before any run: (first method, second method), as the text of section 4.1 argues.
+TABLE1_CONTRASTS = (
+    ("mmel_h", "baseline_da_uni"),
+    ("mmel_s", "baseline_da_uni"),
+    ("mmel_h", "baseline_da"),
+    ("mmel_s", "baseline_da"),
+    ("baseline_da_uni", "baseline_da"),
+    ("mmel_h", "baseline_da_long"),
+    ("mmel_s", "baseline_da_long"),
+)
+TABLE2_K = (2, 5, 10, 20)
+TABLE2_CONTRASTS = ((5, 2), (10, 5), (20, 10))
+
+
+def build(name: str, store: Store, profile: str) -> Table:
+    """Table 1 or 2, see `tables.build`."""
+    runs = load_runs(store, reported(name, profile))
+    summary = summarize(runs, CELL)
+    paper = _paper(name).set_index(CELL)
+    columns = _columns(name, summary)
+    levels = pd.concat([_our_levels(summary, columns, profile), _paper_levels(paper, name)])
+    pairs = _pairs(name, columns)
+    return Table(
+        name=name,
+        caption=_caption(name, runs, profile),
+        levels=levels,
+        contrasts=_contrasts(runs, paper, columns, pairs),
+        missing=missing_lines(summary, (_cell_label(cell, columns) for cell in summary.index)),
+        notes=_notes(runs, summary, profile),
+    )
+
+
+def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
+    """The time column of Table 1 or 2, see `tables.training_time`."""
+    summary = summarize(load_runs(store, reported(name, profile)), CELL)
+    paper = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
+    rows = []
+    for (dataset, model, method, k), cell in summary[summary["num_runs"] > 0].iterrows():
+        base = summary.xs((dataset, model, "baseline_da"), level=("dataset", "model", "method")).iloc[0]
+        printed = paper.get((dataset, model, method))
+        rows.append(
+            {
+                "Data set": DATASET_LABELS[dataset],
+                "Model": model_label(model),
+                "Method": LABELS[method],
+                "K": k,
+                "Training": duration(cell["train_seconds"]),
+                "Device": cell["device"],
+                "Ratio to Baseline(DA)": ratio(cell, base),
+                "Paper, K = 10, V100": "" if printed is None else f"{printed:.1f} h",
+                "Paper's ratio": "" if printed is None else f"{printed / paper[(dataset, model, 'baseline_da')]:.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claim_tests(store: Store, name: str, profile: str) -> pd.DataFrame:
+    """The claims of Table 1 over all data sets and models, see `tables.claim_tests`."""
+    runs = load_runs(store, reported(name, profile))
+    found = usable(runs).groupby(["dataset", "model", "method"])["score"].apply(list).to_dict()
+    cells = dict.fromkeys(zip(runs["dataset"], runs["model"], strict=True))
+    rows = []
+    for first, second in TABLE1_CONTRASTS:
+        strata = {
+            f"{DATASET_LABELS[dataset]}, {model_label(model)}": tuple(
+                found.get((dataset, model, method), []) for method in (first, second)
+            )
+            for dataset, model in cells
+        }
+        rows.append(claim_row(f"{LABELS[first]} − {LABELS[second]}", strata))
+    return pd.DataFrame(rows)
+
+
+def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
+    """Every run of Table 1 or 2, see `tables.seeds`."""
+    runs = usable(load_runs(store, reported(name, profile)))[[*CELL, "seed", "score", "best_score"]]
+    return runs.rename(columns={"score": "accuracy_pct", "best_score": "best_accuracy_pct"}).reset_index(drop=True)
+
+
+def model_label(model: str) -> str:
+    """`ResNet-20` of `resnet20`."""
+    return "ResNet-" + model.removeprefix("resnet")
+
+
+def _paper(name: str) -> pd.DataFrame:
+    return paper_table(name).rename(columns={"accuracy_pct": "mean", "std_pct": "std"})
+
+
+def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """(method, K) -> heading, in the paper's order."""
+    if name == "table1":
+        cells = dict.fromkeys((method, k) for _, _, method, k in summary.index)
+        return {cell: LABELS[method] for method in LABELS for cell in cells if cell[0] == method}
+    headings = {("baseline_da", 1): LABELS["baseline_da"]}
+    return headings | {(m, k): f"{LABELS[m]}-{k}" for k in TABLE2_K for m in ("mmel_h", "mmel_s")}
+
+
+def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """The contrasts of a table as pairs of (method, K)."""
+    if name == "table1":
+        k_of = dict(columns.keys())
+        return [((first, k_of[first]), (second, k_of[second])) for first, second in TABLE1_CONTRASTS]
+    growing = [((m, more), (m, less)) for m in ("mmel_h", "mmel_s") for more, less in TABLE2_CONTRASTS]
+    return [*growing, *(((m, k), ("baseline_da", 1)) for m in ("mmel_h", "mmel_s") for k in TABLE2_K)]
+
+
+def _our_levels(summary: pd.DataFrame, columns: dict[tuple[str, int], str], profile: str) -> pd.DataFrame:
+    rows = []
+    for dataset, model in dict.fromkeys((d, m) for d, m, _, _ in summary.index):
+        row = {"Source": f"ours ({profile})", "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
+        for (method, k), heading in columns.items():
+            cell = summary.loc[(dataset, model, method, k)]
+            row[heading] = level(cell["mean"], cell["std"], cell["num_runs"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _paper_levels(paper: pd.DataFrame, name: str) -> pd.DataFrame:
+    rows = []
+    for (dataset, model), group in paper.groupby(level=["dataset", "model"], sort=False):
+        row = {"Source": "paper", "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
+        for (_, _, method, k), cell in group.iterrows():
+            heading = f"{LABELS[method]}-{k}" if name == "table2" and method != "baseline_da" else LABELS[method]
+            row[heading] = level(cell["mean"], cell["std"], cell["num_runs"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _contrasts(
+    runs: pd.DataFrame,
+    paper: pd.DataFrame,
+    columns: dict[tuple[str, int], str],
+    pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]],
+) -> pd.DataFrame:
+    """One row for each data set, model and pair: ours with interval and verdict, the paper's beside it."""
+    found = {cell: group["score"].tolist() for cell, group in usable(runs).groupby(CELL, sort=False)}
+    rows = []
+    for dataset, model in dict.fromkeys(zip(runs["dataset"], runs["model"], strict=True)):
+        for (first, k1), (second, k2) in pairs:
+            sides = found.get((dataset, model, first, k1)), found.get((dataset, model, second, k2))
+            rows.append(
+                {
+                    "Data set": DATASET_LABELS[dataset],
+                    "Model": model_label(model),
+                    "Contrast": f"{columns[first, k1]} − {columns[second, k2]}",
+                    **our_contrast(*sides),
+                    "Paper [95 %]": _paper_contrast(paper, dataset, model, (first, k1), (second, k2)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _paper_contrast(
+    paper: pd.DataFrame, dataset: str, model: str, first: tuple[str, int], second: tuple[str, int]
+) -> str:
+    """The paper's contrast in the same cell, or its range over all cells where it has no such data set or model."""
+    # Table 1 has one K a method, ours may be another; Table 2 has them all.
+    by_method = paper.droplevel("num_augmented") if paper.index.to_frame()["num_augmented"].max() == 10 else None
+    differences = {}
+    for cell in dict.fromkeys((d, m) for d, m, _, _ in paper.index):
+        keys = [(*cell, *side) for side in (first, second)]
+        one, two = (by_method.loc[key[:3]] if by_method is not None else paper.loc[key] for key in keys)
+        differences[cell] = contrast_from_summary(one, two)
+    if (dataset, model) in differences:
+        return interval(differences[dataset, model])
+    values = [found.difference for found in differences.values()]
+    return f"{min(values):+.2f} to {max(values):+.2f} over {len(values)} cells"
+
+
+def _cell_label(cell: tuple[str, str, str, int], columns: dict[tuple[str, int], str]) -> str:
+    dataset, model, method, k = cell
+    return f"{DATASET_LABELS[dataset]}, {model_label(model)}, {columns[method, k]}"
+
+
+def _caption(name: str, runs: pd.DataFrame, profile: str) -> str:
+    done = usable(runs)
+    number = name.removeprefix("table")
+    title = {"1": "five methods", "2": "MMEL with |B(x)| = K"}[number]
+    if done.empty:
+        return f"Table {number} ({title}), profile {profile}: no runs recorded yet."
+    sizes = "; ".join(
+        f"{DATASET_LABELS[dataset]}: {int(group['num_train'].iloc[0]):,} training and "
+        f"{int(group['num_eval'].iloc[0]):,} test images, {int(group['epochs'].iloc[0])} epochs"
+        for dataset, group in done.groupby("dataset", sort=False)
+    )
+    return (
+        f"Table {number} ({title}), profile {profile}: test accuracy in percent after the last epoch, "
+        f"mean ± std (n) over seeds. {sizes}. Trained on {devices(runs)}."
+    )
+
+
+def _notes(runs: pd.DataFrame, summary: pd.DataFrame, profile: str) -> list[str]:
+    notes = scale_notes(profile)
+    known = summary[summary["num_runs"] > 0]
+    if not known.empty:
+        error = max(sampling_error(cell["mean"], cell["num_eval"]) for _, cell in known.iterrows())
+        notes.append(
+            f"The finite test set alone gives a level a standard error of up to {error:.1f} points; methods share it, "
+            "so a contrast has less."
+        )
+    return notes + provenance_notes(runs, "memory forced smaller BatchNorm batches")

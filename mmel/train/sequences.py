@@ -1,0 +1,103 @@
+"""Token sequences of many lengths on one device, and a text classifier's outputs on them without much padding."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Tokens, padding included, that go through the network at once when no gradient is kept.
+EVAL_TOKENS = {"cpu": 4096, "cuda": 131_072}
+# Parts of like length into which a training batch is cut: on a CPU fewer padded tokens are less work, on a GPU one
+# large call is faster.
+TRAIN_PARTS = {"cpu": 4, "cuda": 1}
+
+
+class Sequences:
+    """N examples of V equally long sequences each, stored end to end.
+
+    Args:
+        ids: N lists of V lists of token ids, special ones included.
+        token_types: N lists, the segment of each token, shared by an example's sequences.
+        device: where to keep them.
+
+    Attributes:
+        lengths: (N,) tokens of each example's sequences, on the CPU.
+        num_variants: V.
+    """
+
+    def __init__(self, ids: Sequence[Sequence[list[int]]], token_types: Sequence[list[int]], device: torch.device):
+        self.lengths = torch.tensor([len(variants[0]) for variants in ids])
+        self.num_variants = len(ids[0])
+        self.device = device
+        tokens = [token for variants in ids for column in zip(*variants, strict=True) for token in column]
+        self._tokens = torch.tensor(tokens, device=device).view(-1, self.num_variants)
+        self._types = torch.tensor([kind for types in token_types for kind in types], device=device)
+        self._starts = (self.lengths.cumsum(0) - self.lengths).to(device)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, index: Tensor) -> dict[str, Tensor]:
+        """The sequences of some examples, padded to the longest of them.
+
+        Args:
+            index: (n,) places on the CPU.
+
+        Returns:
+            `input_ids`, `token_type_ids` (n * V, L) and, unless all are equally long, `attention_mask` (n * V, L).
+        """
+        lengths = self.lengths[index]
+        longest, shortest = int(lengths.max()), int(lengths.min())
+        place = torch.arange(longest, device=self.device)
+        mask = place < lengths.to(self.device)[:, None]
+        # Padding points at the example's first token, whose value no real token can see.
+        source = self._starts[index.to(self.device)][:, None] + place * mask
+        batch = {
+            "input_ids": self._tokens[source].transpose(1, 2).flatten(0, 1),
+            "token_type_ids": self._spread(self._types[source]),
+        }
+        return batch if longest == shortest else {**batch, "attention_mask": self._spread(mask.long())}
+
+    def content(self) -> bytes:
+        """What identifies the sequences: lengths and tokens."""
+        return self.lengths.numpy().tobytes() + self._tokens.cpu().numpy().tobytes()
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return values.repeat_interleave(self.num_variants, dim=0)
+
+
+def forward(model: nn.Module, sequences: Sequences, index: Tensor, parts: int) -> Tensor:
+    """A classifier's outputs on some examples: (n,) places -> (n, V, C); parts of like length go through one by one.
+
+    Without BatchNorm the parts change nothing but the padding.
+    """
+    order = sequences.lengths[index].argsort(descending=True, stable=True)
+    outputs = [_outputs(model, sequences, index[part]) for part in order.chunk(parts)]
+    return torch.cat(outputs)[order.argsort().to(sequences.device)]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, sequences: Sequences) -> Tensor:
+    """A classifier's outputs on all examples, (N, V, C) float32 on the CPU; dropout is off."""
+    training = model.training
+    model.eval()
+    order = sequences.lengths.argsort(descending=True, stable=True)
+    outputs = [_outputs(model, sequences, index).float() for index in _by_tokens(sequences, order)]
+    model.train(training)
+    return torch.cat(outputs).cpu()[order.argsort()]
+
+
+def _by_tokens(sequences: Sequences, order: Tensor) -> Iterator[Tensor]:
+    """`order`, longest first, in groups of a bounded number of tokens."""
+    budget = EVAL_TOKENS[sequences.device.type]
+    while len(order):
+        count = max(1, budget // (int(sequences.lengths[order[0]]) * sequences.num_variants))
+        yield order[:count]
+        order = order[count:]
+
+
+def _outputs(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:
+    batch = sequences.batch(index)
+    if getattr(model.config, "type_vocab_size", 0) < 2:
+        batch.pop("token_type_ids")
+    return model(**batch).logits.view(len(index), sequences.num_variants, -1)

@@ -1,0 +1,47 @@
+"""A teacher's outputs on augmented texts (section 3.3, "Mismatching Label"), computed once and kept."""
+
+import hashlib
+import io
+
+import torch
+from torch import Tensor, nn
+
+from mmel.config import RunConfig
+from mmel.grids import teacher_of
+from mmel.records import Store, write_atomically
+from mmel.train.sequences import Sequences, predict
+
+
+def teacher_outputs(config: RunConfig, store: Store, model: nn.Module, sequences: Sequences) -> Tensor:
+    """What the teacher of a run says of every augmented text.
+
+    Args:
+        config: the run.
+        store: where the teacher's weights are.
+        model: a network of the teacher's architecture; its weights are lent to the teacher and given back.
+        sequences: N examples with their K samples, the original first.
+
+    Returns:
+        (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: if the teacher is not trained.
+    """
+    weights = store.weights_path(teacher_of(config)).read_bytes()
+    # By content: the same teacher on the same samples, whatever run asks.
+    digest = hashlib.sha256(weights)
+    digest.update(sequences.content())
+    digest.update(config.precision.encode())
+    path = store.teacher_path(config, digest.hexdigest()[:16])
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(torch.load(io.BytesIO(weights), map_location=sequences.device, weights_only=True))
+    with torch.autocast(sequences.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        outputs = predict(model, sequences)
+    model.load_state_dict(own)
+    outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)
+    buffer = io.BytesIO()
+    torch.save(outputs, buffer)
+    write_atomically(path, buffer.getvalue())
+    return outputs

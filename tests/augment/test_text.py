@@ -1,0 +1,801 @@
+import copy
+import csv
+import itertools
+import os
+import pickle
+import random
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AlbertConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+from mmel.augment import text_fill
+from mmel.augment.text import MaskedLMAugmenter, encode
+from mmel.augment.text_cache import weights_digest
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+UNUSED = [f"[unused{place}]" for place in range(5)]
+TEXT = (
+    "the a she he it is was my her his daughter son dog cat house red blue big small runs sleeps eats on in under "
+    "table chair park and or not never always very old new man woman child sings reads book . , ! ?"
+)
+WORDS = TEXT.split()
+PIECES = ["##s", "##er", "##ing", "##ed", "##ly"]
+VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + UNUSED + WORDS + PIECES)}
+SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+# "the two best logits are within 1e-4" (DESIGN section 6).
+TIE = 1e-4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make_tokenizer(vocabulary=VOCABULARY):
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    tokenizer.decoder = decoders.WordPiece()
+    names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{f"{name}_token": piece for name, piece in names.items()}, model_max_length=512
+    )
+
+
+def make_model(seed=0, **changes):
+    torch.manual_seed(seed)
+    # Weights this large make the context matter, and ties of two random logits rare.
+    config = BertConfig(**{**SHAPE, "intermediate_size": 48, "initializer_range": 0.5, **changes})
+    return BertForMaskedLM(config).eval()
+
+
+def make_sentences(count, seed=0, most=20):
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(1, most))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def build(model, tokenizer):
+    def build(**settings):
+        return MaskedLMAugmenter(model, tokenizer, **settings)
+
+    return build
+
+
+# Algorithm 2 once more, as plainly as it is written: one sentence at a time, a forward for each variant and fill, the
+# logits of all positions. Positions are given, as the paper draws them at random.
+
+
+def plain_logits(model, ids, types, place):
+    inputs = {"input_ids": torch.tensor([ids])}
+    if types is not None:
+        inputs["token_type_ids"] = torch.tensor([types])
+    with torch.no_grad():
+        return model(**inputs).logits[0, place]
+
+
+def plain_greedy(model, banned, masked, types, positions, num_variants):
+    """K - 1 filled inputs, and for each fill the gap to the pieces ranked beside the one that was taken."""
+    variants, gaps = [], []
+    for number in range(num_variants):
+        variant, gap = list(masked), []
+        for step, place in enumerate(positions):
+            logits = plain_logits(model, variant, types, place)
+            logits[banned] = -torch.inf
+            ranked = logits.sort(descending=True)
+            rank = number if step == 0 else 0
+            near = ranked.values[max(rank - 1, 0) : rank + 2]
+            gap.append(float((near[:-1] - near[1:]).min()))
+            variant[place] = int(ranked.indices[rank])
+        variants.append(variant)
+        gaps.append(gap)
+    return variants, gaps
+
+
+def plain_beam(model, banned, masked, types, positions, num_variants, width):
+    """K - 1 filled inputs, and for each fill the smallest gap between two beams that had to be ranked."""
+    beams, gaps = [(0.0, masked)], []
+    for place in positions:
+        longer = []
+        for score, beam in beams:
+            for piece, value in enumerate(plain_logits(model, beam, types, place).log_softmax(0).tolist()):
+                if piece not in banned:
+                    longer.append((score + value, [*beam[:place], piece, *beam[place + 1 :]]))
+        longer.sort(key=lambda beam: -beam[0])
+        gaps.append(min(a[0] - b[0] for a, b in itertools.pairwise(longer[: width + 1])))
+        beams = longer[:width]
+    return [beam for _, beam in beams[:num_variants]], [gaps] * num_variants
+
+
+def same_as_plain(augment, sentences, pairs=None, types=True):
+    """Compare with the plain one; how many fills, and how many differ, all of them after a near tie."""
+    model, tokenizer, beam_width = augment.model, augment.tokenizer, augment._filler.beam_width
+    encoded = encode(tokenizer, sentences, pairs, augment.max_length)
+    banned = [number for piece, number in tokenizer.get_vocab().items() if piece.startswith("[") and len(piece) > 1]
+    fills = different = 0
+    for one, positions, variants in zip(
+        encoded, augment.positions(sentences, pairs), augment.ids(sentences, pairs), strict=True
+    ):
+        assert variants[0] == one.ids
+        inputs = [(0, one.ids, one.token_type_ids, positions)]
+        if pairs is not None and augment.pair_mode == "separate":
+            inputs = []
+            for begin, end in one.spans:
+                own = [tokenizer.cls_token_id, *one.ids[begin:end], tokenizer.sep_token_id]
+                places = [place - begin + 1 for place in positions if begin <= place < end]
+                inputs.append((begin - 1, own, [0] * len(own), places))
+        for offset, ids, token_types, places in inputs:
+            token_types = token_types if types else None
+            if not places:
+                continue
+            masked = [tokenizer.mask_token_id if place in places else piece for place, piece in enumerate(ids)]
+            arguments = (model, banned, masked, token_types, places, augment.num_augmented - 1)
+            plain, gaps = plain_beam(*arguments, beam_width) if beam_width else plain_greedy(*arguments)
+            for variant, expected, gap in zip(variants[1:], plain, gaps, strict=True):
+                found = [variant[place + offset] for place in places]
+                wanted = [expected[place] for place in places]
+                fills += len(places)
+                if found != wanted:
+                    first = next(step for step in range(len(places)) if found[step] != wanted[step])
+                    different += len(places) - first
+                    assert min(gap[: first + 1]) < TIE, (found, wanted, gap)
+    return fills, different
+
+
+@pytest.mark.parametrize("mask_ratio", [0.2, 0.4, 1.0])
+@pytest.mark.parametrize("num_augmented", [2, 5])
+def test_greedy_is_algorithm_2(build, mask_ratio, num_augmented):
+    augment = build(mask_ratio=mask_ratio, num_augmented=num_augmented)
+    fills, different = same_as_plain(augment, make_sentences(12))
+    assert fills > 50 * mask_ratio * (num_augmented - 1)
+    assert different <= 0.01 * fills
+
+
+@pytest.mark.parametrize("pair_mode", ["separate", "joint"])
+@pytest.mark.parametrize("fill", ["greedy", "beam"])
+def test_pairs_are_algorithm_2(build, fill, pair_mode):
+    augment = build(fill=fill, pair_mode=pair_mode)
+    fills, different = same_as_plain(augment, make_sentences(5, 1, 9), make_sentences(5, 2, 5))
+    assert fills > 60
+    assert different <= 0.01 * fills
+
+
+@pytest.mark.parametrize("beam_width", [None, 9])
+def test_beam_is_plain_beam_search(build, beam_width):
+    augment = build(fill="beam", beam_width=beam_width)
+    fills, different = same_as_plain(augment, make_sentences(6, most=12))
+    assert fills > 50
+    assert different <= 0.01 * fills
+
+
+def test_beam_and_greedy_differ_in_fills_and_not_in_positions(build):
+    sentences = make_sentences(10)
+    greedy, beam = build(), build(fill="beam")
+    assert greedy.positions(sentences) == beam.positions(sentences)
+    assert greedy.ids(sentences) != beam.ids(sentences)
+
+
+def test_fewer_variants_are_the_first_of_more(build):
+    sentences = make_sentences(10)
+    few, many = build(num_augmented=3).ids(sentences), build(num_augmented=5).ids(sentences)
+    assert few == [variants[:3] for variants in many]
+
+
+def test_longer_sentences_with_fewer_positions(build):
+    # The order in which a batch is cut and the one in which its sentences are done differ here.
+    sentences = ["[SEP] " * 9 + "dog cat", "a man sings , she reads .", "[MASK] " * 5 + "dog", "the old child eats"]
+    fills, different = same_as_plain(build(), sentences)
+    assert fills == 4 * (1 + 3 + 1 + 2)
+    assert different == 0
+
+
+CONFIGS = {
+    "distilbert": lambda: DistilBertConfig(vocab_size=len(VOCABULARY), dim=24, hidden_dim=48, n_layers=2, n_heads=2),
+    "roberta": lambda: RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, type_vocab_size=2),
+    "electra": lambda: ElectraConfig(**SHAPE, intermediate_size=48, embedding_size=12),
+    "albert": lambda: AlbertConfig(**SHAPE, intermediate_size=48, embedding_size=12),
+    "deberta": lambda: DebertaV2Config(**SHAPE, intermediate_size=48),
+    "modernbert": lambda: ModernBertConfig(
+        **SHAPE, intermediate_size=48, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_other_encoders(tokenizer, name):
+    torch.manual_seed(0)
+    config = CONFIGS[name]()
+    config.initializer_range = 0.5
+    model = AutoModelForMaskedLM.from_config(config).eval()
+    augment = MaskedLMAugmenter(model, tokenizer, num_augmented=3)
+    fills, different = same_as_plain(augment, make_sentences(6), types=name not in ("distilbert", "modernbert"))
+    assert fills > 40
+    assert different <= 0.01 * fills
+    # None of these heads looks beyond its position.
+    assert augment._filler._projects_one is True
+
+
+class HeadThatLooksAround(BertForMaskedLM):
+    """Its logits at a position depend on the encoder's output at all positions."""
+
+    def forward(self, input_ids, attention_mask=None, token_type_ids=None):
+        hidden = self.bert(input_ids, attention_mask, token_type_ids)[0]
+        return type("Output", (tuple,), {"logits": property(lambda output: output[0])})(
+            (self.cls(hidden + hidden.roll(1, dims=1)),)
+        )
+
+
+def test_a_head_that_looks_beyond_its_position_gets_all_positions(tokenizer, model):
+    strange = HeadThatLooksAround(model.config).eval()
+    strange.load_state_dict(model.state_dict())
+    augment = MaskedLMAugmenter(strange, tokenizer, num_augmented=3)
+    fills, different = same_as_plain(augment, make_sentences(6))
+    assert augment._filler._projects_one is False
+    assert fills > 40
+    assert different <= 0.01 * fills
+
+
+def test_minilm_on_cola():
+    root = Path(os.environ.get("MMEL_DATA", "nowhere"))
+    folder, table = root / "minilm-l6-mlm", root / "glue" / "CoLA" / "dev.tsv"
+    if not folder.is_dir() or not table.is_file():
+        pytest.skip("needs minilm-l6-mlm and glue/CoLA in the folder that MMEL_DATA names")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with table.open(encoding="utf-8", newline="") as file:
+        sentences = [row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)][:6]
+    augment = MaskedLMAugmenter(model, tokenizer)
+    fills, different = same_as_plain(augment, sentences)
+    print(f"{different} of {fills} fills differ")
+    assert fills > 60
+    assert different <= 0.01 * fills
+    joined = " ".join(text for texts in augment(sentences) for text in texts[1:])
+    assert not any(piece in joined for piece in (*tokenizer.all_special_tokens, "[unused"))
+
+
+# Which positions.
+
+
+@pytest.mark.parametrize(
+    ("mask_ratio", "pieces", "masked"),
+    [(0.4, 1, 1), (0.4, 2, 1), (0.4, 4, 2), (0.4, 6, 2), (0.4, 10, 4), (0.2, 12, 2), (0.5, 5, 3), (1.0, 7, 7)],
+)
+def test_how_many_are_masked(build, mask_ratio, pieces, masked):
+    (places,) = build(mask_ratio=mask_ratio).positions(["dog " * pieces])
+    assert len(places) == len(set(places)) == masked
+    assert set(places) <= set(range(1, pieces + 1))
+
+
+def test_only_masked_positions_change_and_the_original_comes_first(build):
+    sentences = make_sentences(20)
+    augment = build()
+    rows = zip(augment.positions(sentences), augment.ids(sentences), encode(augment.tokenizer, sentences), strict=True)
+    for places, variants, one in rows:
+        assert variants[0] == one.ids
+        assert len(variants) == 5
+        for variant in variants[1:]:
+            changed = [place for place, piece in enumerate(variant) if piece != one.ids[place]]
+            assert len(variant) == len(one.ids)
+            assert set(changed) <= set(places)
+        # The first position has K - 1 different pieces.
+        assert len({variant[places[0]] for variant in variants[1:]}) == 4
+
+
+def test_positions_depend_on_seed_and_sentence_alone(build):
+    sentences = make_sentences(30, most=15)
+    augment = build()
+    places = augment.positions(sentences)
+    assert augment.positions(sentences[::-1]) == places[::-1]
+    assert [augment.positions([sentence])[0] for sentence in sentences] == places
+    assert build(num_augmented=2, fill="beam", batch_tokens=1).positions(sentences) == places
+    assert build(seed=1).positions(sentences) != places
+    # The smaller ratio takes the first of the same draw.
+    few = build(mask_ratio=0.2).positions(sentences)
+    assert few == [long[: len(short)] for long, short in zip(places, few, strict=True)]
+    # Long sentences of one word: not the same draw for each, nor always in order, and each place comes up.
+    long = build(mask_ratio=0.2).positions([f"{'dog ' * 9}{word}" for word in WORDS])
+    assert len({tuple(one) for one in long}) > 20
+    assert any(one != sorted(one) for one in long)
+    assert {place for one in long for place in one} == set(range(1, 11))
+
+
+def test_positions_stay_what_they_are(build):
+    # Written down: caches and committed records stand on them.
+    assert build().positions(["the dog sleeps under the big table and she reads a book ."]) == [[8, 1, 4, 13, 12]]
+
+
+def test_separate_pairs_do_not_know_of_each_other(build):
+    first, second, other = "she reads a very old book .", "the big dog sleeps", "it is not my cat , it is her cat"
+    augment = build(pair_mode="separate")
+    alone = augment.ids([first, second, other])
+    (variants,) = augment.ids([first], [second])
+    (with_other,) = augment.ids([first], [other])
+    length = len(alone[0][0])
+    assert [ids[:length] for ids in variants] == alone[0] == [ids[:length] for ids in with_other]
+    assert [ids[length:] for ids in variants] == [ids[1:] for ids in alone[1]]
+    assert augment([first], [second])[0] == list(zip(augment([first])[0], augment([second])[0], strict=True))
+
+
+def test_joint_pairs_share_their_positions(build):
+    first, second = "dog " * 6, "cat " * 4
+    (places,) = build(pair_mode="joint").positions([first], [second])
+    assert len(places) == 4
+    drawn = build(pair_mode="joint").positions([first] * 20, [f"{second}{word}" for word in WORDS[:20]])
+    # Now and then only the first sentence is masked, which `separate` never does.
+    assert len({sum(place <= 6 for place in places) for places in drawn}) > 1
+    assert {sum(place <= 6 for place in one) for one in build().positions([first] * 9, WORDS[:9])} == {2}
+
+
+# Batches.
+
+
+def test_batch_and_order_do_not_matter(build):
+    sentences, pairs = make_sentences(25), make_sentences(25, 3)
+    whole = build().ids(sentences, pairs)
+    assert build(batch_tokens=1).ids(sentences, pairs) == whole
+    assert build(batch_tokens=100).ids(sentences[::-1], pairs[::-1]) == whole[::-1]
+
+
+def watch(model, monkeypatch):
+    """Shapes of what each forward reads and of what its vocabulary projection reads."""
+    read, projected = [], []
+    forward = model.forward
+
+    def spy(input_ids, **inputs):
+        read.append(tuple(input_ids.shape))
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda module, arguments: projected.append(tuple(arguments[0].shape[:2]))
+    )
+    return read, projected, handle
+
+
+def test_forwards(build, model, monkeypatch):
+    augment = build()
+    augment.ids(["dog"])
+    read, projected, handle = watch(model, monkeypatch)
+    # 10 and 9 pieces, 4 masked each; then one of 4 with 2 masked, which waits for nobody.
+    augment.ids(["dog " * 10, "cat " * 9, "dog " * 4])
+    handle.remove()
+    assert read == [(3, 12), (12, 12), (8, 12), (8, 12)]
+    assert projected == [(3, 1), (12, 1), (8, 1), (8, 1)]
+
+
+def test_equal_sentences_are_filled_once(build, model, monkeypatch):
+    augment = build()
+    augment.ids(["dog"])
+    read, _, handle = watch(model, monkeypatch)
+    variants = augment.ids(["the dog sleeps"] * 3, ["The dog  sleeps"] * 3)
+    handle.remove()
+    assert read[0] == (1, 5)
+    assert variants[0] == variants[1] == variants[2]
+    variants[0][0][0] = variants[0][1][1] = -1
+    assert variants[1][0][0] != -1 != variants[1][1][1]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 300])
+def test_batches_keep_to_their_limit(build, batch_tokens):
+    filler = build(batch_tokens=batch_tokens)._filler
+    jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in [3, 4, 5, 6, 7, 20, 21, 22] * 5]
+    batches = list(filler._batches(jobs))
+    assert sorted(len(job.ids) for batch in batches for job in batch) == sorted(len(job.ids) for job in jobs)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * 4 * max(len(job.ids) for job in batch) <= batch_tokens
+    # The longest first, where memory fails if it fails.
+    longest = [max(len(job.ids) for job in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_little_padding(build):
+    jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in range(3, 60) for _ in range(40)]
+    batches = list(build(batch_tokens=4096)._filler._batches(jobs))
+    padded = sum(len(batch) * max(len(job.ids) for job in batch) for batch in batches)
+    assert padded < 1.1 * sum(len(job.ids) for job in jobs)
+
+
+def test_dropout_stays_off_and_the_mode_is_put_back(build, model):
+    sentences = make_sentences(5)
+    expected = build().ids(sentences)
+    model.train()
+    try:
+        assert build().ids(sentences) == expected
+        assert model.training
+    finally:
+        model.eval()
+    build().ids(sentences)
+    assert not model.training
+
+
+def test_no_gradient_and_no_hook_is_left(build, model):
+    build().ids(make_sentences(3))
+    assert not model.base_model._forward_hooks
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def flat(ids):
+    return [piece for variants in ids for variant in variants for piece in variant]
+
+
+def test_autocast_of_the_caller(build):
+    sentences = make_sentences(20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = build().ids(sentences)
+    fine = build().ids(sentences)
+    pieces = list(zip(flat(coarse), flat(fine), strict=True))
+    # It reaches the model (something rounds otherwise) and does no harm.
+    assert 0.7 < sum(a == b for a, b in pieces) / len(pieces) < 1
+
+
+def forbid(model, monkeypatch):
+    def forward(*_, **__):
+        raise AssertionError("the model was asked")
+
+    monkeypatch.setattr(model, "forward", forward)
+
+
+# Which pieces.
+
+
+def test_special_and_unused_pieces_are_never_filled_in(tokenizer):
+    eager = make_model()
+    banned = [VOCABULARY[piece] for piece in SPECIAL + UNUSED]
+    with torch.no_grad():
+        eager.cls.predictions.bias[banned] = 1e4
+    for fill in ("greedy", "beam"):
+        augment = MaskedLMAugmenter(eager, tokenizer, fill=fill, mask_ratio=1.0)
+        for variants in augment.ids(make_sentences(5)):
+            assert not set(banned) & {piece for ids in variants[1:] for piece in ids[1:-1]}
+
+
+def test_rows_beyond_the_vocabulary_are_never_filled_in(tokenizer):
+    wide = make_model(vocab_size=len(VOCABULARY) + 8)
+    with torch.no_grad():
+        wide.cls.predictions.bias[len(VOCABULARY) :] = 1e4
+    ids = MaskedLMAugmenter(wide, tokenizer).ids(make_sentences(5))
+    assert max(piece for variants in ids for variant in variants for piece in variant) < len(VOCABULARY)
+
+
+def test_the_original_piece_may_come_back(tokenizer):
+    faithful = make_model()
+    with torch.no_grad():
+        faithful.cls.predictions.bias[VOCABULARY["dog"]] = 1e4
+    augment = MaskedLMAugmenter(faithful, tokenizer, mask_ratio=0.6)
+    (variants,) = augment.ids(["dog dog dog dog dog"])
+    assert variants[1] == variants[0]
+    assert sum(variant == variants[0] for variant in variants) == 2
+
+
+def test_as_many_fills_as_the_vocabulary_has(tokenizer, model):
+    allowed = len(WORDS) + len(PIECES)
+    augment = MaskedLMAugmenter(model, tokenizer, num_augmented=allowed + 1)
+    (variants,) = augment.ids(["dog"])
+    assert sorted(ids[1] for ids in variants[1:]) == sorted(VOCABULARY[piece] for piece in WORDS + PIECES)
+    for settings in ({"num_augmented": allowed + 2}, {"fill": "beam", "beam_width": allowed + 1}):
+        with pytest.raises(ValueError, match=f"at most the {allowed} pieces .* got {allowed + 1}"):
+            MaskedLMAugmenter(model, tokenizer, **settings)
+
+
+# Which sentences.
+
+
+def test_long_sentences_are_cut_before_masking(build):
+    text = " ".join(random.Random(0).choices(WORDS, k=200))
+    augment = build()
+    (variants,) = augment.ids([text])
+    assert {len(ids) for ids in variants} == {128}
+    assert variants[0][-1] == VOCABULARY["[SEP]"]
+    (places,) = augment.positions([text])
+    assert len(places) == 50  # of 126, not of 200
+    assert augment.positions([text + " dog dog"]) == [places]
+    short = build(max_length=10)
+    assert {len(ids) for ids in short.ids([text])[0]} == {10}
+    original, variant, *_ = short([text])[0]
+    assert original == text
+    assert len(variant.split()) <= 8
+
+
+def test_long_pairs_lose_of_the_longer(build, tokenizer):
+    for pair_mode in ("separate", "joint"):
+        augment = build(max_length=16, pair_mode=pair_mode)
+        (variants,) = augment.ids(["dog " * 30], ["cat " * 5])
+        assert {len(ids) for ids in variants} == {16}
+        (one,) = encode(tokenizer, ["dog " * 30], ["cat " * 5], max_length=16)
+        assert one.spans == ((1, 9), (10, 15))
+        assert variants[0] == one.ids == tokenizer("dog " * 8, "cat " * 5).input_ids
+        assert one.token_type_ids == [0] * 10 + [1] * 6
+    # What is cut off has no say in the draw.
+    augment = build(max_length=16)
+    assert augment.positions(["dog " * 30], ["cat " * 5]) == augment.positions(["dog " * 8], ["cat " * 5])
+
+
+@pytest.mark.parametrize("text", ["", "   ", "[SEP]", "[MASK] [CLS]"])
+def test_nothing_to_mask(build, model, monkeypatch, text):
+    augment = build()
+    forbid(model, monkeypatch)
+    assert augment([text]) == [[text] * 5]
+    (variants,) = augment.ids([text])
+    assert variants == [encode(augment.tokenizer, [text])[0].ids] * 5
+    assert augment.positions([text]) == [[]]
+    assert augment([text], [text]) == [[(text, text)] * 5]
+
+
+def test_one_side_with_nothing_to_mask(build):
+    for pair_mode in ("separate", "joint"):
+        (texts,) = build(pair_mode=pair_mode)(["", "she reads"][1:], [""])
+        assert texts[0] == ("she reads", "")
+        assert {second for _, second in texts} == {""}
+        assert len({first for first, _ in texts[1:]}) > 1
+        assert [first for first, _ in build(pair_mode=pair_mode)([""], ["she reads"])[0]] == [""] * 5
+
+
+def test_special_pieces_in_the_text_stay(build):
+    augment = build(mask_ratio=1.0)
+    (variants,) = augment.ids(["dog [SEP] cat [MASK]"])
+    assert augment.positions(["dog [SEP] cat [MASK]"])[0] in ([1, 3], [3, 1])
+    assert {(ids[2], ids[4]) for ids in variants} == {(VOCABULARY["[SEP]"], VOCABULARY["[MASK]"])}
+
+
+def test_text_outside_the_vocabulary(build):
+    # Each of its words is [UNK], a piece like another: masked, filled, and printed where it stays.
+    text = "日 本 語 です ок"
+    augment = build()
+    (places,) = augment.positions([text])
+    (one,) = encode(augment.tokenizer, [text])
+    assert one.ids[1:-1] == [VOCABULARY["[UNK]"]] * 5
+    assert len(places) == 2
+    (texts,) = augment([text])
+    assert texts[0] == text
+    assert all(variant.count("[UNK]") == 3 for variant in texts[1:])
+    assert VOCABULARY["[UNK]"] not in {ids[place] for ids in augment.ids([text])[0][1:] for place in places}
+
+
+def test_nothing_at_all(build):
+    assert build()([]) == build().ids([]) == build().positions([]) == []
+    assert build()([], []) == []
+
+
+# Text in, text out.
+
+
+def test_call_gives_the_original_and_the_decoded_variants(build, tokenizer):
+    sentences = ["The Dog  sleeps, she sings.", "NOT very old"]
+    augment = build()
+    texts = augment(sentences)
+    for sentence, row, variants in zip(sentences, texts, augment.ids(sentences), strict=True):
+        assert row[0] == sentence
+        assert row[1:] == [tokenizer.decode(ids[1:-1]) for ids in variants[1:]]
+    (pairs,) = augment(sentences[:1], sentences[1:])
+    assert pairs[0] == tuple(sentences)
+    assert all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+
+
+def test_sequences_of_other_kinds(build):
+    import numpy as np
+
+    augment = build()
+    expected = augment(["a dog", "my cat"], ["it is red", "he runs"])
+    assert augment(("a dog", "my cat"), iter(["it is red", "he runs"])) == expected
+    assert augment(np.array(["a dog", "my cat"]), np.array(["it is red", "he runs"])) == expected
+
+
+def test_inside_datasets_map(build, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    sentences = make_sentences(12)
+    augment = build()
+    expected = augment(sentences)
+    table = datasets.Dataset.from_dict({"sentence": sentences})
+    mapped = table.map(lambda batch: {"variants": augment(batch["sentence"])}, batched=True, batch_size=5)
+    assert mapped["variants"][:] == expected
+    from datasets.fingerprint import Hasher
+
+    # The same augmenter has the same fingerprint, so that datasets finds what it has mapped; another has another.
+    assert Hasher.hash(augment) == Hasher.hash(build()) != Hasher.hash(build(seed=1))
+    assert Hasher.hash(augment) != Hasher.hash(MaskedLMAugmenter(make_model(seed=1), augment.tokenizer))
+
+
+def test_pickled(build, tmp_path):
+    sentences = make_sentences(4)
+    augment = build(cache=tmp_path)
+    expected = augment(sentences)
+    assert pickle.loads(pickle.dumps(augment))(sentences) == expected
+    assert copy.deepcopy(augment)(sentences) == expected
+
+
+# The cache.
+
+
+@pytest.mark.parametrize("fill", ["greedy", "beam"])
+def test_a_second_call_reads(build, model, tmp_path, monkeypatch, fill):
+    sentences, pairs = make_sentences(700, most=8), make_sentences(700, 1, most=8)
+    augment = build(fill=fill, cache=tmp_path / "new" / "folder", num_augmented=3)
+    first = augment.ids(sentences, pairs)
+    assert first == build(fill=fill, num_augmented=3).ids(sentences, pairs)
+    forbid(model, monkeypatch)
+    assert augment.ids(sentences, pairs) == first
+    # By another augmenter, in another order, cut differently, alone or in pairs.
+    again = build(fill=fill, cache=tmp_path / "new" / "folder", num_augmented=3, max_length=100, batch_tokens=7)
+    assert again.ids(sentences[::-1], pairs[::-1]) == first[::-1]
+    assert again.ids(sentences[:50]) == augment.ids(sentences[:50])
+    with pytest.raises(AssertionError, match="the model was asked"):
+        again.ids(["she never reads the very old book under the big table in the park"])
+
+
+def test_a_killed_call_resumes(build, model, tmp_path, monkeypatch):
+    sentences = make_sentences(30)
+    expected = build().ids(sentences)
+    forward, rows = model.forward, []
+
+    def killed(input_ids, **inputs):
+        if len(rows) == 12:
+            raise KeyboardInterrupt
+        rows.append(len(input_ids))
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "forward", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(cache=tmp_path, batch_tokens=100).ids(sentences)
+    before, rows[:] = list(rows), []
+    monkeypatch.setattr(model, "forward", forward)
+    counted, _, handle = watch(model, monkeypatch)
+    assert build(cache=tmp_path, batch_tokens=100).ids(sentences) == expected
+    handle.remove()
+    resumed = sum(rows for rows, _ in counted)
+    counted.clear()
+    _, _, handle = watch(model, monkeypatch)
+    build(batch_tokens=100).ids(sentences)
+    handle.remove()
+    whole = sum(rows for rows, _ in counted)
+    # What the killed one did is not done again, but for its last batch.
+    assert resumed < whole - sum(before) / 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"mask_ratio": 0.2}, {"num_augmented": 3}, {"fill": "beam"}, {"fill": "beam", "beam_width": 6}],
+)
+def test_other_settings_are_filled_anew(build, tmp_path, changes):
+    sentences = make_sentences(6)
+    build(cache=tmp_path).ids(sentences)
+    assert build(cache=tmp_path, **changes).ids(sentences) == build(**changes).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 2
+
+
+def test_another_model_or_precision_is_filled_anew(build, tokenizer, model, tmp_path):
+    sentences = make_sentences(6)
+    build(cache=tmp_path).ids(sentences)
+    other = make_model()
+    assert weights_digest(other) == weights_digest(model)
+    MaskedLMAugmenter(other, tokenizer, cache=tmp_path).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 1
+    with torch.no_grad():
+        other.bert.encoder.layer[1].output.dense.bias[3] += 0.5
+    assert weights_digest(other) != weights_digest(model)
+    changed = MaskedLMAugmenter(other, tokenizer, cache=tmp_path).ids(sentences)
+    assert changed == MaskedLMAugmenter(other, tokenizer).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 2
+    # The same parameters, put together otherwise.
+    heads = make_model(num_attention_heads=3)
+    heads.load_state_dict(model.state_dict())
+    assert weights_digest(heads) == weights_digest(model)
+    assert MaskedLMAugmenter(heads, tokenizer, cache=tmp_path).ids(sentences) == MaskedLMAugmenter(
+        heads, tokenizer
+    ).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        build(cache=tmp_path).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 4
+
+
+def test_separate_and_joint_share_a_folder(build, tmp_path):
+    sentences, pairs = make_sentences(5), make_sentences(5, 1)
+    for pair_mode in ("separate", "joint", "separate"):
+        cached = build(cache=tmp_path, pair_mode=pair_mode).ids(sentences, pairs)
+        assert cached == build(pair_mode=pair_mode).ids(sentences, pairs)
+
+
+def test_several_writers(build, tmp_path):
+    sentences = make_sentences(40)
+    expected = build().ids(sentences)
+    writers = [MaskedLMAugmenter(make_model(), make_tokenizer(), cache=tmp_path, batch_tokens=100) for _ in range(4)]
+    found = []
+    threads = [threading.Thread(target=lambda one=one: found.append(one.ids(sentences))) for one in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 4
+
+
+def test_a_damaged_cache_is_named(build, tmp_path):
+    build(cache=tmp_path).ids(["dog"])
+    (path,) = tmp_path.glob("*.sqlite")
+    path.write_bytes(b"not a database, whatever else it may be" * 100)
+    with pytest.raises(ValueError, match=f"cache file .*{path.name} cannot be read .*delete it"):
+        build(cache=tmp_path).ids(["dog"])
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_augmented": 1}, "num_augmented must be an integer of at least 2, .* got 1"),
+        ({"num_augmented": 2.5}, "num_augmented must be an integer"),
+        ({"mask_ratio": 0}, r"mask_ratio must be in \(0, 1\], got 0"),
+        ({"mask_ratio": 1.01}, r"mask_ratio must be in \(0, 1\], got 1.01"),
+        ({"mask_ratio": float("nan")}, "mask_ratio must be in .* got nan"),
+        ({"fill": "sample"}, "fill must be one of greedy, beam, got 'sample'"),
+        ({"pair_mode": "both"}, "pair_mode must be one of separate, joint, got 'both'"),
+        ({"seed": 0.5}, "seed must be an integer, got 0.5"),
+        ({"beam_width": 4}, "beam_width must be None, .* got 4 with fill='greedy'"),
+        ({"beam_width": 3, "fill": "beam"}, "beam_width must be .* at least num_augmented - 1 = 4, got 3"),
+        ({"max_length": 2}, "max_length must be more than 2, .* got 2"),
+        ({"max_length": 513}, "max_length must be at most 512, .* got 513"),
+    ],
+)
+def test_bad_settings(build, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a dog",), "sentences must be a sequence of strings, got 'a dog'"),
+        ((None,), "sentences must be a sequence of strings, got None"),
+        ((["a dog", None],), "sentences must be a sequence of strings, got None at place 1"),
+        ((["a dog", float("nan")],), "sentences must be a sequence of strings, got nan at place 1"),
+        ((["a dog"], "a cat"), "pairs must be a sequence of strings, got 'a cat'"),
+        ((["a dog"], [3]), "pairs must be a sequence of strings, got 3 at place 0"),
+        ((["a dog"], ["a cat", "it"]), "pairs must be as many as sentences, got 2 and 1"),
+    ],
+)
+def test_bad_sentences(build, tokenizer, arguments, message):
+    augment = build()
+    for function in (augment, augment.ids, augment.positions):
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
+    with pytest.raises(ValueError, match=message):
+        encode(tokenizer, *arguments)
+
+
+def test_bad_tokenizers_and_models(model, tokenizer):
+    maskless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
+    with pytest.raises(ValueError, match="tokenizer must have a mask piece"):
+        MaskedLMAugmenter(model, maskless)
+    other = make_tokenizer({**VOCABULARY, "more": len(VOCABULARY)})
+    with pytest.raises(ValueError, match=f"tokenizer must be the model's: it has piece {len(VOCABULARY)}"):
+        MaskedLMAugmenter(model, other)
+    with pytest.raises(ValueError, match="tokenizer must be a fast one"):
+        encode(object(), ["a dog"])
+    encoder = BertModel(model.config)
+    with pytest.raises(ValueError, match=r"model must be a masked LM .* got BertModel"):
+        MaskedLMAugmenter(encoder, tokenizer).ids(["a dog"])

@@ -1,0 +1,267 @@
+import io
+import math
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from mmel.report.glue_submission import PREDICTED, TEST_SETS, SubmissionError, validate_submission, write_submission
+
+# As the server has them, written down apart from the module.
+ROWS = {
+    "CoLA.tsv": 1063,
+    "SST-2.tsv": 1821,
+    "MRPC.tsv": 1725,
+    "STS-B.tsv": 1379,
+    "QQP.tsv": 390965,
+    "MNLI-m.tsv": 9796,
+    "MNLI-mm.tsv": 9847,
+    "QNLI.tsv": 5463,
+    "RTE.tsv": 3000,
+    "WNLI.tsv": 146,
+    "AX.tsv": 1104,
+}
+NLI = ["entailment", "neutral", "contradiction"]
+TWO = ["entailment", "not_entailment"]
+BINARY = ["0", "1"]
+WORDS = {
+    "CoLA.tsv": BINARY,
+    "SST-2.tsv": BINARY,
+    "MRPC.tsv": BINARY,
+    "QQP.tsv": BINARY,
+    "MNLI-m.tsv": NLI,
+    "MNLI-mm.tsv": NLI,
+    "QNLI.tsv": TWO,
+    "RTE.tsv": TWO,
+    "WNLI.tsv": BINARY,
+    "AX.tsv": NLI,
+}
+
+
+def predictions():
+    """Class i mod C for example i; scores from -1 up, so that clipping shows."""
+    return {
+        name: [i % len(TEST_SETS[name].labels) if TEST_SETS[name].labels else i / 200 - 1 for i in range(rows)]
+        for name in PREDICTED
+        for rows in [TEST_SETS[name].rows]
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("submission") / "new" / "submission.zip"
+    return path, write_submission(predictions(), path)
+
+
+@pytest.fixture(scope="module")
+def files(written):
+    with zipfile.ZipFile(written[0]) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+@pytest.fixture
+def short_qqp(monkeypatch):
+    """The largest test set cut to 20 rows, to save time."""
+    monkeypatch.setitem(TEST_SETS, "qqp", replace(TEST_SETS["qqp"], rows=20))
+
+
+@pytest.fixture
+def short(files, short_qqp):
+    return files | {"QQP.tsv": "".join(files["QQP.tsv"].splitlines(keepends=True)[:21])}
+
+
+@pytest.fixture
+def validate(tmp_path):
+    def validate(files):
+        path = tmp_path / "any.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(name, text)
+        return validate_submission(path)
+
+    return validate
+
+
+# What is written.
+
+
+def test_files_and_row_counts(files):
+    counts = {name: len(text.splitlines()) - 1 for name, text in files.items()}
+    assert counts == ROWS
+    assert {text.splitlines()[0] for text in files.values()} == {"index\tprediction"}
+
+
+def test_every_row_counts_on_and_says_a_label(files):
+    for name, words in WORDS.items():
+        given = name not in ("WNLI.tsv", "AX.tsv")
+        expected = [f"{i}\t{words[i % len(words) if given else 0]}" for i in range(ROWS[name])]
+        assert files[name].splitlines()[1:] == expected, name
+
+
+def test_scores_have_three_decimals_and_are_clipped(files):
+    rows = files["STS-B.tsv"].splitlines()[1:]
+    assert rows[0] == "0\t0.000"  # -1
+    assert rows[199] == "199\t0.000"
+    assert rows[201] == "201\t0.005"
+    assert rows[999] == "999\t3.995"
+    assert rows[1199] == "1199\t4.995"
+    assert rows[-1] == "1378\t5.000"  # 5.89
+
+
+def test_placeholders_are_told(written):
+    _, notes = written
+    assert [note.split()[0] for note in notes] == ["WNLI.tsv", "AX.tsv"]
+    assert all("placeholder" in note for note in notes)
+
+
+def test_given_wnli_is_no_placeholder(short_qqp, tmp_path):
+    notes = write_submission(predictions() | {"wnli": [1] * 146}, tmp_path / "a.zip")
+    assert [note.split()[0] for note in notes] == ["AX.tsv"]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.read("WNLI.tsv").decode().splitlines()[1:3] == ["0\t1", "1\t1"]
+
+
+def test_same_predictions_same_bytes(written, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    write_submission(predictions(), tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == written[0].read_bytes()
+
+
+def test_numpy_predictions(short, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    write_submission({name: numpy.array(values) for name, values in predictions().items()}, tmp_path / "numpy.zip")
+    with zipfile.ZipFile(tmp_path / "numpy.zip") as archive:
+        assert {name: archive.read(name).decode() for name in archive.namelist()} == short
+
+
+# What is refused, leaving the old file alone.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rte": [0] * 2999}, r"predictions\['rte'\] must have 3000 entries, got 2999"),
+        ({"mnli_mm": [0] * 9796}, r"predictions\['mnli_mm'\] must have 9847 entries, got 9796"),
+        ({"cola": [0] * 1062 + [2]}, r"predictions\['cola'\]\[1062\] must be a class from 0 to 1 \(0, 1\), got 2"),
+        ({"cola": [-1] + [0] * 1062}, r"predictions\['cola'\]\[0\] .*got -1"),
+        ({"cola": [0.7] * 1063}, r"predictions\['cola'\]\[0\] .*got 0.7"),
+        ({"cola": ["1"] * 1063}, r"predictions\['cola'\]\[0\] .*got '1'"),
+        ({"cola": [None] * 1063}, r"predictions\['cola'\]\[0\] .*got None"),
+        ({"cola": [[0.2, 0.8]] * 1063}, r"predictions\['cola'\]\[0\] .*got \[0.2, 0.8\]"),
+        ({"cola": [math.nan] * 1063}, r"predictions\['cola'\]\[0\] .*got nan"),
+        ({"stsb": [1.0, math.nan] + [1.0] * 1377}, r"predictions\['stsb'\]\[1\] must be a finite score, got nan"),
+        ({"stsb": [math.inf] * 1379}, r"predictions\['stsb'\]\[0\] .*got inf"),
+        ({"mnli": [3] * 9796}, r"from 0 to 2 \(entailment, neutral, contradiction\), got 3"),
+        ({"sst-2": [0] * 1821}, "unknown: sst-2"),
+    ],
+)
+def test_bad_predictions(short_qqp, tmp_path, change, message):
+    path = tmp_path / "old.zip"
+    path.write_text("old")
+    with pytest.raises(SubmissionError, match=message):
+        write_submission(predictions() | change, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_predictions(tmp_path):
+    with pytest.raises(SubmissionError, match="missing: qqp, rte; unknown: none"):
+        write_submission({k: v for k, v in predictions().items() if k not in ("rte", "qqp")}, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+# The validator.
+
+
+def test_validates_what_is_written(written):
+    assert validate_submission(written[0]) == []
+
+
+def test_validates_other_line_ends_and_scores(short, validate):
+    other = {name: text.replace("\n", "\r\n") for name, text in short.items()}
+    other["CoLA.tsv"] = short["CoLA.tsv"].removesuffix("\n")
+    other["STS-B.tsv"] = "index\tprediction\n" + "".join(f"{i}\t{i % 6}\n" for i in range(1379))
+    assert validate(other) == []
+
+
+def edited(files, name, old, new):
+    assert old in files[name]
+    return files | {name: files[name].replace(old, new, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "problem"),
+    [
+        ("CoLA.tsv", "index\tprediction", "IDs\tlabels", "CoLA.tsv: the first line must be"),
+        ("CoLA.tsv", "index\tprediction\n", "", "CoLA.tsv: the first line must be"),
+        ("CoLA.tsv", "1062\t0\n", "", "CoLA.tsv: 1062 predictions, want 1063"),
+        ("AX.tsv", "1103\tentailment\n", "1103\tentailment\n1104\tneutral\n", "AX.tsv: 1105 predictions, want 1104"),
+        ("CoLA.tsv", "\n7\t1", "\n8\t1", "CoLA.tsv: line 9 has index '8', want 7"),
+        ("CoLA.tsv", "\n7\t1", "\n7\t1\t1", "CoLA.tsv: line 9 has 3 columns, want 2"),
+        ("CoLA.tsv", "\n7\t1", "\n7,1", "CoLA.tsv: line 9 has 1 columns, want 2"),
+        ("CoLA.tsv", "\n7\t1", "\n7\t1.0", "CoLA.tsv: line 9 predicts '1.0', want one of 0, 1"),
+        (
+            "RTE.tsv",
+            "\n0\tentailment",
+            "\n0\t0",
+            "RTE.tsv: line 2 predicts '0', want one of entailment, not_entailment",
+        ),
+        ("QNLI.tsv", "\n0\tentailment", "\n0\tneutral", "QNLI.tsv: line 2 predicts 'neutral'"),
+        ("MNLI-mm.tsv", "\n0\tentailment", "\n0\tnot_entailment", "MNLI-mm.tsv: line 2 predicts 'not_entailment'"),
+        ("STS-B.tsv", "\n1378\t5.000", "\n1378\t5.001", "STS-B.tsv: line 1380 predicts '5.001', want a score"),
+        ("STS-B.tsv", "\n1378\t5.000", "\n1378\t-0.100", "STS-B.tsv: line 1380 predicts '-0.100', want a score"),
+        ("STS-B.tsv", "\n1378\t5.000", "\n1378\tnan", "STS-B.tsv: line 1380 predicts 'nan', want a score"),
+    ],
+)
+def test_finds_a_wrong_file(short, validate, name, old, new, problem):
+    (found,) = validate(edited(short, name, old, new))
+    assert found.startswith(problem)
+
+
+def test_finds_a_swap_of_the_two_mnli_files(short, validate):
+    swapped = short | {"MNLI-m.tsv": short["MNLI-mm.tsv"], "MNLI-mm.tsv": short["MNLI-m.tsv"]}
+    assert validate(swapped) == ["MNLI-m.tsv: 9847 predictions, want 9796", "MNLI-mm.tsv: 9796 predictions, want 9847"]
+
+
+def test_finds_missing_and_further_files(short, validate):
+    nested = {f"glue/{name}" if name == "QQP.tsv" else name: text for name, text in short.items()}
+    assert validate(nested) == ["QQP.tsv: missing from the top of the zip", "glue/QQP.tsv: not a file of a submission"]
+    assert len(validate({})) == 11
+
+
+def test_finds_a_file_twice(short, tmp_path):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        for name, text in short.items():
+            archive.writestr(name, text)
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("RTE.tsv", short["RTE.tsv"])
+    assert validate_submission(tmp_path / "twice.zip") == ["RTE.tsv: more than once"]
+
+
+def test_finds_text_that_is_not_utf8(short, validate):
+    (found,) = validate(short | {"RTE.tsv": short["RTE.tsv"].encode("utf-16")})
+    assert found.startswith("RTE.tsv: not UTF-8")
+
+
+@pytest.mark.parametrize("damage", ["byte", "short", "empty", "no_zip", "missing"])
+def test_damaged_zip(written, tmp_path, damage):
+    path, data = tmp_path / "damaged.zip", written[0].read_bytes()
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    contents = {"byte": bytes(changed), "short": data[:-50], "empty": b"", "no_zip": b"index\tprediction\n"}
+    if damage in contents:
+        path.write_bytes(contents[damage])
+    (found,) = validate_submission(path)
+    assert "cannot be read as a zip" in found
+
+
+def test_damage_inside_a_compressed_file(files, tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    data = bytearray(content.getvalue())
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xff" * 64
+    (tmp_path / "damaged.zip").write_bytes(data)
+    (found,) = validate_submission(tmp_path / "damaged.zip")
+    assert "cannot be read as a zip" in found
