@@ -27,6 +27,8 @@ TEACHER_SEED = 0
 # The embedded text encoder, and the one of `reduced`; MMEL_TEXT_MODEL names another than the profile's.
 TINY_BERT = "tiny-bert"
 REDUCED_TEXT_MODEL = "minilm-l6-mlm"
+# After three epochs of 2,000 sentences of CoLA that model still calls every sentence acceptable.
+REDUCED_EPOCHS = {"cola": 6, "mrpc": 3, "stsb": 3, "rte": 3}
 PAPER_TEXT_MODEL = "bert-base-uncased"
 
 PAPER_IMAGE_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56")
@@ -266,20 +268,20 @@ def _text_bases(profile: str, datasets: tuple[str, ...] = ()) -> list[RunConfig]
         sizes = {f"grammar_{name}": 0 for name in GLUE_DATASETS}
     elif profile == "reduced":
         # A small model and a fraction of the data want a larger learning rate and more steps than Table 7's.
-        scale = {
-            "model": text_model(REDUCED_TEXT_MODEL),
-            "epochs": 3,
-            "lr": 1e-4,
-            "batch_size": 16,
-            "evals_per_epoch": 2,
-        }
+        scale = {"model": text_model(REDUCED_TEXT_MODEL), "lr": 1e-4, "batch_size": 16, "evals_per_epoch": 2}
         sizes = {"cola": 2000, "mrpc": 1000, "stsb": 1000, "rte": 1000}
     else:
         chosen = {"hidden_dropout": CHOSEN_DROPOUT, "attention_dropout": CHOSEN_DROPOUT}
         scale = {"model": text_model(PAPER_TEXT_MODEL), "evals_per_epoch": 4, **chosen}
         sizes = dict.fromkeys(GLUE_DATASETS, 0)
     return [
-        RunConfig(**(recipe(dataset) | scale), profile=profile, dataset=dataset, method="mmel_s", train_size=size)
+        RunConfig(
+            **(recipe(dataset) | scale | ({"epochs": REDUCED_EPOCHS[dataset]} if profile == "reduced" else {})),
+            profile=profile,
+            dataset=dataset,
+            method="mmel_s",
+            train_size=size,
+        )
         for dataset, size in sizes.items()
         if not datasets or dataset in datasets
     ]
