@@ -1,10 +1,11 @@
 # `make help` lists the targets. Everything runs in .venv, made from requirements.lock and kept until the lock changes.
 PYTHON  ?= python3
 PROFILE ?= mini
-TABLES  ?= table1 table2
+TABLES  ?= table1 table2 table3 table4 table6 figure2
 BIN     := .venv/bin
 READY   := .venv/ready
-ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)") \
+           $(if $(TEXT_MODEL),--text-model "$(TEXT_MODEL)")
 
 # Where this is set, every start of Python would compile torch's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
-	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 table2", DATA_ROOT=folder'
+	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name'
 
 study: $(READY)  ## train what is missing of the tables, then render the report
 	$(BIN)/mmel sweep $(ARGS)
@@ -49,7 +50,8 @@ lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
 	    --no-emit-index-url --no-annotate --no-header -o requirements.lock pyproject.toml
 
 clean:  ## remove the environment and everything that mini runs left
-	rm -rf .venv results/checkpoints results/weights results/executed results/runs/mini results/report/mini
+	rm -rf .venv results/runs/mini results/report/mini results/executed \
+	    results/checkpoints results/weights results/teacher results/augmentation results/predictions results/models
 
 # uv, itself from the lock, puts the hashed packages in place in well under a minute.
 $(READY): requirements.lock pyproject.toml

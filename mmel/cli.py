@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmel import __version__
-from mmel.config import PROFILES, TEXT_DATASETS, TEXT_METHODS, RunConfig, field_names, parse_field
+from mmel.config import DATASETS, PROFILES, TEXT_DATASETS, TEXT_METHODS, RunConfig, field_names, parse_field
 from mmel.data import DataError
 from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
 from mmel.models import ModelError
@@ -250,6 +250,8 @@ def _data(arguments: argparse.Namespace) -> int:
         sampled = f" (not the official size: {', '.join(data.sampled)})" if data.is_sample else ""
         print(f"{arguments.dataset}: {sizes}{sampled}")
         return 0
+    if arguments.dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {arguments.dataset!r}")
     from mmel.data.vision import load_images
 
     train, test = load_images(arguments.dataset)

@@ -8,19 +8,20 @@ import pytest
 
 from mmel import __version__
 from mmel.cli import main
-from mmel.config import METHODS, RunConfig
+from mmel.config import DATASETS, IMAGE_METHODS, RunConfig
 from mmel.grids import runs_of
 from mmel.records import Store
 
+IMAGE_TABLES = ("--table", "table1", "table2")
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = ROOT / "tests" / "records"
-PLAN_LINE = re.compile(r"(recorded|failed|missing) +(\S.*?)  (table\d)  (\S+)")
+PLAN_LINE = re.compile(r"(recorded|failed|missing) +(\S.*?)  (table\d)  (\S+)  (\S+)")
 
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
     """No folder that the caller's environment names; --data-root sets MMEL_DATA, which must not outlive the test."""
-    for name in ("MMEL_RESULTS", "MMEL_DATA", "MMEL_DEVICE"):
+    for name in ("MMEL_RESULTS", "MMEL_DATA", "MMEL_DEVICE", "MMEL_TEXT_MODEL"):
         monkeypatch.setenv(name, "")
 
 
@@ -40,7 +41,7 @@ def planned(capsys, *argv):
     *lines, last = capsys.readouterr().out.splitlines()
     found = [PLAN_LINE.fullmatch(line).groups() for line in lines]
     assert len({run_id for *_, run_id in found}) == len(found)
-    return {run_id: (state, time, table) for state, time, table, run_id in found}, last
+    return {run_id: (state, time, table) for state, time, table, _, run_id in found}, last
 
 
 def python(*arguments):
@@ -53,8 +54,8 @@ def python(*arguments):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "mixup"], f"method must be one of {', '.join(METHODS)}, got 'mixup'"),
-        (["--dataset", "mnist"], "dataset must be one of cifar10, cifar100, digits, got 'mnist'"),
+        (["--method", "mixup"], f"method must be one of {', '.join(IMAGE_METHODS)} for dataset='cifar10', got 'mixup'"),
+        (["--dataset", "mnist"], f"dataset must be one of {', '.join(DATASETS)}, got 'mnist'"),
         (["--lambda-p", "-1"], "lambda_p must be positive and finite, got -1.0"),
         (["--lambda-p", "big"], "lambda_p must be of type float, got 'big'"),
         (["--epochs", "1.5"], "epochs must be of type int, got '1.5'"),
@@ -109,7 +110,7 @@ def test_bad_options(capsys, options, message):
 
 
 def test_unknown_data_set(capsys):
-    assert refused(capsys, "data", "mnist") == "mmel: dataset must be one of cifar10, cifar100, digits, got 'mnist'\n"
+    assert refused(capsys, "data", "mnist") == f"mmel: dataset must be one of {', '.join(DATASETS)}, got 'mnist'\n"
 
 
 def test_a_damaged_record_is_named(capsys, tmp_path):
@@ -148,7 +149,7 @@ def test_missing_packages(tmp_path, monkeypatch, package, command):
 
 
 def test_plan_lists_every_run_with_its_state(capsys):
-    runs, _ = planned(capsys)
+    runs, _ = planned(capsys, *IMAGE_TABLES)
     expected = runs_of(["table1", "table2"], "mini")
     assert list(runs) == [run.run_id for run in expected]
     store = Store(FROZEN)
@@ -160,7 +161,7 @@ def test_plan_lists_every_run_with_its_state(capsys):
 
 
 def test_plan_predicts_times_from_what_is_recorded(capsys):
-    runs, _ = planned(capsys)
+    runs, _ = planned(capsys, *IMAGE_TABLES)
     mini = runs_of(["table1", "table2"], "mini")
     times = {
         (run.model, run.method, run.num_augmented, run.seed): runs[run.run_id][1]
@@ -175,13 +176,13 @@ def test_plan_predicts_times_from_what_is_recorded(capsys):
 
 
 def test_plan_names_the_table_whose_notebook_trains_the_run(capsys):
-    runs, _ = planned(capsys)
+    runs, _ = planned(capsys, *IMAGE_TABLES)
     first = {run.run_id for run in runs_of(["table1"], "mini")}
     assert all(table == ("table1" if run_id in first else "table2") for run_id, (_, _, table) in runs.items())
 
 
 def test_plan_of_some_runs_sums_them_up(capsys):
-    runs, last = planned(capsys, "--only", "method=baseline_da_long")
+    runs, last = planned(capsys, *IMAGE_TABLES, "--only", "method=baseline_da_long")
     assert [state for state, *_ in runs.values()].count("recorded") == 2
     assert last == "2 runs to train: 3 min, at the speed recorded on test device"
     runs, last = planned(capsys, "--only", "method=mmel_h", "--only", "seed=1", "--table", "table1")
@@ -196,7 +197,7 @@ def test_plan_of_one_table(capsys):
 
 
 def test_plan_without_any_record_knows_no_times(capsys, tmp_path):
-    assert main(["sweep", "--plan", "--results", str(tmp_path)]) == 0
+    assert main(["sweep", "--plan", "--results", str(tmp_path), *IMAGE_TABLES]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert all(PLAN_LINE.fullmatch(line)[1] == "missing" for line in lines)
     assert all(PLAN_LINE.fullmatch(line)[2] == "unknown" for line in lines)

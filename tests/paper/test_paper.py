@@ -3,7 +3,7 @@ from importlib import resources
 
 import pytest
 
-from mmel.config import METHODS
+from mmel.config import IMAGE_METHODS
 from mmel.grids import TABLES
 from mmel.report.aggregate import paper_table
 
@@ -34,7 +34,7 @@ def accuracy(table, dataset, model, method, k=None):
 def test_table1_has_every_cell_once():
     table = paper_table("table1")
     assert list(table.columns) == [*KEY, "accuracy_pct", "std_pct", "num_runs", "train_hours_v100"]
-    expected = [(*row, method, K_OF[method]) for row in ROWS for method in METHODS]
+    expected = [(*row, method, K_OF[method]) for row in ROWS for method in IMAGE_METHODS]
     assert len(table) == 40
     assert list(table[KEY].itertuples(index=False, name=None)) == expected
 
@@ -165,7 +165,7 @@ def test_table2_repeats_table1(table1, table2):
 
 def test_bold_is_the_best_but_once(table1):
     bold = ["baseline_da_long", "baseline_da_long", "mmel_h", "mmel_h", "mmel_h", "mmel_h", "mmel_h", "mmel_h"]
-    best = [max(METHODS, key=lambda method, row=row: accuracy(table1, *row, method)) for row in ROWS]
+    best = [max(IMAGE_METHODS, key=lambda method, row=row: accuracy(table1, *row, method)) for row in ROWS]
     wrong = [(row, found) for row, printed, found in zip(ROWS, bold, best, strict=True) if printed != found]
     assert wrong == [(("cifar100", "resnet32"), "mmel_s")]
     assert accuracy(table1, "cifar100", "resnet32", "mmel_h") == 72.51
