@@ -178,9 +178,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
         return plan(arguments.table, arguments.profile, store, arguments.only)
 
     if arguments.plan:
-        for run in replan():
-            print(f"{run.state:9} {_duration(run.predicted_seconds):>10}  {run.table}  {run.config.dataset}  {run.config.run_id}")
-        left = [run.predicted_seconds for run in replan() if run.state == "missing"]
+        runs = replan()
+        for run in runs:
+            seconds = _duration(run.predicted_seconds)
+            print(f"{run.state:9} {seconds:>10}  {run.table}  {run.config.dataset}  {run.config.run_id}")
+        left = [run.predicted_seconds for run in runs if run.state == "missing"]
         total = sum(left) if None not in left else None
         device = estimate_speed(store).device
         source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"

@@ -29,13 +29,14 @@ from mmel.config import (
     field_names,
     parse_field,
 )
-from mmel.grids import TABLES, table1, table2, table3
+from mmel.grids import TABLES, table1, table2
 
 PAPER = RunConfig(profile="paper")
 MINI = next(run for run in table1("mini") if run.method == "mmel_s" and run.model == "resnet14" and run.seed == 1)
 BASELINE = next(run for run in table2("paper") if run.method == "baseline_da" and run.dataset == "cifar100")
 REDUCED = next(run for run in table1("reduced") if run.method == "mmel_h" and run.seed == 2)
 TEXT = RunConfig(dataset="cola", model="bert-base-uncased")
+BEAM = TEXT.replace(dataset="grammar_rte", num_augmented=5, fill="beam", mask_ratio=0.2, hidden_dropout=0.0, seed=3)
 
 # One value for each field that is valid beside the defaults of all others (for the last ones: of TEXT's) and is not
 # the default.
@@ -101,9 +102,9 @@ def changed(name):
         (REDUCED, "resnet20-mmel_h-k5-s2-0432fc28"),
         (TEXT, "bert-base-uncased-mmel_h-k10-s0-cb27c8bf"),
         (TEXT.replace(model="google/electra"), "google--electra-mmel_h-k10-s0-fd66f037"),
-        (table3("mini")[0], "tiny-bert-baseline-k1-s0-1c450fad"),
+        (BEAM, "bert-base-uncased-mmel_h-k5-s3-97bc39eb"),
     ],
-    ids=["paper", "mini", "baseline_da", "reduced", "text", "hub name", "mini text"],
+    ids=["paper", "mini", "baseline_da", "reduced", "text", "hub name", "beam"],
 )
 def test_run_id_is_pinned(config, run_id):
     assert config.run_id == run_id

@@ -85,9 +85,8 @@ def _read(path: Path) -> "pd.DataFrame":
         table = pd.read_parquet(path)
         # A named index was a column to whoever wrote it; another one only numbered the rows.
         return table.reset_index(drop=table.index.names == [None])
-    # Everything is text: an empty field stays empty, "NA" stays a word and "007" keeps its zeros. Spreadsheets put a
-    # byte-order mark in front.
-    text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    # Everything is text: an empty field stays empty, "NA" stays a word and "007" keeps its zeros.
+    text = {"dtype": str, "keep_default_na": False}
     if path.suffix.lower() == ".csv":
         return pd.read_csv(path, **text)
     return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **text)

@@ -79,7 +79,7 @@ class MaskedLMAugmenter:
         batch_tokens: int | None = None,
     ):
         _check(tokenizer, num_augmented, mask_ratio, fill, pair_mode, seed, beam_width)
-        room = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", math.inf))
         if max_length > room:
             raise ValueError(f"max_length must be at most {room}, what model and tokenizer take, got {max_length}")
         self.model = model
@@ -247,5 +247,6 @@ def _check(
             f"beam_width must be None, or with fill='beam' at least num_augmented - 1 = {num_augmented - 1}, "
             f"got {beam_width} with fill={fill!r}"
         )
-    if tokenizer.mask_token_id is None:
-        raise ValueError(f"tokenizer must have a mask piece, got {type(tokenizer).__name__} without one")
+    for name, piece in (("mask", tokenizer.mask_token_id), ("padding", tokenizer.pad_token_id)):
+        if piece is None:
+            raise ValueError(f"tokenizer must have a {name} piece, got {type(tokenizer).__name__} without one")

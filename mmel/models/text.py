@@ -1,17 +1,19 @@
-"""Text models: any Hugging Face encoder with a masked-LM head, and the tiny BERT that the embedded data trains."""
+"""Text models: any Hugging Face encoder with a masked-LM head, and the tiny BERT that learns from the embedded data."""
 
-import hashlib
-import logging
-import shutil
+from __future__ import annotations
+
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from mmel.models import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,116 +26,161 @@ CLASSIFIER_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_
 # The tiny BERT.
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-MAX_PIECES = 128
+# BERT's own 0.02 is made for a width of 768.
+INITIALIZER_RANGE = 0.05
 PRETRAIN_STEPS = 1500
 PRETRAIN_BATCH = 64
-PRETRAIN_LR = 2e-3
-MASK_RATIO = 0.25
-WINDOW = 100
-INIT = 0.05
-MIM = True
-QS = 3.0
-PM = 0.5
+PRETRAIN_LR = 3e-3
+PRETRAIN_MASK_RATIO = 0.25
 
 
-class ModelError(Exception):
-    """A text model that is missing, or lacks what it is wanted for."""
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of an encoder.
 
+    Args:
+        source: a folder, or a hub name.
 
-def load_tokenizer(source: str | Path) -> "PreTrainedTokenizerBase":
+    Raises:
+        ModelError: if there is none.
+    """
     from transformers import AutoTokenizer
 
-    return _load(source, lambda: AutoTokenizer.from_pretrained(source))
+    with _named(source):
+        return AutoTokenizer.from_pretrained(source)
 
 
-def load_masked_lm(source):
+def load_masked_lm(source: str | Path) -> PreTrainedModel:
+    """An encoder with its masked-LM head, float32, in eval mode; arguments and errors as `load_tokenizer`."""
     from transformers import AutoModelForMaskedLM
 
-    return _load(source, lambda: AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32)).eval()
+    with _named(source):
+        return AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32).eval()
 
 
-def load_classifier(source, num_outputs, hidden_dropout, attention_dropout):
+def load_classifier(
+    source: str | Path, num_outputs: int, hidden_dropout: float, attention_dropout: float
+) -> PreTrainedModel:
+    """An encoder with a fresh head for sequences, float32; what is fresh comes from torch's global generator.
+
+    Args:
+        source: a folder, or a hub name.
+        num_outputs: classes, or 1 for regression.
+        hidden_dropout: of embeddings, layers and head.
+        attention_dropout: of the attention probabilities.
+
+    Raises:
+        ModelError: if there is none, or its architecture has no dropout of a known name.
+    """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = _load(source, lambda: AutoConfig.from_pretrained(source, num_labels=num_outputs))
-    for k in HIDDEN_DROPOUTS+CLASSIFIER_DROPOUTS:
-        if hasattr(config, k): setattr(config, k, hidden_dropout)
-    for k in ATTENTION_DROPOUTS:
-        if hasattr(config, k): setattr(config, k, attention_dropout)
-    return _load(source, lambda: AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=torch.float32))
+    with _named(source):
+        config = AutoConfig.from_pretrained(source, num_labels=num_outputs)
+        for names, rate in ((HIDDEN_DROPOUTS, hidden_dropout), (ATTENTION_DROPOUTS, attention_dropout)):
+            known = [name for name in names if hasattr(config, name)]
+            if not known:
+                raise ModelError(f"{source}: {config.model_type} has none of the dropouts {', '.join(names)}")
+            for name in known:
+                setattr(config, name, rate)
+        for name in CLASSIFIER_DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, hidden_dropout)
+        return AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=torch.float32)
 
 
-def _load(source, how):
-    from transformers.utils import logging
-    v = logging.get_verbosity()
-    logging.set_verbosity_error(); logging.disable_progress_bar()
-    try:
-        return how()
-    finally:
-        logging.set_verbosity(v)
+def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int = 0) -> Path:
+    """A BERT of two layers of width 64, trained from nothing as a masked LM on some texts; nothing where it is already.
 
+    Every word of the texts is a piece of its own. Pairs are read as one input of two segments.
 
-def tiny_bert(sentences: Sequence[str], folder: str | Path, seed: int = 0) -> Path:
-    from transformers import BertConfig, BertForPreTraining
+    Args:
+        texts: sentences, or pairs of them; in lower case, words apart by spaces.
+        folder: where it goes, as Hugging Face saves models; written whole or not at all.
+        seed: of weights, order and masks.
 
-    folder = Path(folder)
-    tokenizer = _word_tokenizer(sentences)
+    Returns:
+        `folder`.
+    """
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+    if folder.exists():
+        return folder
+    words = sorted({word for text in texts for sentence in text if sentence for word in sentence.split()})
+    pieces = {piece: place for place, piece in enumerate((*SPECIAL_PIECES, *words))}
+    tokenizer = BertTokenizer(vocab=pieces, model_max_length=128)
+    config = BertConfig(
+        vocab_size=len(pieces),
+        max_position_embeddings=128,
+        initializer_range=INITIALIZER_RANGE,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **SHAPE,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BertForPreTraining(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=MAX_PIECES, hidden_dropout_prob=0.0, initializer_range=INIT, attention_probs_dropout_prob=0.0, **SHAPE))
-        if MIM:
-            with torch.no_grad():
-                for layer in model.bert.encoder.layer:
-                    a = layer.attention.self
-                    a.query.weight.mul_(QS)
-                    a.key.weight.copy_(a.query.weight)
-        _pretrain(model, tokenizer, sentences)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        model = BertForMaskedLM(config)
+        _pretrain(model, tokenizer, texts)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+        whole = Path(partial) / "whole"
+        with _quiet():
+            model.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
+        # Where another process was quicker its model is the same one.
+        with contextlib.suppress(OSError):
+            whole.rename(folder)
     return folder
 
 
-def _word_tokenizer(sentences):
-    from transformers import BertTokenizer
-
-    backend = BertTokenizer().backend_tokenizer
-    words = {word for sentence in sentences
-             for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(sentence))}
-    vocabulary = (*SPECIAL_PIECES, *sorted(words))
-    return BertTokenizer(vocab={word: place for place, word in enumerate(vocabulary)}, model_max_length=MAX_PIECES)
-
-
-def _pretrain(model, tokenizer, sentences):
-    ids = tokenizer(list(sentences), add_special_tokens=False, truncation=True, max_length=MAX_PIECES // 2 - 2)["input_ids"]
-    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
-    texts = [((cls, *a, sep), (*b, sep)) for a, b in zip(ids[::2], ids[1::2])]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PRETRAIN_LR, weight_decay=0.01)
-    warm = PRETRAIN_STEPS // 10
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step+1) / warm, (PRETRAIN_STEPS - step) / (PRETRAIN_STEPS - warm)))
-    order = []
+def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str | None]]) -> None:
+    """Masked-LM training: of the pieces to predict four in five stand behind [MASK], the others as they are."""
+    encoded = [tokenizer(*text).data for text in texts]
+    ids = [torch.tensor(entry["input_ids"]) for entry in encoded]
+    types = [torch.tensor(entry["token_type_ids"]) for entry in encoded]
+    optimizer = torch.optim.AdamW(model.parameters(), PRETRAIN_LR, weight_decay=0.01, fused=True)
+    schedule = OneCycleLR(optimizer, PRETRAIN_LR, PRETRAIN_STEPS, pct_start=0.1)
     model.train()
-    for step in range(PRETRAIN_STEPS):
-        if len(order) < PRETRAIN_BATCH:
-            order = torch.randperm(len(texts)).tolist()
-        picks = [order.pop() for _ in range(PRETRAIN_BATCH)]
-        false = torch.rand(PRETRAIN_BATCH) < 0.5
-        far = torch.randint(1, WINDOW, (PRETRAIN_BATCH,))
-        rows = [(texts[i][0], texts[(i + d) % len(texts) if f else i][1]) for i, f, d in zip(picks, false.tolist(), far.tolist())]
-        ii = [torch.tensor(a + b) for a, b in rows]
-        tt = [torch.tensor([0] * len(a) + [1] * len(b)) for a, b in rows]
-        ii = nn.utils.rnn.pad_sequence(ii, batch_first=True)
-        tt = nn.utils.rnn.pad_sequence(tt, batch_first=True)
-        at = ii != 0
-        can = at & (ii != cls) & (ii != sep)
-        chosen = can & (torch.rand(ii.shape) < MASK_RATIO)
-        draw = torch.rand(ii.shape)
-        inp = torch.where(chosen & (draw < PM), mask, ii)
-        inp = torch.where(chosen & (draw >= PM + (1-PM)/2), torch.randint(5, len(tokenizer), ii.shape), inp)
-        logits = model(input_ids=inp, token_type_ids=tt, attention_mask=at.long())
-        l1 = F.cross_entropy(logits.prediction_logits[chosen], ii[chosen])
-        l2 = F.cross_entropy(logits.seq_relationship_logits, false.long())
-        loss = l1 + l2
-        optimizer.zero_grad(); loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(); schedule.step()
-        if step % 250 == 249: print(step, round(l1.item(), 3), round(l2.item(), 3), flush=True)
+    for _ in range(PRETRAIN_STEPS):
+        batch = torch.randint(len(ids), (PRETRAIN_BATCH,)).tolist()
+        pieces = nn.utils.rnn.pad_sequence([ids[place] for place in batch], batch_first=True)
+        segments = nn.utils.rnn.pad_sequence([types[place] for place in batch], batch_first=True)
+        maskable = pieces >= len(SPECIAL_PIECES)
+        chosen = maskable & (torch.rand(pieces.shape) < PRETRAIN_MASK_RATIO)
+        hidden = chosen & (torch.rand(pieces.shape) < 0.8)
+        inputs = pieces.masked_fill(hidden, tokenizer.mask_token_id)
+        attention = (pieces != tokenizer.pad_token_id).long()
+        states = model.bert(input_ids=inputs, token_type_ids=segments, attention_mask=attention).last_hidden_state
+        loss = F.cross_entropy(model.cls(states[chosen]), pieces[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+@contextlib.contextmanager
+def _named(source: str | Path) -> Iterator[None]:
+    """Say what was looked for where nothing could be loaded; keep the library's remarks on fresh heads to itself."""
+    try:
+        with _quiet():
+            yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(
+            f"{source} is no text encoder that can be loaded ({first}): want a folder with config.json, weights and "
+            "tokenizer, or a name on the Hugging Face hub; see --text-model and docs/data.md"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -18,8 +18,8 @@ DATASET_LABELS = {
 }
 METRIC_LABELS = {
     "accuracy_pct": "accuracy (%)",
-    "matthews_pct": "Matthews correlation (%)",
-    "spearman_pct": "Spearman correlation (%)",
+    "matthews_pct": "Matthews corr. (%)",
+    "spearman_pct": "Spearman corr. (%)",
 }
 
 
@@ -93,7 +93,8 @@ def claim_row(claim: str, strata: Mapping[str, tuple[list[float], list[float]]])
     }
     if tested:
         mean = sum(contrast(*sides).difference for sides in tested) / len(tested)
-        row |= {"Mean difference": f"{mean:+.2f}", "p (two-sided)": f"{stratified_permutation_test(tested):.3f}"}
+        p = stratified_permutation_test(tested)
+        row |= {"Mean difference": f"{mean:+.2f}", "p (two-sided)": f"{p:.3f}" if p >= 0.0005 else "< 0.001"}
     return row
 
 

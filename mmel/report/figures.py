@@ -52,7 +52,7 @@ def methods_figure(runs: pd.DataFrame) -> Figure:
                 spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
                 axis.scatter(place + spread, values, s=22, color=COLORS[method], alpha=0.75, zorder=3)
                 axis.hlines(values.mean(), place - 0.3, place + 0.3, color=COLORS[method], lw=2)
-            axis.set_xticks(range(len(methods)), [_two_lines(LABELS[m]) for m in methods], fontsize=7.5)
+            axis.set_xticks(range(len(methods)), [_two_lines(LABELS[m]) for m in methods], fontsize=7)
             axis.set_xlim(-0.6, len(methods) - 0.4)
             axis.grid(axis="x", visible=False)
         plt.close(figure)
@@ -123,7 +123,8 @@ def curves_figure(frame: pd.DataFrame) -> Figure:
     Args:
         frame: the levels of `tables.build("figure2", ...)`. Tasks that are not in it are named below the panels.
     """
-    absent = [DATASET_LABELS[name] for name in GLUE_DATASETS if name not in set(map(task_of, frame["dataset"]))]
+    drawn = set(map(task_of, frame["dataset"]))
+    absent = ", ".join(DATASET_LABELS[name] for name in GLUE_DATASETS if name not in drawn)
     with plt.rc_context(STYLE):
         figure, panels = _panels(frame)
         for axis, group in panels:
@@ -132,7 +133,7 @@ def curves_figure(frame: pd.DataFrame) -> Figure:
                 axis.plot(line["epoch"], line["mean"], label=LABELS[method], **style)
                 axis.fill_between(line["epoch"], line["min"], line["max"], color=COLORS[method], alpha=0.16, lw=0)
             axis.set_xlim(left=0)
-        figure.supxlabel("epoch" + (f"      (no runs: {', '.join(absent)})" if absent else ""), fontsize=9)
+        figure.supxlabel(f"epoch      (no runs: {absent})" if absent and drawn else "epoch", fontsize=9)
         _shared_legend(figure)
         plt.close(figure)
     return figure
@@ -216,10 +217,13 @@ def _panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[t
     count = max(len(cells), 1)
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
-    size = (1.2 + (2.9 if is_text else 3.4) * columns, (2.6 if is_text else 3.2) * rows + 0.4 * is_text)
+    size = (1.2 + (3.2 if is_text else 3.4) * columns, (2.6 if is_text else 3.2) * rows + 0.4 * is_text)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08)
     for axis in axes.flat[count:]:
         axis.remove()
+    if not cells:
+        axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
     if not is_text:
         for axis in axes[:, 0]:
             axis.set_ylabel("test accuracy (%)")

@@ -24,7 +24,7 @@ def caption(name: str, runs: pd.DataFrame, profile: str) -> str:
     done = usable(runs)
     if done.empty:
         return f"{TITLES[name]}, profile {profile}: no runs recorded yet."
-    test = "; test: F1 for MRPC and QQP" if name == "table3" else ""
+    more = {"table3": "; test: F1 for MRPC and QQP", "figure2": "; MNLI on its matched dev set"}.get(name, "")
     what = {
         "table3": "score in percent after the last epoch, mean ± std (n) over seeds",
         "table4": "dev score in percent after the last epoch, mean ± std (n) over seeds",
@@ -32,7 +32,7 @@ def caption(name: str, runs: pd.DataFrame, profile: str) -> str:
         "figure2": "dev score in percent at each evaluation, mean and range over seeds",
     }[name]
     return (
-        f"{TITLES[name]}, profile {profile}: {what} ({_SCORES}{test}). {_sizes(done)}. {_encoders(done)}. "
+        f"{TITLES[name]}, profile {profile}: {what} ({_SCORES}{more}). {_sizes(done)}. {_encoders(done)}. "
         f"Trained on {devices(runs)}."
     )
 
@@ -44,7 +44,7 @@ def notes(name: str, runs: pd.DataFrame, profile: str) -> list[str]:
         *scale_notes(profile),
         *_data_notes(runs, done),
         *_layout_notes(name, runs, profile),
-        *_dropout_notes(runs, done),
+        *_dropout_notes(done),
         *_teacher_notes(name, done),
         *_sampling_notes(cells(runs, name), runs, done),
         *provenance_notes(runs, "memory forced their batches to be split"),
@@ -98,9 +98,12 @@ def _layout_notes(name: str, runs: pd.DataFrame, profile: str) -> list[str]:
     """What is not in the table, and how to read what is."""
     found = []
     planned = {task_of(dataset) for dataset in runs["dataset"]}
-    if planned != {key.removesuffix("_mm") for key in COLUMNS}:
+    absent = [label for column, label in COLUMNS.items() if column.removesuffix("_mm") not in planned]
+    if name == "figure2":
+        found += [f"Not in this profile's grid: {', '.join(absent)}."] if absent else []
+    elif absent:
         found.append("Empty cells are not in this profile's grid; Avg is shown only where all nine columns exist.")
-    elif name != "figure2":
+    else:
         found.append(
             "Avg is the mean of nine columns, MNLI's two among them, over the seeds that have all nine, and is shown "
             "only where they exist."
@@ -132,20 +135,16 @@ def _layout_notes(name: str, runs: pd.DataFrame, profile: str) -> list[str]:
     return found
 
 
-def _dropout_notes(runs: pd.DataFrame, done: pd.DataFrame) -> list[str]:
+def _dropout_notes(done: pd.DataFrame) -> list[str]:
     """How the dropout rates were chosen, and which they are."""
     chosen = done[done["hidden_dropout"] == CHOSEN_DROPOUT]
     if chosen.empty:
         return []
-    labels = dataset_labels(runs)
-    picked = [
-        f"{labels[dataset]} {LABELS[method]} {' and '.join(dict.fromkeys(group['dropout']))}"
-        for (dataset, method), group in chosen.groupby(["dataset", "method"], sort=False)
-    ]
+    picked = ", ".join(f"{value} in {count}" for value, count in chosen["dropout"].value_counts(sort=False).items())
     values = ", ".join(f"{value:g}" for value in DROPOUT_CANDIDATES)
     return [
         f"Hidden and attention dropout were chosen from {{{values}}} each by the dev score, for every method and task "
-        f"on a seed of its own, which makes every dev level a little too good: {'; '.join(picked)}."
+        f"on a seed of its own, which makes dev levels a little too good. Of the {len(chosen)} runs: {picked}."
     ]
 
 

@@ -130,9 +130,10 @@ def _levels(name: str, runs: pd.DataFrame, profile: str) -> pd.DataFrame:
     def rows(split: str, found: Cells, printed: PaperCells) -> list[dict[str, str]]:
         part = {"Split": split} if name == "table3" else {}
         made = []
-        for arm, columns in found.items():
+        # In the paper's order.
+        for arm in filter(found.__contains__, printed):
             row = part | {"Source": f"ours ({profile})", "Method": LABELS[arm[0]], **_settings(name, arm)}
-            row |= {heading: _level(columns.get(column)) for column, heading in headings.items()}
+            row |= {heading: _level(found[arm].get(column)) for column, heading in headings.items()}
             made.append(row | ({TIME: times[arm]} if name == "table3" else {}))
         for arm, columns in printed.items():
             source = "paper, Table 3" if (name, arm[0]) == ("table4", "baseline") else "paper"
@@ -191,17 +192,18 @@ def _setting_contrasts(ours: Cells, paper: PaperCells, labels: dict[str, str]) -
             pairs = {"all settings − Baseline": [(arm, ("baseline", "", "", "")) for arm in arms]}
             for claim, place, one, other in TABLE6_CONTRASTS:
                 pairs[claim] = [(arm, (*arm[:place], other, *arm[place + 1 :])) for arm in arms if arm[place] == one]
-            rows += [
-                {
-                    "Task": labels[column],
-                    "Contrast": f"{LABELS[method]}, {claim}",
-                    **_mean_difference("Ours", ours, sides, column),
-                    **_mean_difference("Paper", printed, sides, column),
-                }
-                for claim, sides in pairs.items()
-                # A single sentence has nothing to be joined with.
-                if any(column in ours.get(a, {}) and column in ours.get(b, {}) for a, b in sides)
-            ]
+            for claim, both in pairs.items():
+                # A single sentence has nothing to be joined with, whatever the paper prints.
+                planned = [sides for sides in both if all(column in ours.get(arm, {}) for arm in sides)]
+                if planned:
+                    rows.append(
+                        {
+                            "Task": labels[column],
+                            "Contrast": f"{LABELS[method]}, {claim}",
+                            **_mean_difference("Ours", ours, planned, column),
+                            **_mean_difference("Paper", printed, planned, column),
+                        }
+                    )
     return pd.DataFrame(rows)
 
 

@@ -88,33 +88,35 @@ def load_trained(
     if not path.exists():
         raise FileNotFoundError(f"no weights of {config.run_id} in this results folder; train it here to have them")
     chosen = machine.pick_device(device)
-    task = _build_task(with_choices(config, store), store, data_root, chosen)
+    task = _build_task(config, store, data_root, chosen)
     task.model.load_state_dict(torch.load(path, map_location=chosen, weights_only=True))
     task.model.eval()
     return task
 
 
 def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device) -> Task:
+    resolved = with_choices(config, store)
     if config.is_text:
-        return TextTask(config, store, data_root, device)
-    return VisionTask(config, data_root, device)
+        # The teacher of the run that was asked for: what it leaves to be chosen is chosen by other runs.
+        return TextTask(resolved, teacher_of(config), store, data_root, device)
+    return VisionTask(resolved, data_root, device)
 
 
 def _ensure_teacher(config: RunConfig, store: Store, data_root: str | Path | None, device: str | None) -> None:
-    """Train the teacher of a run unless its weights are here. Its record may be: records travel without weights."""
+    """Train the teacher of a run unless its record and its weights are here: records travel without weights."""
     teacher = teacher_of(config)
-    if teacher is None or store.weights_path(teacher).exists():
+    if teacher is None:
         return
     record = store.read(teacher)
     if record is None or not record.finished:
         for _ in train(teacher, store, data_root=data_root, device=device):
             pass
-        return
-    with store.claim(teacher), store.scratch() as scratch:
-        resolved = with_choices(teacher, store)
-        for _ in train(resolved, scratch, data_root=data_root, device=device):
-            pass
-        write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+    elif not store.weights_path(teacher).exists():
+        with store.claim(teacher), store.scratch() as scratch:
+            resolved = with_choices(teacher, store)
+            for _ in train(resolved, scratch, data_root=data_root, device=device):
+                pass
+            write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
 
 
 class _Training:
@@ -125,9 +127,8 @@ class _Training:
         if device.type == "cpu":
             machine.keep_freed_memory()
         machine.reset_peak_memory(device)
-        resolved = with_choices(config, store)
         self.config, self.store, self.device = config, store, device
-        self.task: Task = _build_task(resolved, store, data_root, device)
+        self.task: Task = _build_task(config, store, data_root, device)
         if config.evals_per_epoch > self.task.steps:
             raise ValueError(
                 f"evals_per_epoch must be at most the {self.task.steps} steps of an epoch, got {config.evals_per_epoch}"
@@ -137,7 +138,7 @@ class _Training:
         self.scheduler = self.task.build_scheduler(self.optimizer, self.task.steps * config.total_epochs)
         self.buffers = list(self.model.buffers())
         self.micro_batch = config.micro_batch or config.batch_size
-        self.lines: list[Line] = [self._header(resolved)]
+        self.lines: list[Line] = [self._header()]
         self.seconds_before = 0.0
 
     def evaluations(self, checkpoint_every: int) -> Iterator[Line]:
@@ -285,14 +286,14 @@ class _Training:
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _header(self, resolved: RunConfig) -> Line:
+    def _header(self) -> Line:
         return {
             "kind": "run",
             "schema": SCHEMA,
             "run_id": self.config.run_id,
             "config": self.config.to_dict(),
             # What was chosen by runs of its own; equal to the configuration where nothing was.
-            **{name: getattr(resolved, name) for name in ("lambda_t", "hidden_dropout", "attention_dropout")},
+            **{name: getattr(self.task.config, name) for name in ("lambda_t", "hidden_dropout", "attention_dropout")},
             "metric": self.task.metric,
             "sizes": self.task.sizes,
             **self.task.provenance,

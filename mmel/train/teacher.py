@@ -7,17 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from mmel.config import RunConfig
-from mmel.grids import teacher_of
 from mmel.records import Store, write_atomically
 from mmel.train.sequences import Sequences, predict
 
 
-def teacher_outputs(config: RunConfig, store: Store, model: nn.Module, sequences: Sequences) -> Tensor:
-    """What the teacher of a run says of every augmented text.
+def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequences: Sequences) -> Tensor:
+    """What a teacher says of every augmented text.
 
     Args:
-        config: the run.
-        store: where the teacher's weights are.
+        teacher: the run that trained it.
+        store: where its weights are.
         model: a network of the teacher's architecture; its weights are lent to the teacher and given back.
         sequences: N examples with their K samples, the original first.
 
@@ -27,17 +26,17 @@ def teacher_outputs(config: RunConfig, store: Store, model: nn.Module, sequences
     Raises:
         FileNotFoundError: if the teacher is not trained.
     """
-    weights = store.weights_path(teacher_of(config)).read_bytes()
+    weights = store.weights_path(teacher).read_bytes()
     # By content: the same teacher on the same samples, whatever run asks.
     digest = hashlib.sha256(weights)
     digest.update(sequences.content())
-    digest.update(config.precision.encode())
-    path = store.teacher_path(config, digest.hexdigest()[:16])
+    digest.update(teacher.precision.encode())
+    path = store.teacher_path(teacher, digest.hexdigest()[:16])
     if path.exists():
         return torch.load(path, weights_only=True)
     own = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(torch.load(io.BytesIO(weights), map_location=sequences.device, weights_only=True))
-    with torch.autocast(sequences.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with torch.autocast(sequences.device.type, torch.bfloat16, enabled=teacher.precision == "bf16"):
         outputs = predict(model, sequences)
     model.load_state_dict(own)
     outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)

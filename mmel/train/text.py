@@ -14,7 +14,7 @@ from mmel.augment.text_cache import weights_digest
 from mmel.config import RunConfig
 from mmel.data.glue import Examples, load_text, subset
 from mmel.data.grammar import corpus
-from mmel.grids import TINY_BERT, teacher_of
+from mmel.grids import TINY_BERT
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.methods import build_criterion
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
@@ -32,6 +32,7 @@ class TextTask:
 
     Args:
         config: the run, with nothing left to be chosen.
+        teacher: the run whose network labels the augmented texts, see `mmel.grids.teacher_of`; None where none does.
         store: where the augmented texts are cached and the teacher's weights lie.
         data_root: folder of the data sets, see `mmel.data.glue.load_text`.
         device: where to train.
@@ -47,7 +48,14 @@ class TextTask:
 
     unit = "sequences"
 
-    def __init__(self, config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device):
+    def __init__(
+        self,
+        config: RunConfig,
+        teacher: RunConfig | None,
+        store: Store,
+        data_root: str | Path | None,
+        device: torch.device,
+    ):
         data = load_text(config.dataset, data_root)
         full = data.splits["train"]
         train = subset(full, config.train_size)
@@ -72,7 +80,7 @@ class TextTask:
         embeddings = weights_digest(self.model.get_input_embeddings())
         self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
         self.criterion = build_criterion(config, "mse" if data.task.is_regression else "cross_entropy")
-        self._load_training(source, store, train)
+        self._load_training(source, teacher, store, train)
         if len(self.sequences) < config.batch_size:
             raise ValueError(
                 f"batch_size must be at most the {len(self.sequences)} training texts, got {config.batch_size}"
@@ -81,21 +89,20 @@ class TextTask:
         self.steps = whole if config.drop_last else whole + bool(rest)
         self._eval_sequences = {name: self._single(part) for name, part in self._evaluated.items()}
 
-    def _load_training(self, source: str | Path, store: Store, train: Examples) -> None:
+    def _load_training(self, source: str | Path, teacher: RunConfig | None, store: Store, train: Examples) -> None:
         """Sequences, targets and the teacher's outputs of the training split."""
         config = self.config
         labels = torch.tensor(train.targets, device=self.device)
-        encoded = self._encode(train)
         if config.method == "baseline":
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
         augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
-        ids, types = augmenter.ids(train.sentences, train.pairs), [entry.token_type_ids for entry in encoded]
+        ids = augmenter.ids(train.sentences, train.pairs)
+        types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None
-        teacher = teacher_of(config)
         if teacher is not None:
-            outputs = teacher_outputs(config, store, self.model, self.sequences)
+            outputs = teacher_outputs(teacher, store, self.model, self.sequences)
             self.provenance |= {"teacher": teacher.run_id, "teacher_disagreement_pct": _disagreement(outputs)}
             self.teacher = outputs.to(self.device)
             if config.method != "mmel_s":

@@ -4,11 +4,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from invented import mini_run, write_run
+from invented import mini_run, text_run, write_run
 from scipy import stats
 
 from mmel.config import RunConfig
-from mmel.grids import table1
+from mmel.grids import table1, table3
 from mmel.records import ResultsError, Store
 from mmel.report import aggregate
 from mmel.report.aggregate import (
@@ -47,9 +47,10 @@ def test_load_runs_has_a_row_for_every_configuration_in_order(store):
     assert runs["run_id"].tolist() == [three.run_id, two.run_id, one.run_id]
     assert runs["status"].tolist() == ["missing", "failed", "finished"]
     assert runs["seed"].tolist() == [2, 1, 0]
-    assert runs["accuracy_pct"].isna().tolist() == [True, True, False]
+    assert runs["score"].isna().tolist() == [True, True, False]
     found = runs.iloc[2]
-    assert found["accuracy_pct"] == 95.0
+    assert found["score"] == 95.0
+    assert found["metric"] == "accuracy_pct"
     assert found["train_seconds"] == 7.0
     assert found["device"] == "some device"
     assert found["num_eval"] == 360
@@ -63,7 +64,7 @@ def test_reads_the_last_epoch_and_the_best_apart(store):
     path = store.run_path(A)
     path.write_text(path.read_text().replace('"best_accuracy_pct": 95.0', '"best_accuracy_pct": 96.5'))
     row = load_runs(store, [A]).iloc[0]
-    assert (row["accuracy_pct"], row["best_accuracy_pct"]) == (95.0, 96.5)
+    assert (row["score"], row["best_score"]) == (95.0, 96.5)
 
 
 def test_a_damaged_record_is_an_error_not_a_missing_run(store):
@@ -85,6 +86,81 @@ def test_failed_missing_and_split_runs_are_left_out_of_means(store):
     row = summarize(runs, CELL).iloc[0]
     assert (row["num_runs"], row["num_planned"]) == (3, 6)
     assert row["mean"] == pytest.approx(93.0)
+
+
+def test_load_runs_reads_what_only_texts_have(store):
+    mnli, teacher = text_run("mnli", "mmel_h"), text_run("mnli", "baseline")
+    write_run(store, mnli, 65.0, mm=64.0, test=63.0, test_mm=62.0)
+    write_run(store, teacher, 61.0, mm=60.0, test=59.0, test_mm=58.0, sampled=["dev"])
+    write_run(store, A, 95.0)
+    first, second, image = load_runs(store, [mnli, teacher, A]).to_dict("records")
+    scores = ["score", "best_score", "score_mm", "test_score", "test_score_mm"]
+    assert [first[name] for name in scores] == [65.0, 65.0, 64.0, 63.0, 62.0]
+    assert (first["metric"], first["num_train"], first["num_available"]) == ("accuracy_pct", 400, 400)
+    assert (first["disagreement_pct"], first["dropout"], first["sampled"]) == (12.5, "0.1 / 0.1", False)
+    # A baseline has no teacher.
+    assert np.isnan(second["disagreement_pct"])
+    assert second["sampled"] is True
+    assert np.isnan([image[name] for name in scores[2:]]).all()
+    assert pd.isna(image["dropout"])
+
+
+@pytest.mark.parametrize(("task", "metric"), [("cola", "matthews_pct"), ("stsb", "spearman_pct")])
+def test_a_text_is_judged_by_its_own_metric(store, task, metric):
+    run = text_run(task, "mmel_h")
+    write_run(store, run, history=[50.0, 47.0], test=41.0)
+    row = load_runs(store, [run]).iloc[0]
+    assert (row["metric"], row["score"], row["best_score"], row["test_score"]) == (metric, 47.0, 50.0, 41.0)
+    assert np.isnan(row["score_mm"])
+
+
+def test_f1_is_the_test_score_where_it_is_the_tasks(store):
+    run = text_run("mrpc", "mmel_h")
+    write_run(store, run, 70.0, test=82.0)
+    assert '"test_f1_pct": 82.0' in store.run_path(run).read_text()
+    assert load_runs(store, [run])["test_score"].tolist() == [82.0]
+
+
+def test_a_subset_is_told_from_the_whole(store):
+    run = next(run for run in table3("reduced") if run.dataset == "cola")
+    write_run(store, run, 40.0)
+    row = load_runs(store, [run]).iloc[0]
+    assert (row["num_train"], row["num_available"], row["num_eval"]) == (run.train_size, 8551, 1043)
+
+
+# Scores over training.
+
+
+def test_curves_by_hand(store):
+    first, second, third = seeds_of(text_run("cola", "mmel_h"), 3)
+    other = text_run("stsb", "baseline")
+    write_run(store, first, history=[10.0, 20.0, 31.0])
+    write_run(store, second, history=[12.0, 26.0, 29.0])
+    write_run(store, other, history=[50.0, 60.0, 70.0])
+    found = aggregate.curves(store, [first, second, third, other])
+    assert found.columns.tolist() == ["dataset", "method", "metric", "epoch", "mean", "min", "max", "num_runs"]
+    cola, stsb = ("grammar_cola", "mmel_h", "matthews_pct"), ("grammar_stsb", "baseline", "spearman_pct")
+    assert list(found.itertuples(index=False, name=None)) == [
+        (*cola, 1.0, 11.0, 10.0, 12.0, 2),
+        (*cola, 2.0, 23.0, 20.0, 26.0, 2),
+        (*cola, 3.0, 30.0, 29.0, 31.0, 2),
+        (*stsb, 1.0, 50.0, 50.0, 50.0, 1),
+        (*stsb, 2.0, 60.0, 60.0, 60.0, 1),
+        (*stsb, 3.0, 70.0, 70.0, 70.0, 1),
+    ]
+
+
+def test_curves_leave_out_what_tables_leave_out(store):
+    whole, failed, split = seeds_of(text_run("cola", "mmel_h"), 3)
+    write_run(store, whole, history=[10.0, 20.0])
+    write_run(store, failed, error="loss is nan")
+    write_run(store, split, history=[90.0, 90.0], micro_batch=4)
+    assert aggregate.curves(store, [whole, failed, split])["mean"].tolist() == [10.0, 20.0]
+
+
+def test_curves_of_nothing_are_an_empty_table(store):
+    for configs in ([], [text_run("cola", "mmel_h")]):
+        assert aggregate.curves(store, configs).empty
 
 
 # Means and deviations.
@@ -193,7 +269,7 @@ def test_contrast_covers_the_true_difference_as_often_as_it_says():
 @each_sample
 def test_contrast_from_summary_equals_contrast(first, second):
     cells = [
-        pd.Series({"accuracy_pct": np.mean(sample), "std_pct": np.std(sample, ddof=1), "num_runs": float(len(sample))})
+        pd.Series({"mean": np.mean(sample), "std": np.std(sample, ddof=1), "num_runs": float(len(sample))})
         for sample in (first, second)
     ]
     found, expected = contrast_from_summary(*cells), contrast(first, second)
@@ -205,8 +281,8 @@ def test_contrast_from_summary_equals_contrast(first, second):
 
 def test_contrast_from_summary_without_a_deviation_has_no_interval():
     # The paper's Baseline(DA+Long) is one run.
-    five = pd.Series({"accuracy_pct": 94.70, "std_pct": 0.14, "num_runs": 5})
-    one = pd.Series({"accuracy_pct": 94.11, "std_pct": np.nan, "num_runs": 1})
+    five = pd.Series({"mean": 94.70, "std": 0.14, "num_runs": 5})
+    one = pd.Series({"mean": 94.11, "std": np.nan, "num_runs": 1})
     for found, difference in ((contrast_from_summary(five, one), 0.59), (contrast_from_summary(one, five), -0.59)):
         assert found.difference == pytest.approx(difference)
         assert np.isnan([found.low, found.high]).all()
@@ -222,7 +298,7 @@ def test_runs_that_are_alike_on_one_side_bring_no_warning():
 
 @pytest.mark.parametrize(("first", "second"), [(51.0, 50.0), (50.0, 51.0)])
 def test_runs_without_any_scatter_are_judged_alike_from_data_and_from_print(first, second):
-    cells = [pd.Series({"accuracy_pct": mean, "std_pct": 0.0, "num_runs": 2}) for mean in (first, second)]
+    cells = [pd.Series({"mean": mean, "std": 0.0, "num_runs": 2}) for mean in (first, second)]
     assert contrast([first] * 2, [second] * 2).verdict == contrast_from_summary(*cells).verdict
 
 
@@ -362,6 +438,20 @@ def test_sampling_error():
 def test_sampling_error_is_the_deviation_of_a_binomial():
     draws = np.random.default_rng(0).binomial(10_000, 0.93, size=20_000) / 100
     assert sampling_error(93.0, 10_000) == pytest.approx(draws.std(), rel=0.03)
+
+
+def test_sampling_error_of_a_rank_correlation():
+    # Bivariate normal pairs with a rank correlation of about 0.8.
+    generator = np.random.default_rng(0)
+    pairs = generator.multivariate_normal([0, 0], [[1, 0.813], [0.813, 1]], size=(3000, 200))
+    first, second = np.moveaxis(pairs.argsort(axis=1).argsort(axis=1) - 99.5, 2, 0)
+    found = (first * second).sum(axis=1) / (first**2).sum(axis=1)
+    assert 100 * found.std() == pytest.approx(sampling_error(100 * found.mean(), 200, "spearman_pct"), rel=0.06)
+
+
+def test_sampling_error_of_what_a_score_does_not_tell():
+    assert np.isnan(sampling_error(50.0, 1043, "matthews_pct"))
+    assert np.isnan(sampling_error(50.0, 3, "spearman_pct"))
 
 
 def test_the_grid_has_the_runs_that_are_invented():

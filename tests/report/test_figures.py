@@ -3,7 +3,7 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN
+from invented import FROZEN, mini_run, text_run
 from matplotlib.collections import LineCollection, PathCollection
 
 from mmel.methods import LABELS
@@ -108,6 +108,114 @@ def test_over_k_figure_has_one_panel_a_model(runs):
     assert [axis.get_title() for axis in figures.over_k_figure(both).axes] == ["Digits, ResNet-8", "Digits, ResNet-14"]
 
 
+# Figures of texts.
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return {name: tables.seeds(Store(FROZEN), name, "mini") for name in ("table3", "table4", "table6")}
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return tables.build("figure2", Store(FROZEN), "mini").levels
+
+
+def test_methods_figure_of_texts_has_one_panel_a_task(texts):
+    figure = figures.methods_figure(texts["table3"])
+    assert [axis.get_title() for axis in figure.axes] == [
+        f"{task} (miniature)" for task in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+    ]
+    assert [axis.get_ylabel() for axis in figure.axes[:4]] == [
+        "dev Matthews corr. (%)",
+        "dev accuracy (%)",
+        "dev accuracy (%)",
+        "dev Spearman corr. (%)",
+    ]
+    for axis, (_, group) in zip(figure.axes, texts["table3"].groupby("task", sort=False), strict=True):
+        assert sorted(dots(axis)[:, 1]) == sorted(group["score"])
+    render(figure)
+
+
+def test_curves_figure_draws_the_frame(curves):
+    figure = figures.curves_figure(curves)
+    assert [axis.get_title() for axis in figure.axes] == list(dict.fromkeys(curves["task"]))
+    assert len(figure.axes) == 8
+    for axis, (_, group) in zip(figure.axes, curves.groupby("task", sort=False), strict=True):
+        lines = {line.get_label(): line for line in axis.lines}
+        assert set(lines) == {LABELS[method] for method in group["method"]}
+        for method, mine in group.groupby("method"):
+            assert lines[LABELS[method]].get_xydata().tolist() == mine[["epoch", "mean"]].to_numpy().tolist()
+            assert lines[LABELS[method]].get_color() == figures.COLORS[method]
+    render(figure)
+
+
+def test_curves_figure_bands_reach_from_the_lowest_to_the_highest_seed(curves):
+    frame = curves[(curves["dataset"] == "grammar_cola") & (curves["method"] == "mmel_h")]
+    frame = frame.assign(min=frame["mean"] - [1.0, 2.0], max=frame["mean"] + [3.0, 0.5])
+    (axis,) = figures.curves_figure(frame).axes
+    (band,) = axis.collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices}
+    assert corners == {(1.0, 40.0), (1.0, 44.0), (2.0, 44.0), (2.0, 46.5)}
+
+
+def test_curves_figure_has_one_legend_and_says_which_tasks_lack_runs(curves):
+    figure = figures.curves_figure(curves)
+    (legend,) = figure.legends
+    methods = ("baseline", "baseline_da_uni", "mmel_h", "mmel_s")
+    assert [text.get_text() for text in legend.get_texts()] == [LABELS[method] for method in methods]
+    assert figure.get_supxlabel() == "epoch"
+    two = figures.curves_figure(curves[curves["dataset"].isin(["grammar_cola", "grammar_rte"])])
+    assert len(two.axes) == 2
+    assert two.get_supxlabel().endswith("(no runs: SST-2, MRPC, STS-B, QQP, MNLI, QNLI)")
+    render(two)
+
+
+def test_a_row_holds_four_panels(curves):
+    figure = figures.curves_figure(curves[curves["dataset"] != "grammar_rte"])
+    columns = [axis.get_subplotspec().colspan.start for axis in figure.axes]
+    assert columns == [0, 1, 2, 3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["table4", "table6"])
+def test_settings_figure_puts_every_run_at_its_setting(texts, name):
+    runs = texts[name]
+    fields = {"table4": ["label_source"], "table6": ["fill", "pair_mode", "mask_ratio"]}[name]
+    figure = figures.settings_figure(runs)
+    for axis, (_, group) in zip(figure.axes, runs.groupby("task", sort=False), strict=True):
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        varied = group[group["method"] != "baseline"]
+        expected = sorted(
+            (run["score"], ", ".join(str(run[field]) for field in fields)) for run in varied.to_dict("records")
+        )
+        assert sorted((x, labels[round(y)]) for x, y in dots(axis)) == expected
+        (line,) = axis.lines
+        assert set(line.get_xdata()) == set(group.loc[group["method"] == "baseline", "score"])
+        assert axis.get_xlabel().startswith("dev ")
+    render(figure)
+
+
+def test_training_curve_of_a_text_shows_its_own_metric():
+    record = Store(FROZEN).read(text_run("cola", "mmel_h"))
+    axis = figures.training_curve(record.epochs).axes[1]
+    assert axis.get_title() == "Matthews corr. (%)"
+    assert axis.lines[0].get_ydata().tolist() == [41.0, 46.0]
+
+
+@pytest.mark.parametrize("draw", [figures.methods_figure, figures.settings_figure, figures.curves_figure])
+def test_no_texts_give_an_empty_panel_that_says_so(tmp_path, draw):
+    store = Store(tmp_path)
+    nothing = (
+        tables.build("figure2", store, "mini").levels
+        if draw is figures.curves_figure
+        else tables.seeds(store, "table6", "mini")
+    )
+    figure = draw(nothing)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["no runs yet"]
+    render(figure)
+
+
 # Nothing to draw yet.
 
 
@@ -134,7 +242,7 @@ def test_over_k_figure_with_the_baseline_alone(runs):
 
 
 def test_training_curve():
-    record = next(record for record in Store(FROZEN).records("mini") if record.finished)
+    record = Store(FROZEN).read(mini_run("resnet8", "mmel_h", 5, 0))
     figure = figures.training_curve(record.epochs)
     assert [axis.get_title() for axis in figure.axes] == ["training loss", "accuracy (%)", "largest weight of P*"]
     for axis, column in zip(figure.axes, ("train_loss", "accuracy_pct", "weight_max"), strict=True):

@@ -1,10 +1,23 @@
 import pandas as pd
 import pytest
-from invented import DEVICE, FROZEN, GOLDEN, RUNS, golden_frames, mini_run, write_run
+from invented import (
+    COLUMN_TASKS,
+    DEVICE,
+    FAILED_TEXT,
+    FROZEN,
+    GOLDEN,
+    RUNS,
+    TEXT_RUNS,
+    VARIED_RUNS,
+    golden_frames,
+    mini_run,
+    text_run,
+    write_run,
+)
 from scipy import stats
 
-from mmel.config import METHODS
-from mmel.grids import TABLES, table1
+from mmel.config import IMAGE_METHODS
+from mmel.grids import table1
 from mmel.methods import LABELS
 from mmel.records import Store
 from mmel.report import tables
@@ -13,7 +26,8 @@ FAILED = [mini_run("resnet8", "mmel_s", 5, 1), mini_run("resnet8", "mmel_s", 20,
 SPLIT = mini_run("resnet14", "mmel_s", 5, 1)
 EMPTY_NOTE = "no runs recorded yet"
 
-each_table = pytest.mark.parametrize("name", TABLES)
+IMAGE_TABLES = ("table1", "table2")
+each_table = pytest.mark.parametrize("name", IMAGE_TABLES)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +37,7 @@ def frozen():
 
 @pytest.fixture(scope="module")
 def built(frozen):
-    return {name: tables.build(name, frozen, "mini") for name in TABLES}
+    return {name: tables.build(name, frozen, "mini") for name in IMAGE_TABLES}
 
 
 @pytest.fixture
@@ -42,19 +56,31 @@ def row(frame, **wanted):
 # The tables of the frozen runs, to the letter.
 
 
+@pytest.fixture(scope="module")
+def frames(frozen):
+    return golden_frames(frozen)
+
+
 @pytest.mark.parametrize("file", sorted(path.name for path in GOLDEN.glob("*.csv")))
-def test_golden(frozen, file):
-    assert golden_frames(frozen)[file] == (GOLDEN / file).read_bytes().decode()
+def test_golden(frames, file):
+    assert frames[file] == (GOLDEN / file).read_bytes().decode()
 
 
-def test_golden_has_every_table(frozen):
-    assert {path.name for path in GOLDEN.iterdir()} == set(golden_frames(frozen))
+def test_golden_has_every_table(frames):
+    assert {path.name for path in GOLDEN.iterdir()} == set(frames)
 
 
 def test_the_frozen_runs_are_those_of_the_list(frozen):
     # Changing SCHEMA renames the runs of the grid: the frozen ones are then missing from it.
     recorded = {record.config for record in frozen.records("mini")}
-    assert recorded == {mini_run(*cell) for cell in RUNS}
+    texts = {
+        text_run(task, method)
+        for method, (dev, _, _) in TEXT_RUNS.items()
+        for task, score in zip(COLUMN_TASKS, dev, strict=True)
+        if score is not None and task != "mnli_mm"
+    }
+    varied = {text_run(task, method, **fields) for task, method, fields, _ in VARIED_RUNS}
+    assert recorded == {mini_run(*cell) for cell in RUNS} | texts | varied | {text_run(*FAILED_TEXT)}
     assert {record.header["device"]["name"] for record in frozen.records("mini")} == {DEVICE}
     assert all(frozen.run_path(config).exists() for config in recorded)
 
@@ -199,7 +225,6 @@ def test_no_runs_give_empty_frames_that_show_says_so_of(store):
     for frame in (
         tables.training_time(store, "table1", "mini"),
         tables.training_time(store, "table2", "mini"),
-        tables.claim_tests(store, "mini"),
         tables.seeds(store, "table1", "mini"),
     ):
         assert frame.empty
@@ -233,9 +258,9 @@ def test_scaled_down_profiles_say_so(store, name, profile, noted):
 
 @pytest.mark.parametrize("profile", ["mini", "reduced", "paper"])
 def test_columns_are_the_papers(store, profile):
-    first, second = (tables.build(name, store, profile).levels for name in TABLES)
+    first, second = (tables.build(name, store, profile).levels for name in IMAGE_TABLES)
     fixed = ["Source", "Data set", "Model"]
-    assert list(first.columns) == [*fixed, *(LABELS[method] for method in METHODS)]
+    assert list(first.columns) == [*fixed, *(LABELS[method] for method in IMAGE_METHODS)]
     growing = [f"MMEL-{kind}-{k}" for k in (2, 5, 10, 20) for kind in "HS"]
     assert list(second.columns) == [*fixed, "Baseline(DA)", *growing]
 
@@ -256,7 +281,7 @@ def test_held_out_accuracies_are_never_shown(store):
     assert tables.build("table1", store, "paper").caption.endswith(f"{EMPTY_NOTE}.")
     assert tables.seeds(store, "table1", "paper").empty
     assert tables.training_time(store, "table1", "paper").empty
-    assert tables.claim_tests(store, "paper").empty
+    assert set(tables.claim_tests(store, "paper")["Runs"]) == {0}
 
 
 # Times, tests over models, seeds.
@@ -308,8 +333,26 @@ def test_claims_over_all_models_by_hand(frozen):
     found = tests.loc["MMEL-H − Baseline(DA+Long)"]
     assert (found["Strata"], found["Runs"]) == (1, 4)
     assert float(found["p (two-sided)"]) == pytest.approx(1 / 3, abs=0.015)
-    # A method with one run a model cannot be tested.
-    assert not any("MMEL-S" in contrast for contrast in tests.index)
+    left_out = "Left out, under 2 runs a side"
+    assert found[left_out] == "Digits, ResNet-14: 2 + 0 runs"
+    assert tests.loc["MMEL-H − Baseline(DA)", left_out] == ""
+
+
+def test_a_claim_that_cannot_be_tested_yet_is_listed_with_the_reason(frozen, store):
+    # MMEL-S has one usable run a model.
+    found = tables.claim_tests(frozen, "mini").set_index("Contrast").loc["MMEL-S − Baseline(DA)"]
+    assert found.tolist() == [0, 0, "-", "-", "Digits, ResNet-8 / Digits, ResNet-14: 1 + 2 runs"]
+    nothing = tables.claim_tests(store, "mini")
+    assert nothing["Contrast"].tolist() == tables.claim_tests(frozen, "mini")["Contrast"].tolist()
+    assert len(nothing) == 7
+    assert set(nothing["p (two-sided)"]) == {"-"}
+    assert set(nothing["Left out, under 2 runs a side"]) == {"Digits, ResNet-8 / Digits, ResNet-14: 0 + 0 runs"}
+
+
+@pytest.mark.parametrize("name", ["table2", "table6", "figure2"])
+def test_tables_without_claims_over_models_say_so(store, name):
+    with pytest.raises(ValueError, match=f"name must be one of table1, table3, table4, got '{name}'"):
+        tables.claim_tests(store, "mini", name)
 
 
 def test_every_seed_that_the_table_averages_is_listed(frozen):

@@ -63,6 +63,18 @@ def test_work_counts_every_augmented_image():
     assert work(base.replace(model="resnet56")) == pytest.approx(2.8 * work(base))
 
 
+def test_work_counts_every_augmented_text():
+    base = RunConfig(dataset="rte", model="minilm-l6-mlm", method="baseline", num_augmented=1)
+    assert work(base.replace(method="mmel_h", num_augmented=5)) == 5 * work(base)
+    # The same number of texts as MMEL's, one sample at a time.
+    assert work(base.replace(method="baseline_da_long", num_augmented=5)) == 5 * work(base)
+    assert work(base.replace(epochs=400)) == 2 * work(base)
+    assert work(base.replace(train_size=1245)) == pytest.approx(work(base) / 2)
+    assert work(base.replace(model="bert-base-uncased")) > 5 * work(base)
+    # Nothing is known of its size: such runs are compared with one another.
+    assert work(base.replace(model="some/bert", epochs=400)) == 2 * work(base.replace(model="some/bert")) > 0
+
+
 def test_predicted_time_comes_from_runs_on_the_newest_device(store):
     first, second, *_ = (run for run in grids.table1("mini") if run.method == "mmel_h")
     assert SpeedEstimate([]).predict(first) is None

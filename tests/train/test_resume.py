@@ -1,9 +1,6 @@
 """A run that is killed (SIGKILL, at chosen points) and started again ends as one that was never stopped."""
 
-import multiprocessing
-import os
 import signal
-from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -40,50 +37,15 @@ KILLS = [
 ]
 
 
-def run(folder: str, kill: tuple | None) -> None:
-    torch.set_num_threads(1)
-    if kill is not None:
-        _die_at(*kill)
+def run(folder: str) -> None:
     for _ in train(CONFIG, Store(folder), device="cpu", checkpoint_every=2):
         pass
-
-
-def _die_at(owner, name, count, when):
-    owner = resolve_name(owner)
-    original, calls = getattr(owner, name), []
-
-    def wrapped(*args, **kwargs):
-        calls.append(None)
-        if len(calls) == count and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **kwargs)
-        if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, wrapped)
-
-
-@pytest.fixture(scope="module")
-def start():
-    """Runs `run` in a process that has torch imported already, and returns its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmel.train", "sklearn.datasets", "torch._dynamo"])
-
-    def begin(folder, kill=None):
-        process = context.Process(target=run, args=(str(folder), kill))
-        process.start()
-        process.join(120)
-        assert process.exitcode is not None, "the run hangs"
-        return process.exitcode
-
-    return begin
 
 
 @pytest.fixture(scope="module")
 def never_stopped(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    assert start(folder) == 0
+    assert start(run, folder) == 0
     return Store(folder)
 
 
@@ -97,9 +59,9 @@ def _content(store):
 @pytest.mark.parametrize("kill", KILLS, ids=lambda kill: f"{kill[1]}-{kill[2]}-{kill[3]}")
 def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(kill, start, never_stopped, tmp_path):
     store = Store(tmp_path)
-    assert start(tmp_path, kill) == -signal.SIGKILL
+    assert start(run, tmp_path, kill=kill) == -signal.SIGKILL
     was_whole = store.run_path(CONFIG).exists()
-    assert start(tmp_path) == 0
+    assert start(run, tmp_path) == 0
     assert _content(store) == _content(never_stopped)
     ours, theirs = (torch.load(s.weights_path(CONFIG), weights_only=True) for s in (store, never_stopped))
     assert ours.keys() == theirs.keys()
@@ -111,14 +73,14 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(kill, start, never
 
 def test_a_run_killed_twice_still_ends_the_same(start, never_stopped, tmp_path):
     for kill in (KILLS[3], KILLS[2], KILLS[1]):
-        start(tmp_path, kill)
-    assert start(tmp_path) == 0
+        start(run, tmp_path, kill=kill)
+    assert start(run, tmp_path) == 0
     assert _content(Store(tmp_path)) == _content(never_stopped)
 
 
 def test_a_resumed_run_names_every_process_that_took_part(start, tmp_path):
-    start(tmp_path, ("mmel.train.loop:_Training", "_step", 11, "before"))
-    start(tmp_path)
+    start(run, tmp_path, kill=("mmel.train.loop:_Training", "_step", 11, "before"))
+    start(run, tmp_path)
     header = Store(tmp_path).read(CONFIG).header
     assert len(header["resumed_from"]) == 1
     assert set(header["resumed_from"][0]) == {"device", "versions", "commit", "dirty", "started"}
