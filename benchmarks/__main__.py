@@ -12,6 +12,7 @@ QUESTIONS = (
     "imports",
     "study_overhead",
     "text_augmentation",
+    "text_training",
 )
 
 

@@ -16,7 +16,7 @@ def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
     """Seconds of a whole step and of its pieces by themselves, in one process."""
     config = PAPER_BATCH
     with patch.object(vision, "load_images", load_or_make):
-        task = vision.VisionTask(config, None, CPU, config.lambda_t)
+        task = vision.VisionTask(config, None, CPU)
     index = task.order(epoch=1)[: config.batch_size]
     labels = task.train_images.labels[index]
     views = task.views(index, epoch=1)
