@@ -100,12 +100,16 @@ def test_run_parameters_are_the_fields_of_a_run_in_order(name):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_run_parameters_are_the_cheapest_run_of_the_mini_grid(name):
+def test_run_parameters_are_a_cheap_run_of_the_mini_grid(name):
     # nbval cannot inject parameters, so what stands there is what the tests train.
     runs = TABLES[name.removeprefix("run_")]("mini")
     config = RunConfig(**parameters(name))
     assert config in runs
-    assert config.num_views * config.total_epochs == min(run.num_views * run.total_epochs for run in runs)
+    if config.is_text:
+        # One that has augmented samples to show; they are all small.
+        assert config.method in ("mmel_h", "mmel_s")
+    else:
+        assert config.num_views * config.total_epochs == min(run.num_views * run.total_epochs for run in runs)
 
 
 # Notebooks that show: committed with what they show.
