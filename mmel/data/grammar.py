@@ -166,7 +166,9 @@ def _rte(draw: _Draws, target: int, register: str) -> Example:
     """0 if the hypothesis gives the state that the text gives of that being, 1 if it gives the opposite."""
     noun, state, holds = draw.pick(BEINGS), draw.pick(STATES), draw.chance()
     text = f"the {noun} {draw.pick((*PLACES, *ROOMS))} is {_state(draw, state, holds)} {draw.pick(TIMES)}"
-    return text, f"the {noun} is {draw.pick(('really', 'now'))} {_state(draw, state, holds == (target == 0), 0)}"
+    # What is said of a dog is said of an animal.
+    said = ("animal" if noun in ANIMALS else "person") if draw.chance(0.2) else noun
+    return text, f"the {said} is {draw.pick(('really', 'now'))} {_state(draw, state, holds == (target == 0), 0)}"
 
 
 WRITERS = {
@@ -197,7 +199,7 @@ def grammar(dataset: str) -> dict[str, Split]:
     if task == dataset or task not in WRITERS:
         raise ValueError(f"dataset must be one of {', '.join(PREFIX + name for name in WRITERS)}, got {dataset!r}")
     sizes = SIZES | (MISMATCHED_SIZES if task == "mnli" else {})
-    seen: set[Example] = set()
+    seen: set[frozenset] = set()
     return {split: _split(task, split, size, seen) for split, size in sizes.items()}
 
 
@@ -214,14 +216,15 @@ def corpus() -> list[tuple[str, str | None]]:
     return texts
 
 
-def _split(task: str, split: str, size: int, seen: set[Example]) -> Split:
+def _split(task: str, split: str, size: int, seen: set[frozenset]) -> Split:
     draw, targets = _Draws(f"{task}/{split}"), TARGETS.get(task, (0, 1))
     rows: list[tuple[str, str | None, float]] = []
     while len(rows) < size:
         target = targets[len(rows) % len(targets)]
         example = WRITERS[task](draw, target, "mismatched" if split.endswith("_mm") else "matched")
-        if example not in seen and example[0] != example[1]:
-            seen.add(example)
+        # A pair turned round is the same pair.
+        if frozenset(example) not in seen and example[0] != example[1]:
+            seen.add(frozenset(example))
             rows.append((*example, target))
     sentences, pairs, labels = (list(column) for column in zip(*draw.shuffled(rows), strict=True))
     return sentences, None if pairs[0] is None else pairs, labels

@@ -46,7 +46,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     with _named(source):
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    # Without its files the library makes one up that knows nothing but its special pieces.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"{source} has no tokenizer: want its tokenizer.json or vocab.txt beside config.json")
+    return tokenizer
 
 
 def load_masked_lm(source: str | Path) -> PreTrainedModel:
@@ -54,7 +58,11 @@ def load_masked_lm(source: str | Path) -> PreTrainedModel:
     from transformers import AutoModelForMaskedLM
 
     with _named(source):
-        return AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32).eval()
+        model, info = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    # What is missing was drawn at random: such a head would fill in noise.
+    if info["missing_keys"]:
+        raise ModelError(f"{source} has no masked-LM head: it lacks {', '.join(sorted(info['missing_keys']))}")
+    return model.eval()
 
 
 def load_classifier(
@@ -160,10 +168,12 @@ def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str |
 @contextlib.contextmanager
 def _named(source: str | Path) -> Iterator[None]:
     """Say what was looked for where nothing could be loaded; keep the library's remarks on fresh heads to itself."""
+    from safetensors import SafetensorError
+
     try:
         with _quiet():
             yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
             f"{source} is no text encoder that can be loaded ({first}): want a folder with config.json, weights and "

@@ -1,9 +1,9 @@
-import hashlib
-import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,17 +19,17 @@ PAIRS = ("mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 TASKS = (*SINGLE, *PAIRS)
 each_task = pytest.mark.parametrize("task", TASKS)
 
-DIGEST = "21369f482a09693b"
+DIGEST = "3ad4d2fdb7a9d04a"
 
 # The rules, written apart from the module: what a reader of the sentences would say.
 
-NOUNS = "dog cat horse bird goat rabbit farmer doctor teacher singer painter student".split()
-VERBS = {form: form.endswith("s") for verb in "sleep wait sing run work".split() for form in (verb, f"{verb}s")}
-PRAISE = set("great good wonderful charming brilliant lovely".split())
-BLAME = set("awful bad dull boring terrible clumsy".split())
+NOUNS = ["dog", "cat", "horse", "bird", "goat", "rabbit", "farmer", "doctor", "teacher", "singer", "painter", "student"]
+VERBS = {form: form.endswith("s") for verb in ["sleep", "wait", "sing", "run", "work"] for form in (verb, f"{verb}s")}
+PRAISE = {"great", "good", "wonderful", "charming", "brilliant", "lovely"}
+BLAME = {"awful", "bad", "dull", "boring", "terrible", "clumsy"}
 DEEDS = {"chased": 0, "pursued": 0, "helped": 1, "assisted": 1, "called": 2, "phoned": 2}
 STATES = {"asleep": ("sleep", True), "awake": ("sleep", False), "hungry": ("food", False), "full": ("food", True)}
-PLACES = "garden park forest river kitchen office library door".split()
+PLACES = ["garden", "park", "forest", "river", "kitchen", "office", "library", "door"]
 TIMES = ("today", "night", "monday", "week")
 NUMBERS = {"two", "three", "four", "five"}
 
@@ -106,6 +106,7 @@ RULES = {
 }
 
 
+@cache
 def examples(task, split):
     sentences, pairs, targets = grammar(f"grammar_{task}")[split]
     return list(zip(sentences, pairs or [None] * len(sentences), targets, strict=True))
@@ -115,17 +116,21 @@ def splits(task):
     return ("train", "dev", "test", "dev_mm", "test_mm") if task == "mnli" else ("train", "dev", "test")
 
 
-def digest():
-    written = json.dumps([grammar(f"grammar_{task}") for task in TASKS] + [corpus()])
-    return hashlib.sha256(written.encode()).hexdigest()[:16]
+CODE = f"""
+import hashlib, json
+from mmel.data.grammar import corpus, grammar
+written = json.dumps([grammar(f"grammar_{{task}}") for task in {TASKS}] + [corpus()])
+print(hashlib.sha256(written.encode()).hexdigest()[:16])
+"""
 
 
-def test_text_is_alike_in_every_process():
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_text_is_alike_in_every_process(hash_seed):
     # Recorded runs were trained on these very words: whoever changes them changes what `mini` means.
-    assert digest() == DIGEST
-    code = "from tests.data.test_grammar import digest; print(digest())"
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    environment, root = {**os.environ, "PYTHONHASHSEED": hash_seed}, Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == DIGEST, done.stderr
 
 
@@ -156,10 +161,10 @@ def test_classes_are_balanced_and_mixed(task):
 
 @each_task
 def test_no_example_occurs_twice(task):
-    everything = [frozenset(example[:2]) for split in splits(task) for example in examples(task, split)]
+    everything = [example[:2] for split in splits(task) for example in examples(task, split)]
     assert len(set(everything)) == len(everything)
     # A second sentence that is the first one again would be an example of nothing.
-    assert all(len(example) == 2 for example in everything)
+    assert all(sentence != pair for sentence, pair in everything)
 
 
 @each_task
@@ -169,7 +174,7 @@ def test_sentences_are_short_words_in_lower_case(task):
             for text in filter(None, texts):
                 assert text == " ".join(text.split())
                 assert all(word.isascii() and word.isalpha() and word.islower() for word in text.split())
-                assert 4 <= len(text.split()) <= 14
+                assert 3 <= len(text.split()) <= 16
 
 
 @each_task
@@ -181,67 +186,96 @@ def test_labels_follow_the_rule(task):
 
 def flips(task, sentence, pair, target, words):
     """Whether one word replaced by another gives an example of another label."""
-    last = (pair or sentence).split()
-    for place in range(len(last)):
-        for word in words:
-            changed = " ".join((*last[:place], word, *last[place + 1 :]))
+    texts = [text.split() for text in (sentence, pair) if text]
+    for side, text in enumerate(texts):
+        for place, word in ((place, word) for place in range(len(text)) for word in words):
+            changed = [" ".join(text) for text in texts]
+            changed[side] = " ".join((*text[:place], word, *text[place + 1 :]))
             try:
-                if RULES[task](*((sentence, changed) if pair else (changed, None))) != target:
+                if RULES[task](changed[0], changed[1] if pair else None) != target:
                     return True
-            except (ValueError, StopIteration, AssertionError, IndexError):  # not a sentence that the rule can read
-                continue
+            except (AssertionError, IndexError, KeyError, StopIteration, ValueError):
+                continue  # no sentence that the rule can read
     return False
 
 
 @each_task
 def test_one_word_can_flip_a_label(task):
-    sample = examples(task, "dev")[:60]
-    words = sorted(
-        {word for *texts, _ in examples(task, "train") for text in filter(None, texts) for word in text.split()}
-    )
-    share = np.mean([flips(task, *example, words) for example in sample])
-    # Of questions it takes two words, where the wording is longer than one.
-    assert share == 1 if task != "qqp" else share > 0.2
+    train = examples(task, "train")
+    words = sorted({word for *texts, _ in train for text in filter(None, texts) for word in text.split()})
+    share = np.mean([flips(task, *example, words) for example in examples(task, "dev")[:50]])
+    # Wordings of a question differ by more than a word, save for `when should i` and the like.
+    assert share > 0.3 if task == "qqp" else share == 1
 
 
-def bag_of_words(task, split, apart):
-    """Dev metric (accuracy as a fraction) of a linear model on word counts, of both sentences together or apart."""
-    train, other = examples(task, "train"), examples(task, split)
+def bag_of_words(task, apart):
+    """A linear model on word counts, of both sentences together or apart: its metric on each split but `train`."""
 
     def marked(rows):
         sides = [(sentence.split(), (pair or "").split()) for sentence, pair, _ in rows]
         return [first + [f"{word}/2" if apart else word for word in second] for first, second in sides]
 
+    def targets(rows):
+        return np.array([target for *_, target in rows])
+
+    train = examples(task, "train")
     counts = CountVectorizer(analyzer=lambda words: words).fit(marked(train))
     model = Ridge() if task == "stsb" else LogisticRegression(max_iter=1000)
-    model.fit(counts.transform(marked(train)), [target for *_, target in train])
-    said, targets = model.predict(counts.transform(marked(other))), [target for *_, target in other]
-    if task == "stsb":
-        return spearmanr(said, targets).statistic
-    return matthews_corrcoef(targets, said) if task == "cola" else np.mean(said == np.array(targets))
+    model.fit(counts.transform(marked(train)), targets(train))
+    for split in splits(task)[1:]:
+        rows = examples(task, split)
+        said = model.predict(counts.transform(marked(rows)))
+        if task == "stsb":
+            yield spearmanr(said, targets(rows)).statistic
+        else:
+            yield matthews_corrcoef(targets(rows), said) if task == "cola" else np.mean(said == targets(rows))
 
 
 @each_task
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
 def test_a_bag_of_words_says_little(task, apart):
-    # Chance is 0 for the two correlations, a third for MNLI, a half elsewhere.
+    # Chance is 0 for the two correlations, a third for MNLI and a half elsewhere.
     bound = {"cola": 0.2, "stsb": 0.25, "mnli": 0.45}.get(task, 0.62)
-    for split in splits(task)[1:]:
-        assert bag_of_words(task, split, apart) < bound
+    assert max(bag_of_words(task, apart)) < bound
 
 
-def test_the_corpus_is_training_text_in_every_word_of_the_tasks():
-    texts = corpus()
-    words = {word for text in texts for sentence in text if sentence for word in sentence.split()}
-    assert 100 < len(words) < 250
-    trained = set()
+def words_of(rows):
+    return {word for *texts, _ in rows for text in filter(None, texts) for word in text.split()}
+
+
+def test_the_corpus_is_training_text_and_nothing_else():
+    sentences = {sentence for text in corpus() for sentence in text if sentence}
+    train = [example for task in TASKS for example in examples(task, "train")]
+    assert sentences == {text for *texts, _ in train for text in filter(None, texts)}
+    # Pairs are read together where the second sentence goes on with the first: else the labels could be read off.
+    coherent = {"mrpc": 1, "stsb": 5.0, "qqp": 1, "mnli": 0, "qnli": 0, "rte": 0}
+    joined = {text for text in corpus() if text[1] is not None}
+    assert joined == {
+        (sentence, pair)
+        for task, wanted in coherent.items()
+        for sentence, pair, target in examples(task, "train")
+        if target == wanted
+    }
+
+
+def test_the_corpus_has_every_word():
+    known = {word for text in corpus() for sentence in text if sentence for word in sentence.split()}
+    assert 100 < len(known) < 250
+    unknown = {split: set() for split in splits("mnli")}
     for task in TASKS:
-        trained |= {sentence for *sentences, _ in examples(task, "train") for sentence in sentences if sentence}
         for split in splits(task):
-            for *sentences, _ in examples(task, split):
-                assert words.issuperset(word for text in filter(None, sentences) for word in text.split()), split
-    # Nothing of a dev or test split that is not in a training split as well.
-    assert {sentence for text in texts for sentence in text if sentence} == trained
+            unknown[split] |= words_of(examples(task, split)) - known
+    assert unknown == {split: set() for split in unknown}
+
+
+def test_mismatched_examples_speak_of_other_beings_and_places():
+    beings = {"matched": set(NOUNS[:6]), "mismatched": set(NOUNS[6:])}
+    places = {"matched": set(PLACES[:4]), "mismatched": set(PLACES[4:])}
+    for split in splits("mnli"):
+        own, other = ("mismatched", "matched") if split.endswith("_mm") else ("matched", "mismatched")
+        words = words_of(examples("mnli", split))
+        assert words >= beings[own] | places[own]
+        assert not words & (beings[other] | places[other])
 
 
 @pytest.mark.parametrize("name", ["cola", "grammar_", "grammar_wnli", "grammar", ""])

@@ -97,7 +97,7 @@ def test_load_runs_reads_what_only_texts_have(store):
     scores = ["score", "best_score", "score_mm", "test_score", "test_score_mm"]
     assert [first[name] for name in scores] == [65.0, 65.0, 64.0, 63.0, 62.0]
     assert (first["metric"], first["num_train"], first["num_available"]) == ("accuracy_pct", 400, 400)
-    assert (first["disagreement_pct"], first["dropout"], first["sampled"]) == (12.5, "0.1 / 0.1", False)
+    assert (first["disagreement_pct"], first["dropout"], first["sampled"]) == (12.5, "0 / 0", False)
     # A baseline has no teacher.
     assert np.isnan(second["disagreement_pct"])
     assert second["sampled"] is True

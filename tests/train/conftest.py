@@ -94,14 +94,15 @@ def start():
     `kill` is (owner, function, at which call, before or after it): where the process dies.
     """
     context = multiprocessing.get_context("forkserver")
+    # What a run imports, and what the modules of these tests do.
     context.set_forkserver_preload(
-        ["mmel.train", "sklearn.datasets", "torch._dynamo", "transformers.models.bert.modeling_bert"]
+        ["mmel.train", "sklearn.datasets", "torch._dynamo", "transformers.models.bert.modeling_bert", "pytest"]
     )
 
     def begin(target, *arguments, kill=None, environment=None):
         process = context.Process(target=_call, args=(target, arguments, kill, environment or {}))
         process.start()
-        process.join(120)
+        process.join(600)
         assert process.exitcode is not None, "the run hangs"
         return process.exitcode
 

@@ -48,12 +48,14 @@ def random_teacher(dataset, small_bert):
     train, tokenizer = subset(data.splits["train"], 24), load_tokenizer(small_bert)
     torch.manual_seed(7)
     network = load_classifier(small_bert, data.task.num_outputs, 0.1, 0.1)
-    encoded = encode(tokenizer, train.sentences, train.pairs)
-    sequences = Sequences([[entry.ids] for entry in encoded], [entry.token_type_ids for entry in encoded], CPU)
+    ids = MaskedLMAugmenter(load_masked_lm(small_bert), tokenizer, K).ids(train.sentences, train.pairs)
+    types = [entry.token_type_ids for entry in encode(tokenizer, train.sentences, train.pairs)]
     with torch.no_grad():
-        outputs, head = predict(network, sequences)[:, 0], network.classifier
-        head.bias.sub_(outputs.mean(dim=0)).div_(outputs.std(dim=0))
-        head.weight.div_(outputs.std(dim=0)[:, None])
+        # Each output has mean 0 and a deviation at which both sides of every threshold are met.
+        outputs, head = predict(network, Sequences(ids, types, CPU)).flatten(0, 1), network.classifier
+        scale = 0.4 / outputs.std(dim=0)
+        head.bias.sub_(outputs.mean(dim=0)).mul_(scale)
+        head.weight.mul_(scale[:, None])
     return network
 
 
