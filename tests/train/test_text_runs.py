@@ -97,7 +97,8 @@ def test_every_method_trains(method, dataset, store, text_config):
 
 
 def test_a_network_learns(store, simple):
-    config = simple.replace(method="baseline_da_uni", epochs=12, lr=1e-2, hidden_dropout=0.0, attention_dropout=0.0)
+    # The examples' own labels: what a weak teacher says cannot be learned to a loss of 0.
+    config = simple.replace(method="baseline_da_uni", label_source="original", lr=3e-3, epochs=40, hidden_dropout=0.0)
     found = losses(run(config, store))
     assert found[-1] < 0.7 * found[0]
 
