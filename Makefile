@@ -46,7 +46,7 @@ lint: $(READY)  ## format and lint
 	$(BIN)/ruff check --fix .
 
 lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra study --extra test \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra study --extra ray --extra test \
 	    --no-emit-index-url --no-annotate --no-header -o requirements.lock pyproject.toml
 
 clean:  ## remove the environment and everything that mini runs left
