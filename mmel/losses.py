@@ -10,16 +10,20 @@ sum_k P*_k grad l_k, so nothing has to be detached: see docs/method.md.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-BaseLoss = str | Callable[[Tensor, Tensor], Tensor]
+from mmel.base_losses import (
+    BASE_LOSSES,
+    BaseLoss,
+    check_finite,
+    check_logits,
+    losses_against_targets,
+    losses_of_samples,
+)
 
-BASE_LOSSES = ("cross_entropy", "kl", "mse")
 REDUCTIONS = ("mean", "sum", "none")
 # Beyond these the formulas have reached their limits, maximum and mean, and float32 would lose lambda_p itself.
 LAMBDA_P_RANGE = (1e-30, 1e20)
@@ -119,7 +123,7 @@ class UniformLoss(_AugmentedLoss):
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
-        losses = _losses_against_targets(logits, targets, self.base_loss)
+        losses = losses_against_targets(logits, targets, self.base_loss)
         return LossTerms(losses.mean(dim=1), losses, torch.full_like(losses, 1 / losses.shape[1]))
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -158,7 +162,7 @@ class MMELHardLoss(UniformLoss):
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The objective of each example, its K losses and their weights P*; arguments as `forward`."""
-        losses = _losses_against_targets(logits, targets, self.base_loss)
+        losses = losses_against_targets(logits, targets, self.base_loss)
         return LossTerms(
             maximal_expected_loss(losses, self.lambda_p), losses, augmentation_weights(losses, self.lambda_p)
         )
@@ -204,13 +208,13 @@ class MMELSoftLoss(_AugmentedLoss):
 
     def terms(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> LossTerms:
         """The objective of each example, its K - 1 soft losses and their weights; arguments as `forward`."""
-        logits = _check_logits(logits, self.base_loss, least=2)
+        logits = check_logits(logits, self.base_loss, least=2)
         first_base = "cross_entropy" if self.base_loss == "kl" else self.base_loss
         if targets.dim() != 1:
             raise ValueError(f"targets must have shape (N,) = ({len(logits)},), got {tuple(targets.shape)}")
-        original = _losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
+        original = losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
         soft_targets = self._soft_targets(logits, teacher_outputs)
-        losses = _flat_base_loss(logits[:, 1:], soft_targets, self.base_loss)
+        losses = losses_of_samples(logits[:, 1:], soft_targets, self.base_loss)
         worst = maximal_expected_loss(losses, self.lambda_p)
         weights = augmentation_weights(losses, self.lambda_p)
         return LossTerms(original + self.lambda_t * worst, losses, weights)
@@ -244,86 +248,13 @@ class MMELSoftLoss(_AugmentedLoss):
             raise ValueError(
                 f"teacher_outputs must have shape {tuple(logits.shape)}, got {tuple(teacher_outputs.shape)}"
             )
-        _check_finite("teacher_outputs", teacher_outputs)
+        check_finite("teacher_outputs", teacher_outputs)
         teacher = teacher_outputs.to(own.dtype)
         if regression:
             return torch.where((own - teacher[:, 1:]).abs() > self.threshold, teacher[:, 1:], own)
         predicted = teacher.argmax(dim=-1)
         disagrees = predicted[:, 1:] != predicted[:, :1]
         return torch.where(disagrees[..., None], teacher[:, 1:], own)
-
-
-def _losses_against_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
-    """(N, K) losses of the logits against hard targets, probabilities or scores, every shape checked."""
-    logits = _check_logits(logits, base_loss, least=1)
-    return _flat_base_loss(logits, _expand_targets(logits, targets, base_loss), base_loss)
-
-
-def _expand_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
-    """Targets as (N, K) classes or scores, or as (N, K, C) probabilities."""
-    n, k = logits.shape[:2]
-    scores = base_loss == "mse"
-    if targets.is_floating_point():
-        _check_finite("targets", targets)
-    elif scores:
-        targets = targets.to(logits.dtype)
-    if targets.shape == (n,) and (scores or not targets.is_floating_point()):
-        targets = targets[:, None].expand(n, k)
-    if scores:
-        if targets.shape != (n, k):
-            raise ValueError(f"targets must have shape ({n},) or ({n}, {k}) for 'mse', got {tuple(targets.shape)}")
-        return targets.to(logits.dtype)
-    if targets.is_floating_point():
-        if targets.shape != logits.shape:
-            raise ValueError(
-                f"targets given as probabilities must have shape {tuple(logits.shape)}, got {tuple(targets.shape)}"
-            )
-        return targets.to(logits.dtype)
-    if base_loss == "kl":
-        raise ValueError(f"targets must be probabilities for base_loss='kl', got classes ({targets.dtype})")
-    if targets.shape != (n, k):
-        raise ValueError(f"targets given as classes must have shape ({n},) or ({n}, {k}), got {tuple(targets.shape)}")
-    # On an accelerator this look at the values would wait for the device, which has its own assertion.
-    if targets.device.type == "cpu" and targets.numel():
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= logits.shape[-1]:
-            raise ValueError(f"targets must be classes in [0, {logits.shape[-1]}), got {low} to {high}")
-    return targets.long()
-
-
-def _flat_base_loss(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> Tensor:
-    """(N, K) base losses of checked logits (N, K, C) or (N, K) and targets of matching shape."""
-    n, k = logits.shape[:2]
-    outputs, flat_targets = logits.flatten(0, 1), targets.flatten(0, 1)
-    if base_loss == "cross_entropy":
-        losses = F.cross_entropy(outputs, flat_targets, reduction="none")
-    elif base_loss == "kl":
-        # The smallest normal number stands in for 0, whose logarithm has no finite gradient.
-        log_targets = flat_targets.clamp_min(torch.finfo(flat_targets.dtype).tiny).log()
-        losses = (flat_targets * (log_targets - F.log_softmax(outputs, dim=-1))).sum(dim=-1)
-    elif base_loss == "mse":
-        losses = F.mse_loss(outputs, flat_targets, reduction="none")
-    else:
-        losses = base_loss(outputs, flat_targets)
-        if losses.shape != (n * k,):
-            raise ValueError(f"base_loss must return one loss a sample, ({n * k},), got {tuple(losses.shape)}")
-    return losses.view(n, k)
-
-
-def _check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
-    """Logits in float32 at least, (N, K, C), or (N, K) for regression."""
-    if not logits.is_floating_point():
-        raise ValueError(f"logits must be a floating tensor, got {logits.dtype}")
-    if base_loss == "mse":
-        if logits.dim() == 3 and logits.shape[-1] == 1:
-            logits = logits.squeeze(-1)
-        if logits.dim() != 2:
-            raise ValueError(f"logits must have shape (N, K) or (N, K, 1) for 'mse', got {tuple(logits.shape)}")
-    elif logits.dim() != 3 or logits.shape[-1] == 0:
-        raise ValueError(f"logits must have shape (N, K, C), got {tuple(logits.shape)}")
-    if logits.shape[1] < least:
-        raise ValueError(f"logits must hold K >= {least} samples an example, got K = {logits.shape[1]}")
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _largest(losses: Tensor) -> Tensor:
@@ -337,14 +268,6 @@ def _check_losses(losses: Tensor) -> Tensor:
     if not losses.is_floating_point():
         raise ValueError(f"losses must be a floating tensor, got {losses.dtype}")
     return losses if losses.dtype == torch.float64 else losses.float()
-
-
-def _check_finite(name: str, values: Tensor) -> None:
-    # A CUDA graph under capture cannot read a value back; whoever captures has run the step once before.
-    if values.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{name} must be finite, got {int((~torch.isfinite(values)).sum())} NaN or infinite entries")
 
 
 def _check_coefficient(name: str, value: float) -> float:

@@ -11,55 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmel.data import DataError
+from mmel.data.glue_tasks import FILES, OFFICIAL_SIZES, SPLITS, SPLITS_MNLI, TASKS, GlueTask
 
 HUB_NAME = "nyu-mll/glue"
 # The parquet version of the data; loading scripts are refused by `datasets` from 4.0 on.
 HUB_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-# Split -> TSV file, the hub's split.
-SPLITS = {"train": ("train.tsv", "train"), "dev": ("dev.tsv", "validation"), "test": ("test.tsv", "test")}
-SPLITS_MNLI = {
-    "train": ("train.tsv", "train"),
-    "dev": ("dev_matched.tsv", "validation_matched"),
-    "dev_mm": ("dev_mismatched.tsv", "validation_mismatched"),
-    "test": ("test_matched.tsv", "test_matched"),
-    "test_mm": ("test_mismatched.tsv", "test_mismatched"),
-}
 DEFAULT_ROOT = "data"
 GRAMMAR = "grammar_"
-
-
-@dataclass(frozen=True)
-class TextTask:
-    """What a task asks.
-
-    Attributes:
-        name: the hub's name, or `grammar_` and that name.
-        columns: the hub's name of the sentence column, or of both.
-        labels: label words in the hub's integer order; empty for regression, whose scores run from 0 to 5.
-        metric: what the dev score is: `matthews_pct`, `spearman_pct` or `accuracy_pct`.
-        test_metric: what GLUE's test score is.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    labels: tuple[str, ...]
-    metric: str = "accuracy_pct"
-    test_metric: str = "accuracy_pct"
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether targets are scores, not classes."""
-        return not self.labels
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether an example has two sentences."""
-        return len(self.columns) == 2
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of a model for it: one a class, one in all for regression."""
-        return len(self.labels) or 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +58,7 @@ class TextData:
         splits: `train`, `dev` and, where there is one, `test`; for MNLI also `dev_mm` and `test_mm` (mismatched).
     """
 
-    task: TextTask
+    task: GlueTask
     splits: dict[str, Examples]
 
     @property
@@ -113,66 +71,6 @@ class TextData:
     def is_sample(self) -> bool:
         """Whether any split is only a sample of the official one."""
         return bool(self.sampled)
-
-
-TASKS = {
-    task.name: task
-    for task in (
-        TextTask("cola", ("sentence",), ("unacceptable", "acceptable"), "matthews_pct", "matthews_pct"),
-        TextTask("sst2", ("sentence",), ("negative", "positive")),
-        TextTask("mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), test_metric="f1_pct"),
-        TextTask("stsb", ("sentence1", "sentence2"), (), "spearman_pct", "spearman_pct"),
-        TextTask("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), test_metric="f1_pct"),
-        TextTask("mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction")),
-        TextTask("qnli", ("question", "sentence"), ("entailment", "not_entailment")),
-        TextTask("rte", ("sentence1", "sentence2"), ("entailment", "not_entailment")),
-    )
-}
-
-# As on the hub; of the TSV files QQP's broken rows are not counted.
-OFFICIAL_SIZES = {
-    "cola": {"train": 8551, "dev": 1043, "test": 1063},
-    "sst2": {"train": 67349, "dev": 872, "test": 1821},
-    "mrpc": {"train": 3668, "dev": 408, "test": 1725},
-    "stsb": {"train": 5749, "dev": 1500, "test": 1379},
-    "qqp": {"train": 363846, "dev": 40430, "test": 390965},
-    "mnli": {"train": 392702, "dev": 9815, "dev_mm": 9832, "test": 9796, "test_mm": 9847},
-    "qnli": {"train": 104743, "dev": 5463, "test": 5463},
-    "rte": {"train": 2490, "dev": 277, "test": 3000},
-}
-
-
-@dataclass(frozen=True)
-class _Files:
-    """A task's TSV files: its folder, the columns that hold sentences and label, and the words for the classes.
-
-    Attributes:
-        columns: sentence columns by name.
-        label: the label column.
-        words: what the file says for each class, in the hub's integer order; empty for scores.
-        header: the columns of train and dev where the file itself has no header line.
-        skips_broken: whether rows that are short or lack their label are left out, as the hub leaves them out.
-    """
-
-    folder: str
-    columns: tuple[str, ...]
-    label: str
-    words: tuple[str, ...] = ("0", "1")
-    header: tuple[str, ...] = ()
-    skips_broken: bool = False
-
-
-_PAIR = ("sentence1", "sentence2")
-FILES = {
-    "cola": _Files("CoLA", ("sentence",), "label", header=("source", "label", "mark", "sentence")),
-    "sst2": _Files("SST-2", ("sentence",), "label"),
-    "mrpc": _Files("MRPC", ("#1 String", "#2 String"), "Quality"),
-    "stsb": _Files("STS-B", _PAIR, "score", words=()),
-    "qqp": _Files("QQP", ("question1", "question2"), "is_duplicate", skips_broken=True),
-    "mnli": _Files("MNLI", _PAIR, "gold_label", words=TASKS["mnli"].labels),
-    "qnli": _Files("QNLI", ("question", "sentence"), "label", words=TASKS["qnli"].labels),
-    "rte": _Files("RTE", _PAIR, "label", words=TASKS["rte"].labels),
-}
 
 
 def load_text(dataset: str, data_root: str | Path | None = None) -> TextData:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mmel.data import DataError
-from mmel.data.glue import HUB_REVISION, OFFICIAL_SIZES, TASKS, Examples, TextData, load_text, subset
+from mmel.data.glue import HUB_REVISION, Examples, TextData, load_text, subset
+from mmel.data.glue_tasks import OFFICIAL_SIZES, TASKS
 
 # The hub's features, from its data card, apart from the module: columns, and the classes in their integer order.
 HUB = {

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from mmel.config import CHOSEN_DROPOUT, SCHEMA, RunConfig
-from mmel.data.glue import OFFICIAL_SIZES, TASKS
+from mmel.data.glue_tasks import OFFICIAL_SIZES, TASKS
 from mmel.grids import TABLES, runs_of, teacher_of
 from mmel.records import RunWriter, Store, write_atomically
 from mmel.report import tables
