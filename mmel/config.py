@@ -301,8 +301,11 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """`value` as the type of the field's default, so that 1 and 1.0 name the same run."""
     wanted = type(default)
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        # Adding 0.0 gives -0.0 the name of 0.0; an integer beyond all floats is out of every field's range.
-        return float("inf") if abs(value) > 1e308 else float(value) + 0.0
+        if abs(value) > 1e308:
+            # Out of every field's range, and as an integer possibly beyond all floats.
+            return float("inf") if value > 0 else float("-inf")
+        # Adding 0.0 gives -0.0 the name of 0.0.
+        return float(value) + 0.0
     if wanted is tuple and isinstance(value, list | tuple) and all(type(entry) is int for entry in value):
         return tuple(value)
     if type(value) is not wanted or wanted is tuple:

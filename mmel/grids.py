@@ -181,6 +181,11 @@ def teacher_of(config: RunConfig) -> RunConfig | None:
     return with_method(config, "baseline", TEACHER_SEED).replace(**dropout)
 
 
+def is_teacher(config: RunConfig) -> bool:
+    """Whether other runs may need the network of this one: a text baseline of the teachers' seed."""
+    return config.is_text and config.method == "baseline" and config.seed == TEACHER_SEED
+
+
 def candidates(config: RunConfig) -> list[RunConfig]:
     """The runs that choose what `config` leaves to be chosen, each with a value in its place; [] where nothing is.
 
@@ -206,15 +211,17 @@ def _defaults(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _chooses(config: RunConfig) -> bool:
-    # A run that tries out dropout rates takes the teacher that the runs it serves will take.
-    return config.hidden_dropout == CHOSEN_DROPOUT or (config.is_text and config.seed == SELECTION_SEED)
+    # A run that tries out dropout rates takes the teacher that the runs it serves will take. Only `paper` has such
+    # runs; elsewhere their seed is a seed like any other.
+    tries = config.is_text and config.profile == "paper" and config.seed == SELECTION_SEED
+    return config.hidden_dropout == CHOSEN_DROPOUT or tries
 
 
 def _stage(run: RunConfig) -> int:
     """What must be trained before what: choices of baselines, teachers, other choices, the rest."""
     if run.seed == SELECTION_SEED:
         return 0 if teacher_of(run) is None else 2
-    return 1 if run.is_text and run.method == "baseline" and run.seed == TEACHER_SEED else 3
+    return 1 if is_teacher(run) else 3
 
 
 def _seeds(profile: str, method: str) -> tuple[int, ...]:

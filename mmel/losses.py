@@ -9,7 +9,7 @@ reweightings of one example's samples has the closed form
 sum_k P*_k grad l_k, so nothing has to be detached: see docs/method.md.
 """
 
-import math
+import sys
 from typing import NamedTuple
 
 import torch
@@ -272,6 +272,7 @@ def _check_losses(losses: Tensor) -> Tensor:
 
 def _check_coefficient(name: str, value: float) -> float:
     """The coefficient, brought into the range in which float32 can divide by it."""
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0):
+    # Compared, not converted: an integer may be beyond all floats.
+    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
     return min(max(value, LAMBDA_P_RANGE[0]), LAMBDA_P_RANGE[1])

@@ -98,7 +98,7 @@ class Store:
         return self._working("checkpoints", config, ".pt")
 
     def weights_path(self, config: RunConfig) -> Path:
-        """The trained network of a run that finished."""
+        """The trained network of a run that finished; a sweep over text keeps that of teachers alone."""
         return self._working("weights", config, ".pt")
 
     def notebook_path(self, config: RunConfig) -> Path:

@@ -521,11 +521,15 @@ def test_wrong_types_are_refused(name, value):
         RunConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["momentum", "weight_decay"])
-@pytest.mark.parametrize("number", [float("inf"), 10**400], ids=["inf", "huge"])
-def test_infinite_numbers_are_refused(name, number):
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay"])
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(float("inf"), "inf"), (10**400, "inf"), (-(10**400), "-inf")],
+    ids=["inf", "huge", "hugely negative"],
+)
+def test_infinite_numbers_are_refused(name, number, shown):
     # Records are JSON, which has no such number.
-    with pytest.raises(ValueError, match=f"^{name} must be .*got inf"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*got {shown}$"):
         RunConfig(**{name: number})
 
 

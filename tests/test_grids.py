@@ -434,6 +434,13 @@ def test_the_teachers_dropout_rates_are_chosen_once():
     assert teacher_of(run).hidden_dropout == teacher_of(run).attention_dropout == -1
 
 
+@pytest.mark.parametrize("profile", ["mini", "reduced"])
+def test_elsewhere_than_in_paper_the_seed_of_choices_is_a_seed_like_any_other(profile):
+    run = next(run for run in grid("table3", profile) if run.method == "mmel_h")
+    assert teacher_of(run.replace(seed=SELECTION_SEED)) == teacher_of(run)
+    assert candidates(teacher_of(run)) == []
+
+
 def test_images_have_no_teacher():
     assert {teacher_of(run) for run in grid("table1", "paper")} == {None}
 

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 N, K, C = 3, 4, 5
 LOSS_CLASSES = [MMELHardLoss, MMELSoftLoss, UniformLoss]
-BAD_COEFFICIENTS = [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "1", None]
+# The last integer is finite, and beyond all floats.
+BAD_COEFFICIENTS = [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "1", None, 10**400]
 
 
 def random_tensor(*shape, seed=0, scale=1.0, dtype=torch.float64):

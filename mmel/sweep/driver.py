@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmel.config import RunConfig
 from mmel.data import DataError
+from mmel.grids import is_teacher
 from mmel.records import ResultsError, Store
 from mmel.sweep import NotebookError
 from mmel.sweep.plan import PlannedRun
@@ -48,6 +50,8 @@ def sweep(
 ) -> SweepOutcome:
     """Train the runs of a plan that are not recorded.
 
+    The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers'.
+
     Args:
         replan: gives the plan; called again after each run, since each one sharpens the prediction of the next.
         store: where records go.
@@ -88,6 +92,7 @@ def sweep(
             if error is None and record is not None and record.finished:
                 outcome.trained.append(run)
                 outcome.train_seconds += record.result["wall_seconds"]
+                drop_weights(config, store)
                 score = f"{record.metric.removesuffix('_pct')} {record.score:.2f}"
                 report(f"[{number}/{total}] {config.dataset} {config.run_id}: {score} in {seconds:.1f} s")
             else:
@@ -95,6 +100,12 @@ def sweep(
                 report(f"[{number}/{total}] {config.dataset} {config.run_id}: FAILED: {outcome.failed[-1][1]}")
     outcome.wall_seconds = time.perf_counter() - begin
     return outcome
+
+
+def drop_weights(config: RunConfig, store: Store) -> None:
+    """Delete the trained network of a run on text that teaches no other: an encoder has hundreds of megabytes."""
+    if config.is_text and not is_teacher(config):
+        store.weights_path(config).unlink(missing_ok=True)
 
 
 def _executor(

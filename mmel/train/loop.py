@@ -82,7 +82,8 @@ def load_trained(
     """The task of a finished run with its trained network, for a look at what it learned.
 
     Raises:
-        FileNotFoundError: if the weights are not in this results folder (records travel without them).
+        FileNotFoundError: if the weights are not in this results folder: records travel without them, and a sweep
+            keeps those of images and of teachers alone.
     """
     path = store.weights_path(config)
     if not path.exists():

@@ -67,6 +67,7 @@ class TextTask:
             "train_available": len(full),
             "eval": len(data.splits["dev"]),
             "eval_split": "dev",
+            **{name: len(data.splits[name]) for name in ("dev_mm", "test", "test_mm") if name in data.splits},
             "sampled": list(data.sampled),
         }
         source = find_model(config.model, store, data_root)

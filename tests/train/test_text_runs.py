@@ -62,6 +62,7 @@ def test_an_evaluation_has_the_promised_fields_and_the_record_its_provenance(sto
         "train_available": 400,
         "eval": 300,
         "eval_split": "dev",
+        "test": 300,
         "sampled": [],
     }
     assert header["text_model"]["name"] == "small-bert"

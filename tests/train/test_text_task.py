@@ -278,7 +278,10 @@ def test_the_teachers_output_is_no_way_to_the_gradient(build):
 
 def test_sizes_metric_and_provenance(build, small_bert):
     task = build()
-    assert task.sizes == {"train": 24, "train_available": 400, "eval": 300, "eval_split": "dev", "sampled": []}
+    sizes = {"train": 24, "train_available": 400, "eval": 300, "eval_split": "dev", "test": 300, "sampled": []}
+    assert task.sizes == sizes
+    mnli = build(dataset="grammar_mnli", method="baseline")
+    assert mnli.sizes == sizes | {name: len(mnli.data.splits[name]) for name in ("dev_mm", "test_mm")}
     assert task.metric == "matthews_pct"
     assert task.unit == "sequences"
     assert task.provenance["text_model"]["name"] == "small-bert"

@@ -1,0 +1,40 @@
+import pytest
+
+import mmel.train
+from mmel import RunConfig
+from mmel.grids import is_teacher
+from mmel.records import RunWriter, Store, write_atomically
+from mmel.sweep.driver import sweep
+from mmel.sweep.plan import PlannedRun
+
+TEXT = RunConfig(dataset="grammar_cola", model="tiny-bert", method="mmel_h", epochs=1)
+BASELINE = TEXT.replace(method="baseline", num_augmented=1)
+IMAGES = RunConfig(dataset="digits", augment="crop", epochs=1, decay_epochs=())
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (IMAGES, True),
+        (BASELINE, True),
+        (BASELINE.replace(seed=1), False),
+        (TEXT, False),
+        (TEXT.replace(method="mmel_s", seed=1), False),
+    ],
+    ids=["images", "teacher", "baseline of another seed", "taught", "taught, another seed"],
+)
+def test_a_sweep_keeps_the_networks_of_images_and_teachers(config, kept, tmp_path, monkeypatch):
+    def train(config, store, **_):
+        write_atomically(store.weights_path(config), b"weights")
+        RunWriter(store, config, [{"kind": "run", "config": config.to_dict(), "metric": "accuracy_pct"}]).finish(
+            {"status": "finished", "accuracy_pct": 50.0, "wall_seconds": 0.0}
+        )
+        yield {}
+
+    monkeypatch.setattr(mmel.train, "train", train)
+    store = Store(tmp_path)
+    outcome = sweep(lambda: [PlannedRun(config, "table3", "missing", None)], store, notebook=False)
+    assert len(outcome.trained) == 1
+    assert store.read(config).finished
+    assert store.weights_path(config).exists() is kept
+    assert is_teacher(config) is (kept and config.is_text)
