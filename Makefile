@@ -2,6 +2,8 @@
 PYTHON  ?= python3
 PROFILE ?= mini
 TABLES  ?= table1 table2 table3 table4 table6 figure2
+# Runs side by side. Tiny runs on a CPU gain nothing from a second thread, and everything from a second core.
+PACK    ?= $(if $(filter mini,$(PROFILE)),2,1)
 BIN     := .venv/bin
 READY   := .venv/ready
 ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)") \
@@ -15,14 +17,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
-	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name'
+	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name, PACK=runs side by side'
 
 study: $(READY)  ## train what is missing of the tables, then render the report
-	$(BIN)/mmel sweep $(ARGS)
+	$(BIN)/mmel sweep $(ARGS) --pack $(PACK)
 	$(BIN)/mmel report $(ARGS)
 
 sweep: $(READY)  ## only train what is missing
-	$(BIN)/mmel sweep $(ARGS)
+	$(BIN)/mmel sweep $(ARGS) --pack $(PACK)
 
 report: $(READY)  ## only render the report from what is recorded
 	$(BIN)/mmel report $(ARGS)

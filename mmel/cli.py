@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(sweep)
     sweep.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE", help="only runs with this value")
     sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
-    sweep.add_argument("--budget-minutes", type=float, metavar="M", help="begin no run that would end later than this")
+    sweep.add_argument("--budget-minutes", type=float, metavar="M", help="stop before, runs under way at a checkpoint")
+    sweep.add_argument("--pack", type=int, default=1, metavar="N", help="train N runs side by side; default: 1")
     sweep.add_argument("--retry-failed", action="store_true", help="train runs again that failed")
     sweep.add_argument("--no-notebook", action="store_true", help="train in this process, without papermill")
     _add_places(sweep)
@@ -170,7 +171,7 @@ def _config(given: dict[str, Any]) -> RunConfig:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.sweep.driver import sweep
-    from mmel.sweep.plan import estimate_speed, plan
+    from mmel.sweep.plan import duration, estimate_speed, plan, total_seconds
 
     store = Store.find(arguments.results)
 
@@ -180,32 +181,37 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         runs = replan()
         for run in runs:
-            seconds = _duration(run.predicted_seconds)
+            seconds = duration(run.predicted_seconds)
             print(f"{run.state:9} {seconds:>10}  {run.table}  {run.config.dataset}  {run.config.run_id}")
-        left = [run.predicted_seconds for run in runs if run.state == "missing"]
-        total = sum(left) if None not in left else None
+        missing = [run for run in runs if run.state == "missing"]
+        for table in arguments.table:
+            mine = [run.predicted_seconds for run in missing if run.table == table]
+            print(f"{table}: {len(mine)} runs, {duration(total_seconds(mine))}")
+        total = total_seconds(run.predicted_seconds for run in missing)
         device = estimate_speed(store).device
         source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"
-        print(f"{len(left)} runs to train: {_duration(total)}{source}")
+        print(f"{len(missing)} runs to train, each counted with the first of its tables: {duration(total)}{source}")
         return 0
     outcome = sweep(
         replan,
         store,
+        pack=arguments.pack,
         budget_minutes=arguments.budget_minutes,
         retry_failed=arguments.retry_failed,
         notebook=not arguments.no_notebook,
         data_root=arguments.data_root,
         device=arguments.device,
     )
-    share = 1 - outcome.train_seconds / outcome.wall_seconds if outcome.trained else 0.0
+    slots = min(arguments.pack, len(outcome.trained))
+    share = 1 - outcome.train_seconds / (outcome.wall_seconds * slots) if slots else 0.0
     print(
         f"{len(outcome.recorded)} recorded before, {len(outcome.trained)} trained in "
-        f"{_duration(outcome.wall_seconds)} ({share:.0%} of it outside training)"
+        f"{duration(outcome.wall_seconds)} ({share:.0%} of it outside training)"
     )
     for run, error in outcome.failed:
         print(f"failed: {run.config.run_id}: {error}; --retry-failed trains it again")
     for run in outcome.left:
-        print(f"left: {run.config.run_id}: predicted {_duration(run.predicted_seconds)}")
+        print(f"left: {run.config.run_id}: predicted {duration(run.predicted_seconds)}")
     return 1 if outcome.failed else 0
 
 
@@ -259,11 +265,3 @@ def _data(arguments: argparse.Namespace) -> int:
     train, test = load_images(arguments.dataset)
     print(f"{arguments.dataset}: {len(train)} training and {len(test)} test images, {train.num_classes} classes")
     return 0
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -206,6 +206,12 @@ def candidates(config: RunConfig) -> list[RunConfig]:
     return []
 
 
+def needs(config: RunConfig) -> list[RunConfig]:
+    """The runs whose records `config` cannot be trained without: those that choose for it, and its teacher."""
+    teacher = teacher_of(config)
+    return [*candidates(config), *([teacher] if teacher else [])]
+
+
 def _defaults(names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(RunConfig(), name) for name in names}
 

@@ -8,6 +8,7 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -146,13 +147,17 @@ class Store:
         for path in sorted((self.root / "runs" / profile).glob("*/*.jsonl")):
             yield read_record(path)
 
-    def claim(self, config: RunConfig) -> "contextlib.AbstractContextManager[None]":
+    def claim(self, config: RunConfig, wait: bool = False) -> "contextlib.AbstractContextManager[None]":
         """Hold a run for this process, so that two sweeps never train it at once.
 
+        Args:
+            config: the run.
+            wait: where another process holds it, wait until it is done.
+
         Raises:
-            ResultsError: if another process holds it.
+            ResultsError: if another process holds it, and `wait` is false.
         """
-        return _locked(self._working("checkpoints", config, ".lock"), config.run_id)
+        return _locked(self._working("checkpoints", config, ".lock"), config.run_id, wait)
 
 
 class RunWriter:
@@ -226,7 +231,7 @@ def _dump(line: Line) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
+def _locked(path: Path, name: str, wait: bool) -> Iterator[None]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,6 +239,9 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResultsError(f"run {name} is being trained by another process") from None
+            if not wait:
+                raise ResultsError(f"run {name} is being trained by another process") from None
+            print(f"{name}: another process trains it; waiting", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         # The kernel drops the lock with the process, however it dies; the empty file may stay.
         yield

@@ -36,10 +36,13 @@ def refused(capsys, *argv):
 
 
 def planned(capsys, *argv):
-    """run_id -> (state, predicted time, table), in order, and the last line."""
+    """run_id -> (state, predicted time, table), in order, and the last line; before it each table has one."""
     assert main(["sweep", "--plan", "--results", str(FROZEN), *argv]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
-    found = [PLAN_LINE.fullmatch(line).groups() for line in lines]
+    found = [match.groups() for line in lines if (match := PLAN_LINE.fullmatch(line))]
+    counts = [re.fullmatch(r"(table\d): (\d+) runs, .+", line).groups() for line in lines[len(found) :]]
+    tables = [table for state, _, table, *_ in found if state == "missing"]
+    assert counts == [(table, str(tables.count(table))) for table in dict(counts)]
     assert len({run_id for *_, run_id in found}) == len(found)
     return {run_id: (state, time, table) for state, time, table, _, run_id in found}, last
 

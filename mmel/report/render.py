@@ -14,8 +14,7 @@ from mmel import __version__
 from mmel.records import Store, write_atomically
 from mmel.report import tables
 from mmel.report.hyperparameters import table7
-from mmel.sweep.driver import NOTEBOOKS
-from mmel.sweep.notebook import warm_kernel
+from mmel.sweep.notebook import NOTEBOOKS, warm_kernel
 
 _LATEX = str.maketrans({char: f"\\{char}" for char in "{}_%&#"} | {"|": "$|$", "±": r"$\pm$", "−": "$-$", "<": "$<$"})
 

@@ -1,19 +1,16 @@
-"""Trains what is missing of a plan, one run after the other, within a budget."""
+"""Trains what is missing of a plan, one run after the other or several side by side, within a budget."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mmel.config import RunConfig
-from mmel.data import DataError
-from mmel.grids import is_teacher
-from mmel.records import ResultsError, Store
-from mmel.sweep import NotebookError
-from mmel.sweep.plan import PlannedRun
-
-NOTEBOOKS = Path("notebooks")
+from mmel.grids import is_teacher, needs
+from mmel.records import Store
+from mmel.sweep import BUDGET_SPENT
+from mmel.sweep.plan import PlannedRun, duration, total_seconds
+from mmel.sweep.workers import Worker, start_workers
 
 
 @dataclass
@@ -24,7 +21,7 @@ class SweepOutcome:
         recorded: were there before.
         trained: were trained now.
         failed: failed now or before, with the reason.
-        left: were not begun because the budget would not have sufficed.
+        left: were not begun, or stopped at a checkpoint, because the budget would not have sufficed.
         train_seconds: time spent inside training, of those trained now.
         wall_seconds: time of the sweep.
     """
@@ -37,10 +34,18 @@ class SweepOutcome:
     wall_seconds: float = 0.0
 
 
+@dataclass
+class _Training:
+    run: PlannedRun
+    worker: Worker
+    started: float
+
+
 def sweep(
     replan: Callable[[], list[PlannedRun]],
     store: Store,
     *,
+    pack: int = 1,
     budget_minutes: float | None = None,
     retry_failed: bool = False,
     notebook: bool = True,
@@ -53,51 +58,70 @@ def sweep(
     The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers'.
 
     Args:
-        replan: gives the plan; called again after each run, since each one sharpens the prediction of the next.
+        replan: gives the plan; called again before each run, since each one sharpens the prediction of the next.
         store: where records go.
-        budget_minutes: begin no run that is predicted to end after this long.
+        pack: runs to train side by side on the device; each gets its share of the CPU cores. No result depends on it,
+            but as far as sums on a CPU depend on the number of threads.
+        budget_minutes: begin no run whose first epoch is predicted to end after this long, and stop those under way at
+            the last checkpoint before it.
         retry_failed: train failed runs once more.
-        notebook: train through papermill and the table's notebook; otherwise in this process.
+        notebook: train through papermill and the table's notebook; otherwise in this process, or one for each of
+            several runs.
         data_root: folder of the data sets.
         device: as `mmel.train.train`.
         report: told one line a run.
 
     Returns:
         What became of every run.
+
+    Raises:
+        ValueError: if `pack` is not a positive integer.
     """
+    if pack < 1:
+        raise ValueError(f"pack must be at least 1, got {pack}")
     begin = time.perf_counter()
     outcome = SweepOutcome()
-    first = replan()
-    queue = []
-    for run in first:
+    planned = {run.config: run for run in replan()}
+    for run in planned.values():
         if run.state == "recorded":
             outcome.recorded.append(run)
         elif run.state == "failed" and not retry_failed:
             outcome.failed.append((run, store.read(run.config).result["error"]))
-        else:
-            queue.append(run.config)
-    total = len(queue)
-    with ExitStack() as stack:
-        execute = _executor(stack, store, notebook, data_root, device) if queue else None
-        for number, config in enumerate(queue, start=1):
-            run = next(run for run in replan() if run.config == config)
-            spent = time.perf_counter() - begin
-            if budget_minutes is not None and spent + (run.predicted_seconds or 0) > budget_minutes * 60:
-                outcome.left.append(run)
-                continue
-            started = time.perf_counter()
-            error = execute(run)
-            record = store.read(config)
-            seconds = time.perf_counter() - started
-            if error is None and record is not None and record.finished:
-                outcome.trained.append(run)
-                outcome.train_seconds += record.result["wall_seconds"]
-                drop_weights(config, store)
-                score = f"{record.metric.removesuffix('_pct')} {record.score:.2f}"
-                report(f"[{number}/{total}] {config.dataset} {config.run_id}: {score} in {seconds:.1f} s")
-            else:
-                outcome.failed.append((run, error or "no record was written"))
-                report(f"[{number}/{total}] {config.dataset} {config.run_id}: FAILED: {outcome.failed[-1][1]}")
+    queue = [
+        run.config for run in planned.values() if run.state == "missing" or (run.state == "failed" and retry_failed)
+    ]
+    if not queue:
+        return outcome
+    total, pack = len(queue), min(pack, len(queue))
+    budget = float("inf") if budget_minutes is None else budget_minutes * 60
+    stop_at = None if budget_minutes is None else time.time() + budget
+    workers = start_workers(pack, store, notebook=notebook, data_root=data_root, device=device, stop_at=stop_at)
+    free, training = list(workers), dict[Future, _Training]()
+    abandon = True
+    try:
+        while queue or training:
+            while free and (config := _next(queue, training.values())):
+                queue.remove(config)
+                run = planned[config]
+                first_epoch = (run.predicted_seconds or 0) / config.total_epochs
+                waits_for = {left.config for left in outcome.left}.intersection(needs(config))
+                if waits_for or time.perf_counter() - begin + first_epoch > budget:
+                    outcome.left.append(run)
+                    continue
+                worker, started = free.pop(0), time.perf_counter()
+                training[worker.submit(run)] = _Training(run, worker, started)
+            for future in wait(training, return_when=FIRST_COMPLETED).done:
+                entry = training.pop(future)
+                free.append(entry.worker)
+                line = _settle(entry, future.result(), store, outcome)
+                planned = {run.config: run for run in replan()}
+                going = [*queue, *(other.run.config for other in training.values())]
+                ahead = _ahead([planned[config] for config in going], pack)
+                report(f"[{total - len(going)}/{total}] {line}{ahead}")
+        abandon = False
+    finally:
+        for worker in workers:
+            worker.close(abandon)
     outcome.wall_seconds = time.perf_counter() - begin
     return outcome
 
@@ -108,32 +132,31 @@ def drop_weights(config: RunConfig, store: Store) -> None:
         store.weights_path(config).unlink(missing_ok=True)
 
 
-def _executor(
-    stack: ExitStack, store: Store, notebook: bool, data_root: str | None, device: str | None
-) -> Callable[[PlannedRun], str | None]:
-    """A function that trains one run and returns why it failed, or None."""
-    if notebook:
-        from mmel.sweep.notebook import execute_run, warm_kernel
+def _next(queue: list[RunConfig], training: Iterable[_Training]) -> RunConfig | None:
+    """The first run that needs none of those that are not trained yet; None where all must wait."""
+    pending = {*queue, *(entry.run.config for entry in training)}
+    return next((config for config in queue if pending.isdisjoint(needs(config))), None)
 
-        kernel = stack.enter_context(warm_kernel(store, data_root, device))
 
-        def in_notebook(run: PlannedRun) -> str | None:
-            try:
-                execute_run(kernel, NOTEBOOKS / f"run_{run.table}.ipynb", run.config, store)
-            except NotebookError as error:
-                return str(error)
-            return None
+def _ahead(runs: list[PlannedRun], pack: int) -> str:
+    """What the runs that are queued or under way will still take, where that can be told."""
+    seconds = total_seconds(run.predicted_seconds for run in runs)
+    return f" (about {duration(seconds / pack)} to go)" if seconds else ""
 
-        return in_notebook
 
-    from mmel.train import TrainingError, train
-
-    def in_process(run: PlannedRun) -> str | None:
-        try:
-            for _ in train(run.config, store, data_root=data_root, device=device):
-                pass
-        except (TrainingError, DataError, ResultsError) as error:
-            return str(error)
-        return None
-
-    return in_process
+def _settle(entry: _Training, error: str | None, store: Store, outcome: SweepOutcome) -> str:
+    """Note what became of a run, and say it in a line."""
+    config = entry.run.config
+    seconds = time.perf_counter() - entry.started
+    name = f"{config.dataset} {config.run_id}"
+    record = store.read(config)
+    if error == BUDGET_SPENT:
+        outcome.left.append(entry.run)
+        return f"{name}: stopped at a checkpoint, the budget is spent"
+    if error is None and record is not None and record.finished:
+        outcome.trained.append(entry.run)
+        outcome.train_seconds += record.result["wall_seconds"]
+        drop_weights(config, store)
+        return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
+    outcome.failed.append((entry.run, error or "no record was written"))
+    return f"{name}: FAILED: {outcome.failed[-1][1]}"

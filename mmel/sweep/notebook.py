@@ -26,6 +26,7 @@ from mmel.config import RunConfig
 from mmel.records import Store
 from mmel.sweep import NotebookError
 
+NOTEBOOKS = Path("notebooks")
 KERNEL = "python3"
 # A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
 NOTEBOOKS_PER_KERNEL = 100
@@ -88,7 +89,7 @@ class WarmKernel:
                 kc=self._client,
             )
         except PapermillExecutionError as error:
-            raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})") from error
+            raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})", error.ename) from error
         except DeadKernelError as error:
             # Out of memory, most often: the kernel was killed from outside and left no traceback.
             raise NotebookError(f"DeadKernelError: the kernel died (see {partial})") from error
@@ -110,10 +111,13 @@ class WarmKernel:
         group = getattr(manager.provisioner, "pgid", None)
         self._client.stop_channels()
         run_sync(manager.shutdown_kernel)(now=True)
-        if group:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
+        _kill_group(group)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Kill the kernel's processes, from any thread; a notebook under way then fails."""
+        if self._manager is not None:
+            _kill_group(getattr(self._manager.provisioner, "pgid", None))
 
     def _start(self) -> None:
         # Sockets in a folder of their own: parallel starts cannot race for ports. Its path must be short, since a
@@ -129,15 +133,20 @@ class WarmKernel:
         self._client.allow_stdin = False
 
 
-@contextlib.contextmanager
-def warm_kernel(store: Store, data_root: str | None = None, device: str | None = None) -> Iterator[WarmKernel]:
-    """A kernel whose notebooks use this results folder, data folder and device; closed at the end."""
+def kernel_environment(store: Store, data_root: str | None = None, device: str | None = None) -> dict[str, str]:
+    """Variables that tell a kernel's notebooks the results folder, data folder and device."""
     environment = {"MMEL_RESULTS": str(store.root.resolve()), "MMEL_HEADLESS": "1"}
     if data_root:
         environment["MMEL_DATA"] = str(Path(data_root).resolve())
     if device:
         environment["MMEL_DEVICE"] = device
-    kernel = WarmKernel(environment)
+    return environment
+
+
+@contextlib.contextmanager
+def warm_kernel(store: Store, data_root: str | None = None, device: str | None = None) -> Iterator[WarmKernel]:
+    """A kernel whose notebooks use this results folder, data folder and device; closed at the end."""
+    kernel = WarmKernel(kernel_environment(store, data_root, device))
     try:
         yield kernel
     finally:
@@ -151,6 +160,12 @@ def execute_run(kernel: WarmKernel, notebook: Path, config: RunConfig, store: St
         NotebookError: as `WarmKernel.execute`.
     """
     kernel.execute(notebook, store.notebook_path(config), config.to_dict())
+
+
+def _kill_group(group: int | None) -> None:
+    if group:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:

@@ -133,6 +133,21 @@ def work(config: RunConfig) -> float:
     return config.total_epochs * examples * config.num_views * PIXELS[config.dataset] * depth
 
 
+def total_seconds(predicted: Iterable[float | None]) -> float | None:
+    """Their sum, or None where one of them is not known."""
+    known = list(predicted)
+    return None if None in known else sum(known)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words a person reads at a glance."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def _state(record: Record | None) -> str:
     if record is None:
         return "missing"

@@ -31,6 +31,10 @@ class TrainingError(Exception):
     """A run that cannot go on: its loss is not finite, or one original does not fit into memory."""
 
 
+class BudgetError(Exception):
+    """A run was stopped at a checkpoint, from which it goes on another time."""
+
+
 def train(
     config: RunConfig,
     store: Store,
@@ -38,6 +42,8 @@ def train(
     data_root: str | Path | None = None,
     device: str | None = None,
     checkpoint_every: int = 1,
+    stop_at: float | None = None,
+    wait: bool = False,
 ) -> Iterator[Line]:
     """Train one run, or go on with it where an earlier process stopped, and yield a record for each evaluation.
 
@@ -53,6 +59,9 @@ def train(
         data_root: folder of the data sets; see `mmel.data.vision.load_images` and `mmel.data.glue.load_text`.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
         checkpoint_every: epochs between checkpoints.
+        stop_at: time (seconds since 1970) before which to stop, at the last checkpoint that comes before it; None for
+            MMEL_STOP_AT, else never.
+        wait: where another process trains this run, wait for it rather than refuse.
 
     Yields:
         A dictionary for each evaluation: `epoch` (epochs done, a fraction within an epoch), `train_loss` (mean since
@@ -63,17 +72,20 @@ def train(
     Raises:
         TrainingError: if the loss is not finite or memory does not suffice for one original; the record then says
             `failed`.
-        ResultsError: if another process trains this run.
+        BudgetError: if `stop_at` is too near for another epoch.
+        ResultsError: if another process trains this run, and `wait` is false.
         DataError: if the data set is missing or damaged.
     """
-    with store.claim(config):
+    if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
+        stop_at = float(named)
+    with store.claim(config, wait):
         record = store.read(config)
         if record is not None and record.finished:
             yield from record.epochs
             return
         chosen = machine.pick_device(device)
-        _ensure_teacher(config, store, data_root, device)
-        yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every)
+        _ensure_teacher(config, store, data_root, device, stop_at)
+        yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every, stop_at)
 
 
 def load_trained(
@@ -103,21 +115,25 @@ def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, d
     return VisionTask(resolved, data_root, device)
 
 
-def _ensure_teacher(config: RunConfig, store: Store, data_root: str | Path | None, device: str | None) -> None:
-    """Train the teacher of a run unless its record and its weights are here: records travel without weights."""
+def _ensure_teacher(
+    config: RunConfig, store: Store, data_root: str | Path | None, device: str | None, stop_at: float | None
+) -> None:
+    """Train the teacher of a run unless its record and its weights are here: records travel without weights.
+
+    Where another process trains it, this one waits.
+    """
     teacher = teacher_of(config)
     if teacher is None:
         return
-    record = store.read(teacher)
-    if record is None or not record.finished:
-        for _ in train(teacher, store, data_root=data_root, device=device):
+    for _ in train(teacher, store, data_root=data_root, device=device, stop_at=stop_at, wait=True):
+        pass
+    with store.claim(teacher, wait=True), store.scratch() as scratch:
+        if store.weights_path(teacher).exists():
+            return
+        resolved = with_choices(teacher, store)
+        for _ in train(resolved, scratch, data_root=data_root, device=device, stop_at=stop_at):
             pass
-    elif not store.weights_path(teacher).exists():
-        with store.claim(teacher), store.scratch() as scratch:
-            resolved = with_choices(teacher, store)
-            for _ in train(resolved, scratch, data_root=data_root, device=device):
-                pass
-            write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+        write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
 
 
 class _Training:
@@ -142,7 +158,7 @@ class _Training:
         self.lines: list[Line] = [self._header()]
         self.seconds_before = 0.0
 
-    def evaluations(self, checkpoint_every: int) -> Iterator[Line]:
+    def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
         """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
         self._resume()
         writer = RunWriter(self.store, self.config, self.lines)
@@ -156,9 +172,12 @@ class _Training:
                     line = self._train_and_evaluate(number, bar)
                     self.lines.append(line)
                     writer.append(line)
-                    if (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total:
+                    saved = (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total
+                    if saved:
                         self._checkpoint()
                     yield line
+                    if saved and stop_at is not None and time.time() + self._seconds_of(checkpoint_every) > stop_at:
+                        raise BudgetError(f"{self.config.run_id} goes on from epoch {line['epoch']} another time")
             outcome = {"status": "finished", **self._outcome(), **self._test_outcome()}
         except TrainingError as error:
             writer.finish({"status": "failed", "error": str(error), **self._costs()})
@@ -167,6 +186,11 @@ class _Training:
         self._save(self.store.weights_path(self.config), self.model.state_dict())
         writer.finish({**outcome, **self._costs()})
         self._forget()
+
+    def _seconds_of(self, epochs: int) -> float:
+        """What some more epochs will take, by the last ones."""
+        last = self.lines[1:][-self.config.evals_per_epoch * epochs :]
+        return sum(line["train_seconds"] + line["eval_seconds"] for line in last)
 
     def _step_before(self, number: int) -> int:
         """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
