@@ -187,7 +187,10 @@ def test_plan_names_the_table_whose_notebook_trains_the_run(capsys):
 def test_plan_of_some_runs_sums_them_up(capsys):
     runs, last = planned(capsys, *IMAGE_TABLES, "--only", "method=baseline_da_long")
     assert [state for state, *_ in runs.values()].count("recorded") == 2
-    assert last == "2 runs to train: 3 min, at the speed recorded on test device"
+    assert (
+        last
+        == "2 runs to train, each counted with the first of its tables: 3 min, at the speed recorded on test device"
+    )
     runs, last = planned(capsys, "--only", "method=mmel_h", "--only", "seed=1", "--table", "table1")
     assert [state for state, *_ in runs.values()] == ["recorded", "recorded"]
     assert last.startswith("0 runs to train")
@@ -202,10 +205,13 @@ def test_plan_of_one_table(capsys):
 def test_plan_without_any_record_knows_no_times(capsys, tmp_path):
     assert main(["sweep", "--plan", "--results", str(tmp_path), *IMAGE_TABLES]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
+    *lines, first, second = lines
     assert all(PLAN_LINE.fullmatch(line)[1] == "missing" for line in lines)
     assert all(PLAN_LINE.fullmatch(line)[2] == "unknown" for line in lines)
+    assert (first.split()[-1], second.split()[-1]) == ("unknown", "unknown")
     # It does not name a device either.
-    assert last.startswith(f"{len(lines)} runs to train: unknown")
+    assert last.startswith(f"{len(lines)} runs to train")
+    assert ": unknown: no run" in last
     assert "None" not in last
     # Planning writes nothing.
     assert list(tmp_path.iterdir()) == []
