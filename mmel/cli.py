@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
     sweep.add_argument("--budget-minutes", type=float, metavar="M", help="stop before, runs under way at a checkpoint")
     sweep.add_argument("--pack", type=int, default=1, metavar="N", help="train N runs side by side; default: 1")
+    sweep.add_argument("--executor", choices=("local", "ray"), default="local", help="default: local")
+    sweep.add_argument("--address", help="with --executor ray: of the cluster (auto, host:port); default: this machine")
+    sweep.add_argument(
+        "--gpus-per-run", type=float, metavar="G", help="with --executor ray; default: 1 if there are any"
+    )
     sweep.add_argument("--retry-failed", action="store_true", help="train runs again that failed")
     sweep.add_argument("--no-notebook", action="store_true", help="train in this process, without papermill")
     _add_places(sweep)
@@ -172,6 +177,7 @@ def _config(given: dict[str, Any]) -> RunConfig:
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.sweep.driver import sweep
     from mmel.sweep.plan import duration, estimate_speed, plan, total_seconds
+    from mmel.sweep.workers import Cluster
 
     store = Store.find(arguments.results)
 
@@ -192,22 +198,27 @@ def _sweep(arguments: argparse.Namespace) -> int:
         source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"
         print(f"{len(missing)} runs to train, each counted with the first of its tables: {duration(total)}{source}")
         return 0
+    on_ray = arguments.executor == "ray"
+    if not on_ray and (arguments.address or arguments.gpus_per_run is not None):
+        raise ValueError("address and gpus_per_run are for executor 'ray', got executor 'local'")
+    if on_ray and arguments.pack != 1:
+        raise ValueError(f"pack must be 1 with executor 'ray', which fills the cluster by itself, got {arguments.pack}")
     outcome = sweep(
         replan,
         store,
         pack=arguments.pack,
+        cluster=Cluster(arguments.address, arguments.gpus_per_run) if on_ray else None,
         budget_minutes=arguments.budget_minutes,
         retry_failed=arguments.retry_failed,
         notebook=not arguments.no_notebook,
         data_root=arguments.data_root,
         device=arguments.device,
     )
-    slots = min(arguments.pack, len(outcome.trained))
-    share = 1 - outcome.train_seconds / (outcome.wall_seconds * slots) if slots else 0.0
-    print(
-        f"{len(outcome.recorded)} recorded before, {len(outcome.trained)} trained in "
-        f"{duration(outcome.wall_seconds)} ({share:.0%} of it outside training)"
-    )
+    spent = duration(outcome.wall_seconds)
+    if outcome.trained and not on_ray:
+        slots = min(arguments.pack, len(outcome.trained))
+        spent += f" ({1 - outcome.train_seconds / (outcome.wall_seconds * slots):.0%} of it outside training)"
+    print(f"{len(outcome.recorded)} recorded before, {len(outcome.trained)} trained in {spent}")
     for run, error in outcome.failed:
         print(f"failed: {run.config.run_id}: {error}; --retry-failed trains it again")
     for run in outcome.left:

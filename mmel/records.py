@@ -24,6 +24,10 @@ class ResultsError(Exception):
     """A results folder or a record that is missing or cannot be read."""
 
 
+class ClaimedError(ResultsError):
+    """A run that another process trains."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One run as it was written.
@@ -155,7 +159,7 @@ class Store:
             wait: where another process holds it, wait until it is done.
 
         Raises:
-            ResultsError: if another process holds it, and `wait` is false.
+            ClaimedError: if another process holds it, and `wait` is false.
         """
         return _locked(self._working("checkpoints", config, ".lock"), config.run_id, wait)
 
@@ -240,7 +244,7 @@ def _locked(path: Path, name: str, wait: bool) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
-                raise ResultsError(f"run {name} is being trained by another process") from None
+                raise ClaimedError(f"run {name} is being trained by another process") from None
             print(f"{name}: another process trains it; waiting", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         # The kernel drops the lock with the process, however it dies; the empty file may stay.

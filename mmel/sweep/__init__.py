@@ -1,7 +1,8 @@
 """Many runs: what is missing, what it costs, and papermill."""
 
-# What a run says that its budget stopped: the name of `mmel.train.BudgetError`, which a notebook's kernel reports.
-BUDGET_SPENT = "BudgetError"
+# Why a run was not trained though nothing failed: its budget stopped it, or another process trains it. The names of
+# `mmel.train.BudgetError` and `mmel.records.ClaimedError`, which is all that a notebook's kernel tells of an exception.
+BUDGET_SPENT, CLAIMED = "BudgetError", "ClaimedError"
 
 
 class NotebookError(Exception):

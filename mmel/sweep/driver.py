@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from mmel.config import RunConfig
 from mmel.grids import is_teacher, needs
 from mmel.records import Store
-from mmel.sweep import BUDGET_SPENT
+from mmel.sweep import BUDGET_SPENT, CLAIMED
 from mmel.sweep.plan import PlannedRun, duration, total_seconds
-from mmel.sweep.workers import Worker, start_workers
+from mmel.sweep.workers import Cluster, Worker, local_workers
 
 
 @dataclass
@@ -21,7 +21,8 @@ class SweepOutcome:
         recorded: were there before.
         trained: were trained now.
         failed: failed now or before, with the reason.
-        left: were not begun, or stopped at a checkpoint, because the budget would not have sufficed.
+        left: were not begun, or were stopped at a checkpoint, because the budget would not have sufficed; or another
+            process trains them.
         train_seconds: time spent inside training, of those trained now.
         wall_seconds: time of the sweep.
     """
@@ -46,6 +47,7 @@ def sweep(
     store: Store,
     *,
     pack: int = 1,
+    cluster: Cluster | None = None,
     budget_minutes: float | None = None,
     retry_failed: bool = False,
     notebook: bool = True,
@@ -62,6 +64,7 @@ def sweep(
         store: where records go.
         pack: runs to train side by side on the device; each gets its share of the CPU cores. No result depends on it,
             but as far as sums on a CPU depend on the number of threads.
+        cluster: train on a Ray cluster instead, as many at once as it has room for.
         budget_minutes: begin no run whose first epoch is predicted to end after this long, and stop those under way at
             the last checkpoint before it.
         retry_failed: train failed runs once more.
@@ -95,14 +98,24 @@ def sweep(
     total, pack = len(queue), min(pack, len(queue))
     budget = float("inf") if budget_minutes is None else budget_minutes * 60
     stop_at = None if budget_minutes is None else time.time() + budget
-    workers = start_workers(pack, store, notebook=notebook, data_root=data_root, device=device, stop_at=stop_at)
-    free, training = list(workers), dict[Future, _Training]()
-    abandon = True
-    try:
+    options = {"notebook": notebook, "data_root": data_root, "device": device, "stop_at": stop_at}
+    if cluster is None:
+        start = local_workers(pack, store, **options)
+    else:
+        from mmel.sweep.ray import ray_workers
+
+        start = ray_workers(total, store, cluster=cluster, **options)
+    training: dict[Future, _Training] = {}
+    with start as workers:
+        free = list(workers)
         while queue or training:
             while free and (config := _next(queue, training.values())):
                 queue.remove(config)
                 run = planned[config]
+                if run.state == "recorded":
+                    # By another process, since this sweep began.
+                    outcome.recorded.append(run)
+                    continue
                 first_epoch = (run.predicted_seconds or 0) / config.total_epochs
                 waits_for = {left.config for left in outcome.left}.intersection(needs(config))
                 if waits_for or time.perf_counter() - begin + first_epoch > budget:
@@ -118,10 +131,6 @@ def sweep(
                 going = [*queue, *(other.run.config for other in training.values())]
                 ahead = _ahead([planned[config] for config in going], pack)
                 report(f"[{total - len(going)}/{total}] {line}{ahead}")
-        abandon = False
-    finally:
-        for worker in workers:
-            worker.close(abandon)
     outcome.wall_seconds = time.perf_counter() - begin
     return outcome
 
@@ -150,9 +159,9 @@ def _settle(entry: _Training, error: str | None, store: Store, outcome: SweepOut
     seconds = time.perf_counter() - entry.started
     name = f"{config.dataset} {config.run_id}"
     record = store.read(config)
-    if error == BUDGET_SPENT:
+    if error in (BUDGET_SPENT, CLAIMED):
         outcome.left.append(entry.run)
-        return f"{name}: stopped at a checkpoint, the budget is spent"
+        return f"{name}: {'the budget is spent' if error == BUDGET_SPENT else 'another process trains it'}"
     if error is None and record is not None and record.finished:
         outcome.trained.append(entry.run)
         outcome.train_seconds += record.result["wall_seconds"]

@@ -1,15 +1,18 @@
 """Where runs are trained, one at a time each: in this process, in a process of its own, or in a kernel of its own."""
 
+import contextlib
 import multiprocessing
 import os
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mmel.data import DataError
-from mmel.records import ResultsError, Store
-from mmel.sweep import BUDGET_SPENT, NotebookError
+from mmel.records import ClaimedError, ResultsError, Store
+from mmel.sweep import BUDGET_SPENT, CLAIMED, NotebookError
 from mmel.sweep.plan import PlannedRun
 
 
@@ -17,10 +20,38 @@ class Worker(Protocol):
     """Trains one run at a time."""
 
     def submit(self, run: PlannedRun) -> "Future[str | None]":
-        """Train a run; the future holds why it failed, `BUDGET_SPENT` if it was stopped, or None."""
+        """Train a run; the future holds None, or why it failed, or `BUDGET_SPENT`, or `CLAIMED`."""
 
     def close(self, abandon: bool = False) -> None:
         """End the worker; `abandon` kills what it is training, which resumes from its checkpoint another time."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster to train on.
+
+    Attributes:
+        address: `auto` or `host:port`; None for one of this machine alone, which ends with the sweep.
+        gpus_per_run: share of a GPU that a run takes; None for a whole one where the cluster has any, else none.
+    """
+
+    address: str | None = None
+    gpus_per_run: float | None = None
+
+
+@contextlib.contextmanager
+def local_workers(
+    count: int, store: Store, *, notebook: bool, data_root: str | None, device: str | None, stop_at: float | None
+) -> Iterator[list[Worker]]:
+    """Workers on this machine, as `start_workers`; abandoned if the sweep ends by an exception."""
+    workers = start_workers(count, store, notebook=notebook, data_root=data_root, device=device, stop_at=stop_at)
+    abandon = True
+    try:
+        yield workers
+        abandon = False
+    finally:
+        for worker in workers:
+            worker.close(abandon)
 
 
 def start_workers(
@@ -128,7 +159,7 @@ class _NotebookWorker:
         try:
             execute_run(self._kernel, NOTEBOOKS / f"run_{run.table}.ipynb", run.config, self._store)
         except NotebookError as error:
-            return BUDGET_SPENT if error.name == BUDGET_SPENT else str(error)
+            return error.name if error.name in (BUDGET_SPENT, CLAIMED) else str(error)
         return None
 
     def close(self, abandon: bool = False) -> None:
@@ -144,8 +175,8 @@ def _train(run: PlannedRun, root: Path, data_root: str | None, device: str | Non
     try:
         for _ in train(run.config, Store(root), data_root=data_root, device=device, stop_at=stop_at):
             pass
-    except BudgetError:
-        return BUDGET_SPENT
+    except (BudgetError, ClaimedError) as error:
+        return type(error).__name__
     except (TrainingError, DataError, ResultsError) as error:
         return str(error)
     return None

@@ -73,7 +73,7 @@ def train(
         TrainingError: if the loss is not finite or memory does not suffice for one original; the record then says
             `failed`.
         BudgetError: if `stop_at` is too near for another epoch.
-        ResultsError: if another process trains this run, and `wait` is false.
+        ClaimedError: if another process trains this run, and `wait` is false.
         DataError: if the data set is missing or damaged.
     """
     if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
