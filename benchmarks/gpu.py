@@ -218,6 +218,8 @@ def _make_encoder(folder: Path, shape: dict[str, int]) -> floor.Work:
     augment.model.save_pretrained(folder)
     augment.tokenizer.save_pretrained(folder)
     one_of_each = make_sentences(len(LENGTHS))
+    # The first call tries out the model's head, too.
+    augment.ids(one_of_each[:1])
 
     def fill() -> torch.Tensor:
         # One by one: in a batch of several lengths padding would be counted too.

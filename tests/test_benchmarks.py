@@ -1,3 +1,4 @@
+import math
 from itertools import islice
 
 import pytest
@@ -6,6 +7,7 @@ from torch import nn
 
 from benchmarks import floor, gpu
 from benchmarks.common import eager_lines
+from benchmarks.text_augmentation import LENGTHS, VOCABULARY
 from mmel import RunConfig
 from mmel.augment.image import RandomCropFlip
 from mmel.records import Store
@@ -60,6 +62,19 @@ def test_counts_of_a_bert():
         mean = sum(map(products, lengths)) / len(lengths)
         # Backward takes twice the forward's.
         assert floor.text_step(shape, lengths, k, batch_size).operations == 2 * 3 * k * batch_size * mean
+
+
+def test_counts_of_algorithm_2(tmp_path):
+    h, inner = 8, 16
+    shape = {"hidden_size": h, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": inner}
+    work = gpu._make_encoder(tmp_path, shape)
+    total = 0
+    for length in LENGTHS:
+        # The first fill sees the sentence once, the others its four variants; the head is at one place of each.
+        forwards = 1 + 4 * (math.floor(0.4 * length + 0.5) - 1)
+        pieces = length + gpu.SPECIAL_PIECES
+        total += forwards * (pieces * (4 * h * h + 2 * h * inner) + 2 * pieces**2 * h + h * h + h * VOCABULARY)
+    assert work.operations == pytest.approx(2 * total / len(LENGTHS), rel=1e-6)
 
 
 def test_bytes_of_an_optimizer_step(layers):
