@@ -87,9 +87,11 @@ def alternate(sides: dict[str, Callable[[], T]], rounds: int, warmup: int = 1) -
 
 
 def training_lines(config: RunConfig, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
-    """What `mmel.train` yields, from an empty results folder; random images where CIFAR-10 is missing."""
+    """What `mmel.train` yields, from an empty results folder, then the record's result; random images for CIFAR-10."""
     with tempfile.TemporaryDirectory() as folder, patch.object(vision, "load_images", load_or_make):
-        yield from train(config, Store(folder), data_root=data_root, device=device)
+        store = Store(folder)
+        yield from train(config, store, data_root=data_root, device=device)
+        yield store.read(config).result
 
 
 def our_steps(steps: int, keep_memory: bool = True) -> Iterator[float]:
