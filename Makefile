@@ -13,10 +13,10 @@ ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help study sweep report test bench lab lint lock clean
+.PHONY: help study sweep report test bench bench-gpu lab lint lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name, PACK=runs side by side'
 
 study: $(READY)  ## train what is missing of the tables, then render the report
@@ -39,6 +39,9 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 
 bench: $(READY)  ## the timings of benchmarks/README.md, on this machine
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(READY)  ## the timings of a GPU beside its own limits, and what the K samples cost there
+	$(BIN)/python -m benchmarks gpu cost_of_augmentation
 
 lab: $(READY)  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -1,5 +1,6 @@
 """What the questions share: two sides that take turns, our side of image training, Markdown."""
 
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -12,10 +13,12 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from mmel.config import RunConfig
 from mmel.data.vision import CIFAR_FOLDERS, DEFAULT_ROOT, Images, load_images
-from mmel.records import Store
+from mmel.losses import LossTerms
+from mmel.records import Line, Store
 from mmel.train import machine, train, vision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +86,14 @@ def alternate(sides: dict[str, Callable[[], T]], rounds: int, warmup: int = 1) -
     return values
 
 
+def training_lines(config: RunConfig, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
+    """What `mmel.train` yields, from an empty results folder, then the record's result; random images for CIFAR-10."""
+    with tempfile.TemporaryDirectory() as folder, patch.object(vision, "load_images", load_or_make):
+        store = Store(folder)
+        yield from train(config, store, data_root=data_root, device=device)
+        yield store.read(config).result
+
+
 def our_steps(steps: int, keep_memory: bool = True) -> Iterator[float]:
     """Seconds of one step of `mmel.train`, from epochs of `steps` steps each.
 
@@ -92,13 +103,40 @@ def our_steps(steps: int, keep_memory: bool = True) -> Iterator[float]:
     """
     config = PAPER_BATCH.replace(train_size=steps * PAPER_BATCH.batch_size)
     keep = machine.keep_freed_memory if keep_memory else lambda: None
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch.object(machine, "keep_freed_memory", keep),
-        patch.object(vision, "load_images", load_or_make),
-    ):
-        for line in train(config, Store(folder), device="cpu"):
+    with patch.object(machine, "keep_freed_memory", keep):
+        for line in training_lines(config):
             yield line["train_seconds"] / steps
+
+
+def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = None) -> Iterator[Line]:
+    """A run as one writes it first: each operation launched by itself, in a plain loop over the same task.
+
+    Args:
+        task: a `VisionTask` or `TextTask`.
+        terms: what makes the loss of a batch and an epoch; the task's own by default.
+
+    Yields:
+        `train_loss` and `images_per_second` (or `sequences_per_second`) of each epoch, as `mmel.train` has them.
+    """
+    config, device = task.config, task.device
+    if device.type == "cpu":
+        machine.keep_freed_memory()
+    optimizer = task.build_optimizer()
+    task.model.train()
+    for epoch in itertools.count(1):
+        batches = task.order(epoch).split(config.batch_size)[: task.steps]
+        losses = torch.zeros(len(batches), device=device)
+        begin = time.perf_counter()
+        for step, index in enumerate(batches):
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = (terms or task.terms)(index, epoch).loss.mean()
+            loss.backward()
+            optimizer.step()
+            losses[step] = loss.detach()
+        mean = losses.mean().item()
+        rate = sum(map(len, batches)) * config.num_views / (time.perf_counter() - begin)
+        yield {"train_loss": mean, f"{task.unit}_per_second": rate}
 
 
 def has_cifar10() -> bool:
@@ -111,9 +149,9 @@ def load_or_make(dataset: str = "cifar10", data_root: str | None = None) -> tupl
     if dataset != "cifar10" or has_cifar10():
         return load_images(dataset, data_root)
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (10_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(256, (50_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = Images(pixels, torch.arange(len(pixels)) % 10, 10)
-    return images, images
+    return images, images.take(torch.arange(10_000))
 
 
 def seconds_of(function: Callable[[], Any], repeats: int = 1) -> float:
@@ -139,11 +177,12 @@ def table(*rows: Sequence[object]) -> str:
 
 
 def machine_line() -> str:
-    """CPU, threads, torch, data and the load average, which a quiet machine has near 0."""
+    """CPU, threads, GPU, torch, data and the load average, which a quiet machine has near 0."""
     device = machine.describe_device(CPU)
+    gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     images = "CIFAR-10" if has_cifar10() else "random images of CIFAR-10's shape"
     return (
-        f"{device['name']}, {os.cpu_count()} CPUs, {device['threads']} threads; torch {torch.__version__}; {images}; "
-        f"load average before: {load}"
+        f"{device['name']}, {os.cpu_count()} CPUs, {device['threads']} threads{gpu}; torch {torch.__version__}; "
+        f"{images}; load average before: {load}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.common import alternate, ratio, seconds_of, table
@@ -30,6 +30,16 @@ def lengths() -> tuple[list[int], str]:
     return [len(sentence.split()) + 3 for sentence in data.splits["train"].sentences], data.task.name
 
 
+def padded_outputs(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:
+    """A classifier's outputs (n, K, C) on some examples, all padded to PADDED_LENGTH."""
+    batch = sequences.batch(index)
+    length = batch["input_ids"].shape[1]
+    # Equally long texts come without a mask.
+    batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
+    batch = {name: torch.nn.functional.pad(value, (0, PADDED_LENGTH - length)) for name, value in batch.items()}
+    return model(**batch).logits.view(len(index), sequences.num_variants, -1)
+
+
 def measure(rounds: int = 3, steps: int = 2) -> str:
     """Seconds of a step, K = 5, batch 32, bf16, with and without padding to 128; the same weights and sequences."""
     machine.keep_freed_memory()
@@ -44,12 +54,7 @@ def measure(rounds: int = 3, steps: int = 2) -> str:
     criterion = MMELHardLoss()
 
     def padded(index: Tensor) -> Tensor:
-        batch = sequences.batch(index)
-        length = batch["input_ids"].shape[1]
-        # Equally long texts come without a mask.
-        batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
-        batch = {name: torch.nn.functional.pad(value, (0, PADDED_LENGTH - length)) for name, value in batch.items()}
-        return model(**batch).logits.view(len(index), K, -1)
+        return padded_outputs(model, sequences, index)
 
     def ours(index: Tensor) -> Tensor:
         return forward(model, sequences, index, TRAIN_PARTS["cpu"])
