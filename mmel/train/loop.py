@@ -1,34 +1,26 @@
-"""The one training loop: records, checkpoints, memory, precision."""
+"""The one training loop: from a configuration to records, checkpoints and weights."""
 
 import contextlib
-import io
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mmel.config import SCHEMA, RunConfig
+from mmel.config import RunConfig
 from mmel.grids import teacher_of
-from mmel.losses import LossTerms
 from mmel.records import Line, RunWriter, Store, write_atomically
-from mmel.train import machine
+from mmel.train import checkpoint, machine
+from mmel.train.lines import header, outcome, resumed_header
 from mmel.train.selection import with_choices
+from mmel.train.step import Step, Task, TrainingError, autocast
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
-
-Task = VisionTask | TextTask
-
-
-class TrainingError(Exception):
-    """A run that cannot go on: its loss is not finite, or one original does not fit into memory."""
 
 
 class BudgetError(Exception):
@@ -151,11 +143,8 @@ class _Training:
                 f"evals_per_epoch must be at most the {self.task.steps} steps of an epoch, got {config.evals_per_epoch}"
             )
         self.model = self.task.model.train()
-        self.optimizer = self.task.build_optimizer()
-        self.scheduler = self.task.build_scheduler(self.optimizer, self.task.steps * config.total_epochs)
-        self.buffers = list(self.model.buffers())
-        self.micro_batch = config.micro_batch or config.batch_size
-        self.lines: list[Line] = [self._header()]
+        self.step = Step(self.task, config, device)
+        self.lines: list[Line] = [header(config, self.task, device)]
         self.seconds_before = 0.0
 
     def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
@@ -178,13 +167,13 @@ class _Training:
                     yield line
                     if saved and stop_at is not None and time.time() + self._seconds_of(checkpoint_every) > stop_at:
                         raise BudgetError(f"{self.config.run_id} goes on from epoch {line['epoch']} another time")
-            outcome = {"status": "finished", **self._outcome(), **self._test_outcome()}
+            result = {"status": "finished", **outcome(self.lines[1:], self.task.metric), **self._test_outcome()}
         except TrainingError as error:
             writer.finish({"status": "failed", "error": str(error), **self._costs()})
             self._forget()
             raise
-        self._save(self.store.weights_path(self.config), self.model.state_dict())
-        writer.finish({**outcome, **self._costs()})
+        checkpoint.save(self.store.weights_path(self.config), self.model.state_dict())
+        writer.finish({**result, **self._costs()})
         self._forget()
 
     def _seconds_of(self, epochs: int) -> float:
@@ -202,13 +191,13 @@ class _Training:
         index = self.task.largest_batch()
         if index is not None:
             with self._seeded(-1):
-                self._fit(index, epoch=1)
-            self.optimizer.zero_grad()
+                self.step.gradients(index, epoch=1)
+            self.step.optimizer.zero_grad()
 
     def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
         first, last = self._step_before(number), self._step_before(number + 1)
         epoch = number // self.config.evals_per_epoch + 1
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = self.step.optimizer.param_groups[0]["lr"]
         begin = time.perf_counter()
         losses = torch.zeros(last - first, device=self.device)
         sums = torch.zeros(2, device=self.device)
@@ -218,13 +207,14 @@ class _Training:
         batches = self.task.order(epoch).split(self.config.batch_size)[first - before : last - before]
         with self._seeded(number):
             for step, index in enumerate(batches):
-                losses[step] = self._step(index, epoch, sums)
+                losses[step], statistics = self.step(index, epoch)
+                sums += statistics
                 if (step + 1) % every == 0 or step + 1 == len(losses):
                     self._check_finite(losses[: step + 1], first, epoch)
                 bar.update()
         train_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
-        with self._autocast():
+        with autocast(self.config, self.device):
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
         examples = sum(map(len, batches))
@@ -250,56 +240,6 @@ class _Training:
             torch.manual_seed(self.config.seed * 1_000_003 + number + 1)
             yield
 
-    def _step(self, index: Tensor, epoch: int, sums: Tensor) -> Tensor:
-        """One optimizer step on a batch of originals."""
-        loss, statistics = self._fit(index, epoch)
-        self.optimizer.step()
-        self.scheduler.step()
-        sums += statistics
-        return loss
-
-    def _fit(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Gradients of a batch, as `_forward_backward`; halves the micro-batch until it fits into memory."""
-        saved = [buffer.clone() for buffer in self.buffers]
-        while True:
-            try:
-                return self._forward_backward(index, epoch)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                message = str(error).splitlines()[0]
-            # Outside the handler, so that the failed step's tensors are no longer held by its traceback.
-            self._halve(message)
-            for buffer, before in zip(self.buffers, saved, strict=True):
-                buffer.copy_(before)
-
-    def _forward_backward(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the batch's mean loss, summed over micro-batches along N; a group of K is never split."""
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.device)
-        statistics = torch.zeros(2, device=self.device)
-        for part in index.split(self.micro_batch):
-            with self._autocast():
-                terms = self.task.terms(part, epoch)
-            part_loss = terms.loss.sum() / len(index)
-            part_loss.backward()
-            loss += part_loss.detach()
-            statistics += _weight_statistics(terms)
-        return loss, statistics
-
-    def _halve(self, message: str) -> None:
-        if self.micro_batch == 1:
-            raise TrainingError(f"one original with its {self.config.num_views} views does not fit: {message}")
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.micro_batch = (self.micro_batch + 1) // 2
-        tqdm.write(
-            f"{self.config.run_id}: out of memory; going on with {self.micro_batch} originals at a time. BatchNorm now "
-            "sees smaller batches: the record is marked, and tables leave it out.",
-            file=sys.stderr,
-        )
-
     def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
         if len(bad):
@@ -308,36 +248,9 @@ class _Training:
                 f"loss is {losses[bad[0]].item()} at step {step} (epoch {epoch}); config: {self.config.non_defaults()}"
             )
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-
-    def _header(self) -> Line:
-        return {
-            "kind": "run",
-            "schema": SCHEMA,
-            "run_id": self.config.run_id,
-            "config": self.config.to_dict(),
-            # What was chosen by runs of its own; equal to the configuration where nothing was.
-            **{name: getattr(self.task.config, name) for name in ("lambda_t", "hidden_dropout", "attention_dropout")},
-            "metric": self.task.metric,
-            "sizes": self.task.sizes,
-            **self.task.provenance,
-            "num_parameters": sum(p.numel() for p in self.model.parameters()),
-            "device": machine.describe_device(self.device),
-            "versions": machine.versions(),
-            **machine.code_version(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
-    def _outcome(self) -> Line:
-        evaluations = self.lines[1:]
-        best = max(evaluations, key=lambda line: line[self.task.metric])
-        last = {name: value for name, value in evaluations[-1].items() if name.endswith("_pct")}
-        return {**last, f"best_{self.task.metric}": best[self.task.metric], "best_epoch": best["epoch"]}
-
     def _test_outcome(self) -> Line:
         """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
-        with self._autocast():
+        with autocast(self.config, self.device):
             scores, predictions = self.task.test()
         if predictions:
             write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
@@ -350,7 +263,7 @@ class _Training:
             "wall_seconds": self._wall_seconds(),
             "peak_memory_bytes": machine.peak_memory_bytes(self.device),
             # What memory forced the batch down to; null where all went as configured, as tables ask for.
-            "micro_batch": self.micro_batch if self.micro_batch < planned else None,
+            "micro_batch": self.step.micro_batch if self.step.micro_batch < planned else None,
         }
 
     def _wall_seconds(self) -> float:
@@ -360,56 +273,33 @@ class _Training:
         state = {
             "lines": self.lines,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "micro_batch": self.micro_batch,
+            "optimizer": self.step.optimizer.state_dict(),
+            "scheduler": self.step.scheduler.state_dict(),
+            "micro_batch": self.step.micro_batch,
             "wall_seconds": self._wall_seconds(),
         }
-        self._save(self.store.checkpoint_path(self.config), state)
+        checkpoint.save(self.store.checkpoint_path(self.config), state)
 
     def _resume(self) -> None:
         path = self.store.checkpoint_path(self.config)
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        # The first process' header would claim that its device and commit made the whole run.
-        resumed = [*state["lines"][0].get("resumed_from", []), _provenance(state["lines"][0])]
-        self.lines = [self.lines[0] | {"resumed_from": resumed}, *state["lines"][1:]]
+        self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.micro_batch = min(self.micro_batch, state["micro_batch"])
+        self.step.optimizer.load_state_dict(state["optimizer"])
+        self.step.scheduler.load_state_dict(state["scheduler"])
+        self.step.micro_batch = min(self.step.micro_batch, state["micro_batch"])
         self.seconds_before = state["wall_seconds"]
 
     def _forget(self) -> None:
         self.store.checkpoint_path(self.config).unlink(missing_ok=True)
-
-    @staticmethod
-    def _save(path: Path, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(path, buffer.getvalue())
 
 
 def _epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
     """Whole epochs as an integer, as the records of runs with one evaluation an epoch have them."""
     whole, part = divmod(intervals, evals_per_epoch)
     return whole + round(part / evals_per_epoch, 4) if part else whole
-
-
-def _weight_statistics(terms: LossTerms) -> Tensor:
-    """Sums over the examples of P*'s entropy in nats and of its largest weight."""
-    entropy = torch.special.entr(terms.weights).sum()
-    return torch.stack([entropy, terms.weights.amax(dim=1).sum()])
-
-
-def _provenance(header: Line) -> Line:
-    return {key: header[key] for key in ("device", "versions", "commit", "dirty", "started")}
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # A CPU that runs out raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _progress(config: RunConfig, done: int, total: int) -> tqdm:
