@@ -6,7 +6,7 @@ import torch
 
 from mmel.config import SCHEMA, RunConfig
 from mmel.records import Line
-from mmel.train import machine
+from mmel.train import machine, processes
 from mmel.train.step import Task
 
 
@@ -24,6 +24,7 @@ def header(config: RunConfig, task: Task, device: torch.device) -> Line:
         **task.provenance,
         "num_parameters": sum(p.numel() for p in task.model.parameters()),
         "device": machine.describe_device(device),
+        "processes": processes.count(),
         "versions": machine.versions(),
         **machine.code_version(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

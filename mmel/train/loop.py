@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mmel.config import RunConfig
 from mmel.grids import teacher_of
 from mmel.records import Line, RunWriter, Store, write_atomically
-from mmel.train import checkpoint, machine
+from mmel.train import checkpoint, machine, processes
 from mmel.train.lines import header, outcome, resumed_header
 from mmel.train.selection import with_choices
 from mmel.train.step import Step, Task, TrainingError, autocast
@@ -43,7 +43,8 @@ def train(
     yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is
     appended to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run
     resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not trained yet trains
-    it first.
+    it first. Where `accelerate launch` started several processes they train it together, see `mmel.train.processes`:
+    all call this, and the main one alone writes and yields.
 
     Args:
         config: the run.
@@ -70,12 +71,13 @@ def train(
     """
     if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
         stop_at = float(named)
-    with store.claim(config, wait):
-        record = store.read(config)
+    chosen = processes.start(device)
+    with contextlib.ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(store.claim(config, wait)))
+        record = processes.on_main(lambda: store.read(config))
         if record is not None and record.finished:
-            yield from record.epochs
+            yield from record.epochs if processes.is_main() else ()
             return
-        chosen = machine.pick_device(device)
         _ensure_teacher(config, store, data_root, device, stop_at)
         yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every, stop_at)
 
@@ -119,13 +121,17 @@ def _ensure_teacher(
         return
     for _ in train(teacher, store, data_root=data_root, device=device, stop_at=stop_at, wait=True):
         pass
-    with store.claim(teacher, wait=True), store.scratch() as scratch:
-        if store.weights_path(teacher).exists():
+    with contextlib.ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(store.claim(teacher, wait=True)))
+        if processes.on_main(lambda: store.weights_path(teacher).exists()):
             return
+        scratch = processes.on_main(lambda: stack.enter_context(store.scratch()))
         resolved = with_choices(teacher, store)
         for _ in train(resolved, scratch, data_root=data_root, device=device, stop_at=stop_at):
             pass
-        write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+        processes.on_main(
+            lambda: write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+        )
 
 
 class _Training:
@@ -133,6 +139,10 @@ class _Training:
 
     def __init__(self, config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device):
         self.started = time.perf_counter()
+        if config.batch_size < processes.count():
+            raise ValueError(
+                f"batch_size must be at least the {processes.count()} processes of the run, got {config.batch_size}"
+            )
         if device.type == "cpu":
             machine.keep_freed_memory()
         machine.reset_peak_memory(device)
@@ -150,8 +160,10 @@ class _Training:
     def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
         """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
         self._resume()
-        writer = RunWriter(self.store, self.config, self.lines)
-        yield from self.lines[1:]
+        # One process writes; the others wait for it here, and fail with it.
+        on_main = processes.on_main
+        writer = RunWriter(self.store, self.config, self.lines) if processes.is_main() else None
+        yield from self.lines[1:] if processes.is_main() else ()
         parts = self.config.evals_per_epoch
         done, total = len(self.lines) - 1, self.config.total_epochs * parts
         try:
@@ -160,26 +172,29 @@ class _Training:
                 for number in range(done, total):
                     line = self._train_and_evaluate(number, bar)
                     self.lines.append(line)
-                    writer.append(line)
+                    on_main(lambda line=line: writer.append(line))
                     saved = (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total
                     if saved:
                         self._checkpoint()
-                    yield line
-                    if saved and stop_at is not None and time.time() + self._seconds_of(checkpoint_every) > stop_at:
+                    if processes.is_main():
+                        yield line
+                    if saved and stop_at is not None and on_main(lambda: self._too_late(checkpoint_every, stop_at)):
                         raise BudgetError(f"{self.config.run_id} goes on from epoch {line['epoch']} another time")
             result = {"status": "finished", **outcome(self.lines[1:], self.task.metric), **self._test_outcome()}
         except TrainingError as error:
-            writer.finish({"status": "failed", "error": str(error), **self._costs()})
-            self._forget()
+            result = {"status": "failed", "error": str(error), **self._costs()}
+            on_main(lambda: writer.finish(result))
+            on_main(self._forget)
             raise
-        checkpoint.save(self.store.weights_path(self.config), self.model.state_dict())
-        writer.finish({**result, **self._costs()})
-        self._forget()
+        result |= self._costs()
+        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), self.model.state_dict()))
+        on_main(lambda: writer.finish(result))
+        on_main(self._forget)
 
-    def _seconds_of(self, epochs: int) -> float:
-        """What some more epochs will take, by the last ones."""
+    def _too_late(self, epochs: int, stop_at: float) -> bool:
+        """Whether some more epochs would end after a time, by what the last ones took."""
         last = self.lines[1:][-self.config.evals_per_epoch * epochs :]
-        return sum(line["train_seconds"] + line["eval_seconds"] for line in last)
+        return time.time() + sum(line["train_seconds"] + line["eval_seconds"] for line in last) > stop_at
 
     def _step_before(self, number: int) -> int:
         """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
@@ -214,6 +229,8 @@ class _Training:
                 bar.update()
         train_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
+        # BatchNorm's running statistics are the only state that the processes' shares make differ.
+        processes.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
         with autocast(self.config, self.device):
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
@@ -234,10 +251,10 @@ class _Training:
 
     @contextlib.contextmanager
     def _seeded(self, number: int) -> Iterator[None]:
-        """Dropout masks that depend on the seed and the interval alone, so that a resumed run draws them again."""
+        """Dropout masks that depend on seed, interval and process alone, so that a resumed run draws them again."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.config.seed * 1_000_003 + number + 1)
+            torch.manual_seed(self.config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
             yield
 
     def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
@@ -252,18 +269,19 @@ class _Training:
         """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
         with autocast(self.config, self.device):
             scores, predictions = self.task.test()
-        if predictions:
+        if predictions and processes.is_main():
             write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
         return scores
 
     def _costs(self) -> Line:
-        planned = self.config.micro_batch or self.config.batch_size
+        smallest = processes.smallest(self.step.micro_batch)
         return {
+            **self.step.engine,
             "train_seconds": sum(line["train_seconds"] for line in self.lines[1:]),
             "wall_seconds": self._wall_seconds(),
             "peak_memory_bytes": machine.peak_memory_bytes(self.device),
             # What memory forced the batch down to; null where all went as configured, as tables ask for.
-            "micro_batch": self.step.micro_batch if self.step.micro_batch < planned else None,
+            "micro_batch": smallest if smallest < self.step.planned else None,
         }
 
     def _wall_seconds(self) -> float:
@@ -275,14 +293,14 @@ class _Training:
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
             "scheduler": self.step.scheduler.state_dict(),
-            "micro_batch": self.step.micro_batch,
+            "micro_batch": processes.smallest(self.step.micro_batch),
             "wall_seconds": self._wall_seconds(),
         }
-        checkpoint.save(self.store.checkpoint_path(self.config), state)
+        processes.on_main(lambda: checkpoint.save(self.store.checkpoint_path(self.config), state))
 
     def _resume(self) -> None:
         path = self.store.checkpoint_path(self.config)
-        if not path.exists():
+        if not processes.on_main(path.exists):
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
@@ -311,5 +329,6 @@ def _progress(config: RunConfig, done: int, total: int) -> tqdm:
         total=total,
         unit="step",
         mininterval=0.5 if watched else 30,
+        disable=not processes.is_main(),
         file=sys.stderr,
     )

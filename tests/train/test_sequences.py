@@ -99,7 +99,7 @@ def test_neither_padding_nor_parts_change_an_output(name, parts, networks, seque
     # Far enough apart that outputs in a wrong place would be seen.
     assert torch.pdist(expected.flatten(0, 1)).min() > 1e-3
     for index in (torch.arange(len(LENGTHS)), torch.tensor([7, 5, 0, 2, 1]), torch.tensor([4])):
-        outputs = forward(networks[name], sequences, index, parts)
+        outputs = forward(networks[name], sequences, index, cut_into(parts))
         torch.testing.assert_close(outputs, expected[index], rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_parts_add_up_to_the_same_gradient(networks, sequences):
     network, gradients = networks["bert"], []
     for parts in (1, 4):
         network.zero_grad()
-        forward(network, sequences, torch.arange(len(LENGTHS)), parts).square().sum().backward()
+        forward(network, sequences, torch.arange(len(LENGTHS)), cut_into(parts)).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in network.parameters()])
     network.zero_grad()
     for one, other in zip(*gradients, strict=True):
