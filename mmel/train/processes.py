@@ -37,7 +37,8 @@ def start(device: str | None = None) -> torch.device:
     state = PartialState(cpu=named == "cpu")
     if first:
         atexit.register(state.destroy_process_group)
-    return state.device
+    # Accelerate numbers CPUs as it does GPUs, cpu:0.
+    return torch.device("cpu") if state.device.type == "cpu" else state.device
 
 
 def count() -> int:
