@@ -14,7 +14,7 @@ from benchmarks.common import alternate, ratio, seconds_of, table
 from mmel import MMELHardLoss
 from mmel.data.glue import DEFAULT_ROOT, load_text
 from mmel.train import machine
-from mmel.train.sequences import TRAIN_PARTS, Sequences, forward
+from mmel.train.sequences import Sequences, forward
 
 TARGET, SHARE_TARGET_PCT = 3, 1
 BATCH, K, PADDED_LENGTH = 32, 5, 128
@@ -57,7 +57,7 @@ def measure(rounds: int = 3, steps: int = 2) -> str:
         return padded_outputs(model, sequences, index)
 
     def ours(index: Tensor) -> Tensor:
-        return forward(model, sequences, index, TRAIN_PARTS["cpu"])
+        return forward(model, sequences, index)
 
     def seconds(outputs: Callable[[Tensor], Tensor]) -> float:
         begin = time.perf_counter()

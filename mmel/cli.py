@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _config(_given(arguments, field_names()))
     store = Store.find(arguments.results)
 
-    from mmel.train import TrainingError, train
+    from mmel.train import TrainingError, processes, train
 
     try:
         for line in train(config, store, device=arguments.device):
@@ -159,7 +159,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except TrainingError as error:
         print(f"mmel: {error}", file=sys.stderr)
         return 1
-    print(f"recorded at {store.run_path(config)}")
+    if processes.is_main():
+        print(f"recorded at {store.run_path(config)}")
     return 0
 
 

@@ -38,7 +38,7 @@ CHOSEN_DROPOUT = -1.0
 ONE_VIEW_METHODS = ("baseline", "baseline_da", "baseline_da_long")
 # Fields that mean nothing for the other kind of data stay at their default there, so that one run has one name.
 _SGD_FIELDS = ("decay_epochs", "lr_decay", "momentum", "nesterov")
-IMAGE_FIELDS = (*_SGD_FIELDS, "augment", "original", "redraw", "shortcut", "holdout")
+IMAGE_FIELDS = (*_SGD_FIELDS, "augment", "original", "redraw", "shortcut", "holdout", "sync_batch_norm")
 AUGMENTED_TEXT_FIELDS = ("mask_ratio", "fill", "pair_mode", "augment_seed", "label_source")
 TEXT_FIELDS = (*AUGMENTED_TEXT_FIELDS, "max_length", "hidden_dropout", "attention_dropout")
 
@@ -78,6 +78,8 @@ class RunConfig:
         precision: `bf16` (autocast) or `fp32`.
         micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
             what BatchNorm sees.
+        sync_batch_norm: where several processes share a run on GPUs, BatchNorm over the whole batch rather than over
+            each one's share.
         evals_per_epoch: evaluations, evenly spaced, in each epoch.
         max_length: word pieces to which a text is cut, special ones included.
         mask_ratio: share of the word pieces that Algorithm 2 replaces.
@@ -119,6 +121,7 @@ class RunConfig:
     holdout: int = 0
     precision: str = "bf16"
     micro_batch: int = 0
+    sync_batch_norm: bool = False
     evals_per_epoch: int = 1
     max_length: int = 128
     mask_ratio: float = 0.4

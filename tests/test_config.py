@@ -66,6 +66,7 @@ OTHER = {
     "holdout": 5000,
     "precision": "fp32",
     "micro_batch": 32,
+    "sync_batch_norm": True,
     "evals_per_epoch": 4,
     "max_length": 64,
     "mask_ratio": 0.2,

@@ -17,16 +17,22 @@ class ImageAugmentation:
 
     A code depends on (seed, epoch, place in the data set, view) alone, so neither the split into batches, nor the
     device, nor an interruption changes a view.
+
+    Attributes:
+        capturable: whether `draw` and `apply` may be captured in a CUDA graph: they look at no value on the CPU.
     """
 
-    def draw(self, index: Tensor, num_views: int, seed: int, epoch: int) -> Tensor:
+    capturable = True
+
+    def draw(self, index: Tensor, num_views: int, seed: int, epoch: int | Tensor) -> Tensor:
         """Draw the codes of the views of some examples.
 
         Args:
             index: (N,) int64 places in the data set.
             num_views: V >= 1.
             seed: of the run.
-            epoch: the epoch, or any other count of the draws.
+            epoch: the epoch, or any other count of the draws; a 0-d int64 tensor on the device of `index` means the
+                same.
 
         Returns:
             (N, V) int64 codes on the device of `index`; `draw(index, V)` begins with `draw(index, V - 1)`.
@@ -156,6 +162,8 @@ class TransformEach(ImageAugmentation):
         transform: takes and returns a (C, H, W) uint8 tensor of the same shape.
         before: a batched augmentation that makes the views the transform then works on; None for copies.
     """
+
+    capturable = False
 
     def __init__(self, transform: Callable[[Tensor], Tensor], before: ImageAugmentation | None = None):
         self.transform = transform

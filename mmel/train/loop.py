@@ -1,34 +1,26 @@
-"""The one training loop: records, checkpoints, memory, precision."""
+"""The one training loop: from a configuration to records, checkpoints and weights."""
 
 import contextlib
-import io
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mmel.config import SCHEMA, RunConfig
+from mmel.config import RunConfig
 from mmel.grids import teacher_of
-from mmel.losses import LossTerms
 from mmel.records import Line, RunWriter, Store, write_atomically
-from mmel.train import machine
+from mmel.train import checkpoint, machine, processes
+from mmel.train.lines import header, outcome, resumed_header
 from mmel.train.selection import with_choices
+from mmel.train.step import Step, Task, TrainingError, autocast
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
-
-Task = VisionTask | TextTask
-
-
-class TrainingError(Exception):
-    """A run that cannot go on: its loss is not finite, or one original does not fit into memory."""
 
 
 class BudgetError(Exception):
@@ -51,7 +43,8 @@ def train(
     yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is
     appended to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run
     resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not trained yet trains
-    it first.
+    it first. Where `accelerate launch` started several processes they train it together, see `mmel.train.processes`:
+    all call this, and the main one alone writes and yields.
 
     Args:
         config: the run.
@@ -78,12 +71,13 @@ def train(
     """
     if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
         stop_at = float(named)
-    with store.claim(config, wait):
-        record = store.read(config)
+    chosen = processes.start(device)
+    with contextlib.ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(store.claim(config, wait)))
+        record = processes.on_main(lambda: store.read(config))
         if record is not None and record.finished:
-            yield from record.epochs
+            yield from record.epochs if processes.is_main() else ()
             return
-        chosen = machine.pick_device(device)
         _ensure_teacher(config, store, data_root, device, stop_at)
         yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every, stop_at)
 
@@ -127,13 +121,17 @@ def _ensure_teacher(
         return
     for _ in train(teacher, store, data_root=data_root, device=device, stop_at=stop_at, wait=True):
         pass
-    with store.claim(teacher, wait=True), store.scratch() as scratch:
-        if store.weights_path(teacher).exists():
+    with contextlib.ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(store.claim(teacher, wait=True)))
+        if processes.on_main(lambda: store.weights_path(teacher).exists()):
             return
+        scratch = processes.on_main(lambda: stack.enter_context(store.scratch()))
         resolved = with_choices(teacher, store)
         for _ in train(resolved, scratch, data_root=data_root, device=device, stop_at=stop_at):
             pass
-        write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+        processes.on_main(
+            lambda: write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
+        )
 
 
 class _Training:
@@ -141,6 +139,10 @@ class _Training:
 
     def __init__(self, config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device):
         self.started = time.perf_counter()
+        if config.batch_size < processes.count():
+            raise ValueError(
+                f"batch_size must be at least the {processes.count()} processes of the run, got {config.batch_size}"
+            )
         if device.type == "cpu":
             machine.keep_freed_memory()
         machine.reset_peak_memory(device)
@@ -151,18 +153,17 @@ class _Training:
                 f"evals_per_epoch must be at most the {self.task.steps} steps of an epoch, got {config.evals_per_epoch}"
             )
         self.model = self.task.model.train()
-        self.optimizer = self.task.build_optimizer()
-        self.scheduler = self.task.build_scheduler(self.optimizer, self.task.steps * config.total_epochs)
-        self.buffers = list(self.model.buffers())
-        self.micro_batch = config.micro_batch or config.batch_size
-        self.lines: list[Line] = [self._header()]
+        self.step = Step(self.task, config, device)
+        self.lines: list[Line] = [header(config, self.task, device)]
         self.seconds_before = 0.0
 
     def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
         """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
         self._resume()
-        writer = RunWriter(self.store, self.config, self.lines)
-        yield from self.lines[1:]
+        # One process writes; the others wait for it here, and fail with it.
+        on_main = processes.on_main
+        writer = RunWriter(self.store, self.config, self.lines) if processes.is_main() else None
+        yield from self.lines[1:] if processes.is_main() else ()
         parts = self.config.evals_per_epoch
         done, total = len(self.lines) - 1, self.config.total_epochs * parts
         try:
@@ -171,26 +172,29 @@ class _Training:
                 for number in range(done, total):
                     line = self._train_and_evaluate(number, bar)
                     self.lines.append(line)
-                    writer.append(line)
+                    on_main(lambda line=line: writer.append(line))
                     saved = (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total
                     if saved:
                         self._checkpoint()
-                    yield line
-                    if saved and stop_at is not None and time.time() + self._seconds_of(checkpoint_every) > stop_at:
+                    if processes.is_main():
+                        yield line
+                    if saved and stop_at is not None and on_main(lambda: self._too_late(checkpoint_every, stop_at)):
                         raise BudgetError(f"{self.config.run_id} goes on from epoch {line['epoch']} another time")
-            outcome = {"status": "finished", **self._outcome(), **self._test_outcome()}
+            result = {"status": "finished", **outcome(self.lines[1:], self.task.metric), **self._test_outcome()}
         except TrainingError as error:
-            writer.finish({"status": "failed", "error": str(error), **self._costs()})
-            self._forget()
+            result = {"status": "failed", "error": str(error), **self._costs()}
+            on_main(lambda: writer.finish(result))
+            on_main(self._forget)
             raise
-        self._save(self.store.weights_path(self.config), self.model.state_dict())
-        writer.finish({**outcome, **self._costs()})
-        self._forget()
+        result |= self._costs()
+        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), self.model.state_dict()))
+        on_main(lambda: writer.finish(result))
+        on_main(self._forget)
 
-    def _seconds_of(self, epochs: int) -> float:
-        """What some more epochs will take, by the last ones."""
+    def _too_late(self, epochs: int, stop_at: float) -> bool:
+        """Whether some more epochs would end after a time, by what the last ones took."""
         last = self.lines[1:][-self.config.evals_per_epoch * epochs :]
-        return sum(line["train_seconds"] + line["eval_seconds"] for line in last)
+        return time.time() + sum(line["train_seconds"] + line["eval_seconds"] for line in last) > stop_at
 
     def _step_before(self, number: int) -> int:
         """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
@@ -202,13 +206,13 @@ class _Training:
         index = self.task.largest_batch()
         if index is not None:
             with self._seeded(-1):
-                self._fit(index, epoch=1)
-            self.optimizer.zero_grad()
+                self.step.gradients(index, epoch=1)
+            self.step.optimizer.zero_grad()
 
     def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
         first, last = self._step_before(number), self._step_before(number + 1)
         epoch = number // self.config.evals_per_epoch + 1
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = self.step.optimizer.param_groups[0]["lr"]
         begin = time.perf_counter()
         losses = torch.zeros(last - first, device=self.device)
         sums = torch.zeros(2, device=self.device)
@@ -218,13 +222,16 @@ class _Training:
         batches = self.task.order(epoch).split(self.config.batch_size)[first - before : last - before]
         with self._seeded(number):
             for step, index in enumerate(batches):
-                losses[step] = self._step(index, epoch, sums)
+                losses[step], statistics = self.step(index, epoch)
+                sums += statistics
                 if (step + 1) % every == 0 or step + 1 == len(losses):
                     self._check_finite(losses[: step + 1], first, epoch)
                 bar.update()
         train_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
-        with self._autocast():
+        # BatchNorm's running statistics are the only state that the processes' shares make differ.
+        processes.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+        with autocast(self.config, self.device):
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
         examples = sum(map(len, batches))
@@ -244,61 +251,11 @@ class _Training:
 
     @contextlib.contextmanager
     def _seeded(self, number: int) -> Iterator[None]:
-        """Dropout masks that depend on the seed and the interval alone, so that a resumed run draws them again."""
+        """Dropout masks that depend on seed, interval and process alone, so that a resumed run draws them again."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.config.seed * 1_000_003 + number + 1)
+            torch.manual_seed(self.config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
             yield
-
-    def _step(self, index: Tensor, epoch: int, sums: Tensor) -> Tensor:
-        """One optimizer step on a batch of originals."""
-        loss, statistics = self._fit(index, epoch)
-        self.optimizer.step()
-        self.scheduler.step()
-        sums += statistics
-        return loss
-
-    def _fit(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Gradients of a batch, as `_forward_backward`; halves the micro-batch until it fits into memory."""
-        saved = [buffer.clone() for buffer in self.buffers]
-        while True:
-            try:
-                return self._forward_backward(index, epoch)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                message = str(error).splitlines()[0]
-            # Outside the handler, so that the failed step's tensors are no longer held by its traceback.
-            self._halve(message)
-            for buffer, before in zip(self.buffers, saved, strict=True):
-                buffer.copy_(before)
-
-    def _forward_backward(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the batch's mean loss, summed over micro-batches along N; a group of K is never split."""
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.device)
-        statistics = torch.zeros(2, device=self.device)
-        for part in index.split(self.micro_batch):
-            with self._autocast():
-                terms = self.task.terms(part, epoch)
-            part_loss = terms.loss.sum() / len(index)
-            part_loss.backward()
-            loss += part_loss.detach()
-            statistics += _weight_statistics(terms)
-        return loss, statistics
-
-    def _halve(self, message: str) -> None:
-        if self.micro_batch == 1:
-            raise TrainingError(f"one original with its {self.config.num_views} views does not fit: {message}")
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.micro_batch = (self.micro_batch + 1) // 2
-        tqdm.write(
-            f"{self.config.run_id}: out of memory; going on with {self.micro_batch} originals at a time. BatchNorm now "
-            "sees smaller batches: the record is marked, and tables leave it out.",
-            file=sys.stderr,
-        )
 
     def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
@@ -308,49 +265,23 @@ class _Training:
                 f"loss is {losses[bad[0]].item()} at step {step} (epoch {epoch}); config: {self.config.non_defaults()}"
             )
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-
-    def _header(self) -> Line:
-        return {
-            "kind": "run",
-            "schema": SCHEMA,
-            "run_id": self.config.run_id,
-            "config": self.config.to_dict(),
-            # What was chosen by runs of its own; equal to the configuration where nothing was.
-            **{name: getattr(self.task.config, name) for name in ("lambda_t", "hidden_dropout", "attention_dropout")},
-            "metric": self.task.metric,
-            "sizes": self.task.sizes,
-            **self.task.provenance,
-            "num_parameters": sum(p.numel() for p in self.model.parameters()),
-            "device": machine.describe_device(self.device),
-            "versions": machine.versions(),
-            **machine.code_version(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
-    def _outcome(self) -> Line:
-        evaluations = self.lines[1:]
-        best = max(evaluations, key=lambda line: line[self.task.metric])
-        last = {name: value for name, value in evaluations[-1].items() if name.endswith("_pct")}
-        return {**last, f"best_{self.task.metric}": best[self.task.metric], "best_epoch": best["epoch"]}
-
     def _test_outcome(self) -> Line:
         """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
-        with self._autocast():
+        with autocast(self.config, self.device):
             scores, predictions = self.task.test()
-        if predictions:
+        if predictions and processes.is_main():
             write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
         return scores
 
     def _costs(self) -> Line:
-        planned = self.config.micro_batch or self.config.batch_size
+        smallest = processes.smallest(self.step.micro_batch)
         return {
+            **self.step.engine,
             "train_seconds": sum(line["train_seconds"] for line in self.lines[1:]),
             "wall_seconds": self._wall_seconds(),
             "peak_memory_bytes": machine.peak_memory_bytes(self.device),
             # What memory forced the batch down to; null where all went as configured, as tables ask for.
-            "micro_batch": self.micro_batch if self.micro_batch < planned else None,
+            "micro_batch": smallest if smallest < self.step.planned else None,
         }
 
     def _wall_seconds(self) -> float:
@@ -360,56 +291,33 @@ class _Training:
         state = {
             "lines": self.lines,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "micro_batch": self.micro_batch,
+            "optimizer": self.step.optimizer.state_dict(),
+            "scheduler": self.step.scheduler.state_dict(),
+            "micro_batch": processes.smallest(self.step.micro_batch),
             "wall_seconds": self._wall_seconds(),
         }
-        self._save(self.store.checkpoint_path(self.config), state)
+        processes.on_main(lambda: checkpoint.save(self.store.checkpoint_path(self.config), state))
 
     def _resume(self) -> None:
         path = self.store.checkpoint_path(self.config)
-        if not path.exists():
+        if not processes.on_main(path.exists):
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        # The first process' header would claim that its device and commit made the whole run.
-        resumed = [*state["lines"][0].get("resumed_from", []), _provenance(state["lines"][0])]
-        self.lines = [self.lines[0] | {"resumed_from": resumed}, *state["lines"][1:]]
+        self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.micro_batch = min(self.micro_batch, state["micro_batch"])
+        self.step.optimizer.load_state_dict(state["optimizer"])
+        self.step.scheduler.load_state_dict(state["scheduler"])
+        self.step.micro_batch = min(self.step.micro_batch, state["micro_batch"])
         self.seconds_before = state["wall_seconds"]
 
     def _forget(self) -> None:
         self.store.checkpoint_path(self.config).unlink(missing_ok=True)
-
-    @staticmethod
-    def _save(path: Path, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(path, buffer.getvalue())
 
 
 def _epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
     """Whole epochs as an integer, as the records of runs with one evaluation an epoch have them."""
     whole, part = divmod(intervals, evals_per_epoch)
     return whole + round(part / evals_per_epoch, 4) if part else whole
-
-
-def _weight_statistics(terms: LossTerms) -> Tensor:
-    """Sums over the examples of P*'s entropy in nats and of its largest weight."""
-    entropy = torch.special.entr(terms.weights).sum()
-    return torch.stack([entropy, terms.weights.amax(dim=1).sum()])
-
-
-def _provenance(header: Line) -> Line:
-    return {key: header[key] for key in ("device", "versions", "commit", "dirty", "started")}
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # A CPU that runs out raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _progress(config: RunConfig, done: int, total: int) -> tqdm:
@@ -421,5 +329,6 @@ def _progress(config: RunConfig, done: int, total: int) -> tqdm:
         total=total,
         unit="step",
         mininterval=0.5 if watched else 30,
+        disable=not processes.is_main(),
         file=sys.stderr,
     )

@@ -1,15 +1,22 @@
 """Token sequences of many lengths on one device, and a text classifier's outputs on them without much padding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mmel.train import processes
+
 # Tokens, padding included, that go through the network at once when no gradient is kept.
 EVAL_TOKENS = {"cpu": 4096, "cuda": 131_072}
-# Parts of like length into which a training batch is cut: on a CPU fewer padded tokens are less work, on a GPU one
-# large call is faster.
-TRAIN_PARTS = {"cpu": 4, "cuda": 1}
+# Parts of like length into which a training batch is cut on a CPU, where fewer padded tokens are always less work.
+TRAIN_PARTS = 4
+# On a GPU a part is worth a call of its own where it saves more than this share of the tokens in it, and only from
+# this many tokens on: less does not fill the device, and one larger call is faster.
+CUDA_PADDING = 0.1
+CUDA_PART_TOKENS = 8192
+
+Parts = Callable[[Tensor, int], list[int]]
 
 
 class Sequences:
@@ -66,25 +73,73 @@ class Sequences:
         return values.repeat_interleave(self.num_variants, dim=0)
 
 
-def forward(model: nn.Module, sequences: Sequences, index: Tensor, parts: int) -> Tensor:
+def forward(model: nn.Module, sequences: Sequences, index: Tensor, parts: Parts | None = None) -> Tensor:
     """A classifier's outputs on some examples: (n,) places -> (n, V, C); parts of like length go through one by one.
 
     Without BatchNorm the parts change nothing but the padding.
+
+    Args:
+        model: the classifier.
+        sequences: where the examples are.
+        index: (n,) places on the CPU.
+        parts: cuts lengths (n,), longest first, into the numbers of examples that go through together; None for what
+            is fast on the device.
     """
-    order = sequences.lengths[index].argsort(descending=True, stable=True)
-    outputs = [_outputs(model, sequences, index[part]) for part in order.chunk(parts)]
+    lengths, order = sequences.lengths[index].sort(descending=True, stable=True)
+    sizes = (parts or PARTS[sequences.device.type])(lengths, sequences.num_variants)
+    outputs = [_outputs(model, sequences, index[part]) for part in order.split(sizes)]
     return torch.cat(outputs)[order.argsort().to(sequences.device)]
+
+
+def equal_parts(lengths: Tensor, num_variants: int) -> list[int]:
+    """A fixed number of parts, as many examples in each."""
+    return [len(part) for part in lengths.chunk(TRAIN_PARTS)]
+
+
+def parts_by_tokens(lengths: Tensor, num_variants: int) -> list[int]:
+    """Parts in which little is padding: each ends where the next example would bring it above `CUDA_PADDING`.
+
+    A part goes on while it has fewer than `CUDA_PART_TOKENS`, so padding is bounded in all that are worth it.
+
+    Args:
+        lengths: (n,) tokens of an example's sequences, longest first, on the CPU.
+        num_variants: V, sequences of each example.
+
+    Returns:
+        How many examples are in each part.
+    """
+    sizes, count, tokens, longest = [], 0, 0, 0
+    for length in lengths.tolist():
+        padded = (count + 1) * longest
+        if count * longest * num_variants >= CUDA_PART_TOKENS and padded - tokens - length > CUDA_PADDING * padded:
+            sizes.append(count)
+            count, tokens = 0, 0
+        if count == 0:
+            longest = length
+        count, tokens = count + 1, tokens + length
+    return [*sizes, count]
+
+
+PARTS: dict[str, Parts] = {"cpu": equal_parts, "cuda": parts_by_tokens}
 
 
 @torch.no_grad()
 def predict(model: nn.Module, sequences: Sequences) -> Tensor:
-    """A classifier's outputs on all examples, (N, V, C) float32 on the CPU; dropout is off."""
+    """A classifier's outputs on all examples, (N, V, C) float32 on the CPU; dropout is off.
+
+    Of several processes each takes some of the groups of like length, and all get all outputs.
+    """
     training = model.training
     model.eval()
     order = sequences.lengths.argsort(descending=True, stable=True)
-    outputs = [_outputs(model, sequences, index).float() for index in _by_tokens(sequences, order)]
+    shape = (len(sequences), sequences.num_variants, model.config.num_labels)
+    outputs = torch.zeros(shape, device=sequences.device)
+    for number, index in enumerate(_by_tokens(sequences, order)):
+        if number % processes.count() == processes.rank():
+            outputs[index.to(sequences.device)] = _outputs(model, sequences, index).float()
     model.train(training)
-    return torch.cat(outputs).cpu()[order.argsort()]
+    processes.add_up([outputs])
+    return outputs.cpu()
 
 
 def _by_tokens(sequences: Sequences, order: Tensor) -> Iterator[Tensor]:

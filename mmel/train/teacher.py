@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmel.config import RunConfig
 from mmel.records import Store, write_atomically
+from mmel.train import processes
 from mmel.train.sequences import Sequences, predict
 
 
@@ -32,7 +33,7 @@ def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequence
     digest.update(sequences.content())
     digest.update(teacher.precision.encode())
     path = store.teacher_path(teacher, digest.hexdigest()[:16])
-    if path.exists():
+    if processes.on_main(path.exists):
         return torch.load(path, weights_only=True)
     own = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(torch.load(io.BytesIO(weights), map_location=sequences.device, weights_only=True))
@@ -40,7 +41,8 @@ def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequence
         outputs = predict(model, sequences)
     model.load_state_dict(own)
     outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)
-    buffer = io.BytesIO()
-    torch.save(outputs, buffer)
-    write_atomically(path, buffer.getvalue())
+    if processes.is_main():
+        buffer = io.BytesIO()
+        torch.save(outputs, buffer)
+        write_atomically(path, buffer.getvalue())
     return outputs

@@ -19,9 +19,9 @@ from mmel.losses import LossTerms, MMELHardLoss
 from mmel.methods import build_criterion
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
 from mmel.records import Store
-from mmel.train import machine
+from mmel.train import machine, processes
 from mmel.train.metrics import score
-from mmel.train.sequences import TRAIN_PARTS, Sequences, forward, predict
+from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
 
 DEFAULT_ROOT = "data"
@@ -43,10 +43,12 @@ class TextTask:
         sizes: data set sizes, for the record.
         metric: the dev score that the run is judged by.
         unit: what a step processes.
+        why_eager: why a step cannot be a CUDA graph.
         provenance: what the configuration does not say: the encoder's weights, the teacher.
     """
 
     unit = "sequences"
+    why_eager = "texts differ in length"
 
     def __init__(
         self,
@@ -56,7 +58,8 @@ class TextTask:
         data_root: str | Path | None,
         device: torch.device,
     ):
-        data = load_text(config.dataset, data_root)
+        with processes.main_first():
+            data = load_text(config.dataset, data_root)
         full = data.splits["train"]
         train = subset(full, config.train_size)
         self.config, self.device, self.data = config, device, data
@@ -70,8 +73,9 @@ class TextTask:
             **{name: len(data.splits[name]) for name in ("dev_mm", "test", "test_mm") if name in data.splits},
             "sampled": list(data.sampled),
         }
-        source = find_model(config.model, store, data_root)
-        self.tokenizer = load_tokenizer(source)
+        with processes.main_first():
+            source = find_model(config.model, store, data_root)
+            self.tokenizer = load_tokenizer(source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = load_classifier(
@@ -98,7 +102,8 @@ class TextTask:
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
         augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
-        ids = augmenter.ids(train.sentences, train.pairs)
+        with processes.main_first():
+            ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None
@@ -137,7 +142,7 @@ class TextTask:
 
     def terms(self, index: Tensor, epoch: int) -> LossTerms:
         """One joint forward over all samples of some texts, and the loss of it; the same in every epoch."""
-        logits = forward(self.model, self.sequences, index, TRAIN_PARTS[self.device.type])
+        logits = forward(self.model, self.sequences, index)
         places = index.to(self.device)
         if self.config.method == "mmel_s":
             teacher = None if self.teacher is None else self.teacher[places]
@@ -187,7 +192,7 @@ class TextTask:
         """
         index = torch.arange(min(num_texts, len(self.sequences)))
         training = self.model.training
-        logits = forward(self.model.eval(), self.sequences, index, parts=1)
+        logits = forward(self.model.eval(), self.sequences, index)
         self.model.train(training)
         targets = self.targets
         if self.config.method == "mmel_s" and self.teacher is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from mmel.augment.image import build_augmentation
@@ -13,6 +13,8 @@ from mmel.data.vision import channel_statistics, load_images, split_train
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.methods import build_criterion, view_plan
 from mmel.models import build_model
+from mmel.train import processes
+from mmel.train.graph import Captured
 
 EVAL_BATCH = 1000
 
@@ -32,6 +34,7 @@ class VisionTask:
         metric: the score that the run is judged by.
         unit: what a step processes.
         provenance: nothing that the configuration does not say.
+        why_eager: why a step cannot be a CUDA graph; None if it can.
     """
 
     metric = "accuracy_pct"
@@ -39,7 +42,8 @@ class VisionTask:
     provenance: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: RunConfig, data_root: str | Path | None, device: torch.device):
-        full, test = load_images(config.dataset, data_root)
+        with processes.main_first():
+            full, test = load_images(config.dataset, data_root)
         train, held = split_train(full, config.train_size, config.holdout)
         self.sizes = {
             "train": len(train),
@@ -57,12 +61,16 @@ class VisionTask:
         self.train_images = train.to(device)
         self.eval_images = (held if config.holdout else test).to(device)
         self.augmentation = build_augmentation(config.augment, train.pixels.shape[-1])
+        self.why_eager = None if self.augmentation.capturable else f"augment={config.augment} makes views one by one"
         self.plan = view_plan(config)
         self.criterion = build_criterion(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_model(config.model, full.num_classes, full.pixels.shape[1], config.shortcut)
         self.model.to(device, memory_format=torch.channels_last)
+        if config.sync_batch_norm and processes.count() > 1:
+            self.model = _synchronized(self.model, config, device)
+        self._correct = self._count_correct
         whole, rest = divmod(len(train), config.batch_size)
         self.steps = whole if config.drop_last else whole + bool(rest)
 
@@ -97,14 +105,14 @@ class VisionTask:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
         return torch.randperm(len(self.train_images), generator=generator).to(self.device)
 
-    def views(self, index: Tensor, epoch: int) -> Tensor:
-        """B(x) of some training images: places (N,) -> (N, V, C, H, W) uint8."""
+    def views(self, index: Tensor, epoch: int | Tensor) -> Tensor:
+        """B(x) of some training images: places (N,) -> (N, V, C, H, W) uint8; the epoch may be on the device."""
         config, images = self.config, self.train_images.pixels[index]
         codes = self.augmentation.draw(index, self.plan.num_random, config.seed, epoch if config.redraw else 0)
         views = self.augmentation.apply(images, codes)
         return torch.cat([images[:, None], views], dim=1) if self.plan.original_first else views
 
-    def terms(self, index: Tensor, epoch: int) -> LossTerms:
+    def terms(self, index: Tensor, epoch: int | Tensor) -> LossTerms:
         """One joint forward over all views of some training images, and the loss of it."""
         views = self.views(index, epoch)
         n, v = views.shape[:2]
@@ -121,12 +129,22 @@ class VisionTask:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        # Every batch goes to one of the processes, which add up what they counted.
+        own = slice(processes.rank(), None, processes.count())
         for pixels, labels in zip(
-            self.eval_images.pixels.split(EVAL_BATCH), self.eval_images.labels.split(EVAL_BATCH), strict=True
+            self.eval_images.pixels.split(EVAL_BATCH)[own], self.eval_images.labels.split(EVAL_BATCH)[own], strict=True
         ):
-            correct += (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
+            correct += self._correct(pixels, labels)
         self.model.train()
+        processes.add_up([correct])
         return {"accuracy_pct": 100 * int(correct) / len(self.eval_images)}
+
+    def capture_evaluation(self) -> None:
+        """Evaluate whole batches by a CUDA graph from now on; a shorter last one stays eager."""
+        self._correct = Captured(self._count_correct, self.device)
+
+    def _count_correct(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        return (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
 
     @torch.no_grad()
     def most_uneven(self, num_images: int = 100, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
@@ -150,3 +168,15 @@ class VisionTask:
         weights = criterion.terms(logits.view(*views.shape[:2], -1), self.train_images.labels[index]).weights
         place = int(weights.amax(dim=1).argmax())
         return views[place].permute(0, 2, 3, 1).cpu(), weights[place].cpu()
+
+
+def _synchronized(model: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
+    """The network with BatchNorm over the shares of all processes."""
+    if device.type != "cuda":
+        raise ValueError("sync_batch_norm must be False where several processes train on CPUs: PyTorch has it on GPUs")
+    if config.batch_size % processes.count() or not config.drop_last:
+        raise ValueError(
+            f"batch_size must be a multiple of the {processes.count()} processes, and drop_last True, for "
+            f"sync_batch_norm, got {config.batch_size} and {config.drop_last}"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -230,7 +230,7 @@ def test_micro_batches_add_up_to_the_whole_batch_gradient(store):
     gradients = []
     for training in (whole, split):
         training.model.eval()
-        loss, statistics = training._forward_backward(torch.arange(20), epoch=1)
+        loss, statistics = training.step.gradients(torch.arange(20), epoch=1)
         gradients.append([loss, statistics, *(p.grad for p in training.model.parameters())])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -25,12 +25,12 @@ CLOCKS = {"train_seconds", "eval_seconds", "images_per_second"}
 
 # (owner, function, at which call, before or after it): where the process dies.
 KILLS = [
-    ("mmel.train.loop:_Training", "_step", 2, "after"),  # in the first epoch: nothing to resume from
-    ("mmel.train.loop:_Training", "_step", 11, "before"),  # in the fourth epoch
+    ("mmel.train.step:Step", "__call__", 2, "after"),  # in the first epoch: nothing to resume from
+    ("mmel.train.step:Step", "__call__", 11, "before"),  # in the fourth epoch
     ("mmel.records:RunWriter", "append", 3, "before"),  # an epoch trained but not written
     ("mmel.records:RunWriter", "append", 2, "after"),  # an epoch written but not checkpointed
-    ("mmel.train.loop", "write_atomically", 2, "before"),  # before the second checkpoint
-    ("mmel.train.loop", "write_atomically", 2, "after"),  # right after it
+    ("mmel.train.checkpoint", "write_atomically", 2, "before"),  # before the second checkpoint
+    ("mmel.train.checkpoint", "write_atomically", 2, "after"),  # right after it
     ("pathlib:Path", "replace", 3, "before"),  # a temporary file written, not yet renamed
     ("mmel.records:RunWriter", "finish", 1, "before"),  # weights saved, no result line
     ("mmel.records:RunWriter", "finish", 1, "after"),  # recorded, the checkpoint still there
@@ -79,7 +79,7 @@ def test_a_run_killed_twice_still_ends_the_same(start, never_stopped, tmp_path):
 
 
 def test_a_resumed_run_names_every_process_that_took_part(start, tmp_path):
-    start(run, tmp_path, kill=("mmel.train.loop:_Training", "_step", 11, "before"))
+    start(run, tmp_path, kill=("mmel.train.step:Step", "__call__", 11, "before"))
     start(run, tmp_path)
     header = Store(tmp_path).read(CONFIG).header
     assert len(header["resumed_from"]) == 1

@@ -25,6 +25,11 @@ def drawn(lengths=LENGTHS, num_variants=V):
     return ids, types
 
 
+def cut_into(number):
+    """Parts of as many examples each."""
+    return lambda lengths, num_variants: [len(part) for part in lengths.chunk(number)]
+
+
 @pytest.fixture(scope="module")
 def sequences():
     return Sequences(*drawn(), CPU)
@@ -99,7 +104,7 @@ def test_neither_padding_nor_parts_change_an_output(name, parts, networks, seque
     # Far enough apart that outputs in a wrong place would be seen.
     assert torch.pdist(expected.flatten(0, 1)).min() > 1e-3
     for index in (torch.arange(len(LENGTHS)), torch.tensor([7, 5, 0, 2, 1]), torch.tensor([4])):
-        outputs = forward(networks[name], sequences, index, parts)
+        outputs = forward(networks[name], sequences, index, cut_into(parts))
         torch.testing.assert_close(outputs, expected[index], rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +112,7 @@ def test_parts_add_up_to_the_same_gradient(networks, sequences):
     network, gradients = networks["bert"], []
     for parts in (1, 4):
         network.zero_grad()
-        forward(network, sequences, torch.arange(len(LENGTHS)), parts).square().sum().backward()
+        forward(network, sequences, torch.arange(len(LENGTHS)), cut_into(parts)).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in network.parameters()])
     network.zero_grad()
     for one, other in zip(*gradients, strict=True):
@@ -128,9 +133,25 @@ class Watched(nn.Module):
 
 def test_parts_hold_texts_of_like_length(networks, sequences):
     watched = Watched(networks["bert"])
-    forward(watched, sequences, torch.arange(len(LENGTHS)), 4)
+    forward(watched, sequences, torch.arange(len(LENGTHS)))
     # Longest first: 12 9 9 | 7 6 5 | 5 4 3 | 3.
     assert [seen["input_ids"] for seen in watched.seen] == [(9, 12), (9, 7), (9, 5), (3, 3)]
+
+
+def test_parts_by_tokens_bound_the_padding_of_what_fills_a_gpu(monkeypatch):
+    lengths = torch.tensor(sorted(LENGTHS, reverse=True))
+    # Too few tokens for a second call.
+    assert module.parts_by_tokens(lengths, V) == [len(LENGTHS)]
+    draw = random.Random(1)
+    lengths = torch.tensor(sorted((draw.randint(3, 128) for _ in range(512)), reverse=True))
+    sizes = module.parts_by_tokens(lengths, 5)
+    assert sum(sizes) == 512
+    assert len(sizes) > 1
+    for part in lengths.split(sizes)[:-1]:
+        padded = len(part) * int(part[0])
+        # Either little of it is padding, or it was just enough for a call of its own.
+        assert padded - int(part.sum()) <= module.CUDA_PADDING * padded or padded * 5 < module.CUDA_PART_TOKENS * 2
+    assert module.parts_by_tokens(torch.full((4096,), 30), 5) == [4096]
 
 
 def test_prediction_takes_a_bounded_number_of_tokens_at_once(networks, sequences, monkeypatch):
@@ -153,7 +174,7 @@ def test_prediction_is_without_dropout_and_leaves_the_mode_as_it_was(training, s
     assert not outputs.requires_grad
     assert torch.equal(outputs, predict(network, sequences))
     torch.testing.assert_close(outputs, one_by_one(network.eval(), *drawn()), rtol=1e-4, atol=1e-5)
-    assert not torch.equal(forward(network.train(), sequences, torch.arange(10), 1), outputs)
+    assert not torch.equal(forward(network.train(), sequences, torch.arange(10), cut_into(1)), outputs)
 
 
 def test_predictions_are_float32_whatever_autocast_says(networks, sequences):

@@ -5,8 +5,8 @@ import torch
 
 from mmel.grids import teacher_of
 from mmel.models.text import load_classifier
+from mmel.train import checkpoint
 from mmel.train import teacher as module
-from mmel.train.loop import _Training
 from mmel.train.sequences import Sequences, predict
 from mmel.train.teacher import teacher_outputs
 
@@ -32,7 +32,7 @@ def network(small_bert):
 
 
 def save(store, config, teacher):
-    _Training._save(store.weights_path(teacher_of(config)), teacher.state_dict())
+    checkpoint.save(store.weights_path(teacher_of(config)), teacher.state_dict())
 
 
 @pytest.fixture

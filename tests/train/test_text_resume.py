@@ -33,14 +33,14 @@ CLOCKS = {"train_seconds", "eval_seconds", "sequences_per_second"}
 # (owner, function, at which call, before or after it): where the process dies. The teacher and the run have 12 steps
 # and 8 evaluations each, and save a checkpoint after the second epoch and weights at the end.
 KILLS = [
-    ("mmel.train.loop:_Training", "_step", 8, "before"),  # in the teacher's third epoch
+    ("mmel.train.step:Step", "__call__", 8, "before"),  # in the teacher's third epoch
     ("mmel.records:RunWriter", "finish", 1, "before"),  # the teacher's weights saved, no result line
     ("mmel.augment.text_cache:FillCache", "write", 1, "after"),  # texts augmented, not yet labelled
     ("mmel.train.teacher", "write_atomically", 1, "before"),  # texts labelled, not yet kept
-    ("mmel.train.loop:_Training", "_fit", 14, "after"),  # the longest texts tried, no step taken
-    ("mmel.train.loop:_Training", "_step", 12 + 8, "after"),  # in the run's third epoch
+    ("mmel.train.step:Step", "gradients", 14, "after"),  # the longest texts tried, no step taken
+    ("mmel.train.step:Step", "__call__", 12 + 8, "after"),  # in the run's third epoch
     ("mmel.records:RunWriter", "append", 9 + 6, "before"),  # within an epoch: evaluated but not written
-    ("mmel.train.loop", "write_atomically", 3, "after"),  # right after the run's checkpoint
+    ("mmel.train.checkpoint", "write_atomically", 3, "after"),  # right after the run's checkpoint
     ("mmel.records:RunWriter", "finish", 2, "before"),  # weights saved, no result line
 ]
 
@@ -95,8 +95,8 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(kill, begin, never
 
 def test_a_run_killed_again_and_again_still_ends_the_same(begin, never_stopped, tmp_path):
     for kill in (
-        ("mmel.train.loop:_Training", "_step", 11, "after"),  # the teacher, in its last epoch
-        ("mmel.train.loop:_Training", "_step", 6 + 9, "before"),  # its rest, then the run's third epoch
+        ("mmel.train.step:Step", "__call__", 11, "after"),  # the teacher, in its last epoch
+        ("mmel.train.step:Step", "__call__", 6 + 9, "before"),  # its rest, then the run's third epoch
         ("mmel.records:RunWriter", "append", 1, "after"),  # the run's first line since its checkpoint
     ):
         assert begin(tmp_path, kill) == -signal.SIGKILL

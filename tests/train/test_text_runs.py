@@ -263,7 +263,7 @@ def test_micro_batches_add_up_to_the_whole_batch_gradient(store, simple):
     gradients = []
     for size in (0, 3):
         training = loop._Training(still.replace(micro_batch=size), store, None, torch.device("cpu"))
-        loss, statistics = training._forward_backward(torch.arange(8), epoch=1)
+        loss, statistics = training.step.gradients(torch.arange(8), epoch=1)
         gradients.append([loss, statistics, *(p.grad for p in training.model.parameters())])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

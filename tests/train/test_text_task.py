@@ -13,8 +13,8 @@ from mmel.config import TEXT_METHODS
 from mmel.data.glue import load_text, subset
 from mmel.grids import teacher_of
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer
+from mmel.train import checkpoint
 from mmel.train import text as module
-from mmel.train.loop import _Training
 from mmel.train.sequences import Sequences, predict
 from mmel.train.text import TextTask, build_augmenter, find_model
 
@@ -35,7 +35,7 @@ def build(store, text_config, small_bert):
         config = text_config.replace(**changes)
         teacher = teacher_of(config)
         if teacher is not None:
-            _Training._save(store.weights_path(teacher), random_teacher(config.dataset, small_bert).state_dict())
+            checkpoint.save(store.weights_path(teacher), random_teacher(config.dataset, small_bert).state_dict())
         return TextTask(config, teacher, store, None, CPU)
 
     return build

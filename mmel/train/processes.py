@@ -1,0 +1,119 @@
+"""One run on several processes, as `accelerate launch` starts them: each takes a share of every batch of originals.
+
+Without such a launch there is one process, Accelerate is not imported, and everything here does nothing.
+"""
+
+import atexit
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from mmel.train import machine
+
+T = TypeVar("T")
+
+
+def start(device: str | None = None) -> torch.device:
+    """The device of this process; where a launcher started several, they find each other here.
+
+    Args:
+        device: as `mmel.train.machine.pick_device`; of several processes each takes its own GPU, or all the CPU.
+
+    Raises:
+        ValueError: if the device is not there, or is one GPU for several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return machine.pick_device(device)
+    named = device or os.environ.get("MMEL_DEVICE")
+    if named not in (None, "cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda where several processes share a run, got {named!r}")
+    from accelerate import PartialState
+
+    first = count() == 1
+    state = PartialState(cpu=named == "cpu")
+    if first:
+        atexit.register(state.destroy_process_group)
+    # Accelerate numbers CPUs as it does GPUs, cpu:0.
+    return torch.device("cpu") if state.device.type == "cpu" else state.device
+
+
+def count() -> int:
+    """How many processes share the run."""
+    return distributed.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return distributed.get_rank() if _together() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def share(index: Tensor) -> Tensor:
+    """This process' part of a batch: consecutive originals, as many as the others have, or one more or less."""
+    return index.tensor_split(count())[rank()]
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """What a function returns, or raises, which the main process alone calls; all processes get it."""
+    if count() == 1:
+        return function()
+    outcome: list = [None, None]
+    if is_main():
+        try:
+            outcome[0] = function()
+        except Exception as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The main process runs the block before the others do, which then find what it left in a cache."""
+    if count() > 1 and not is_main():
+        distributed.barrier()
+    try:
+        yield
+    finally:
+        if count() > 1 and is_main():
+            distributed.barrier()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one dtype, of the same shapes in every process, by their sums over the processes."""
+    if count() == 1:
+        return
+    # One message: most of a network's tensors are too small to be worth one each.
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace floating tensors by their means over the processes."""
+    if tensors and count() > 1:
+        add_up(tensors)
+        torch._foreach_div_(tensors, count())
+
+
+def smallest(value: int) -> int:
+    """The smallest of the processes' values."""
+    values: list = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(values, value)
+    return min(values)
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
