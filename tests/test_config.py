@@ -177,6 +177,7 @@ def test_defaults_of_schema_1():
         "holdout": 0,
         "precision": "bf16",
         "micro_batch": 0,
+        "sync_batch_norm": False,
         "evals_per_epoch": 1,
         "max_length": 128,
         "mask_ratio": 0.4,
