@@ -10,7 +10,6 @@ from pathlib import Path
 from benchmarks.common import ROOT, table
 
 RUNS = 64
-# One run at a time trains with one thread, as each of two side by side on two cores does.
 WAYS = {
     "serial": [],
     "pack 2": ["--pack", "2"],
