@@ -11,6 +11,7 @@ QUESTIONS = (
     "allocator",
     "imports",
     "study_overhead",
+    "sweep_overhead",
     "text_augmentation",
     "text_training",
     "cost_of_augmentation",

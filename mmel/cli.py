@@ -178,6 +178,7 @@ def _config(given: dict[str, Any]) -> RunConfig:
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.sweep.driver import sweep
     from mmel.sweep.plan import duration, estimate_speed, plan, total_seconds
+    from mmel.sweep.view import watch
     from mmel.sweep.workers import Cluster
 
     store = Store.find(arguments.results)
@@ -204,17 +205,20 @@ def _sweep(arguments: argparse.Namespace) -> int:
         raise ValueError("address and gpus_per_run are for executor 'ray', got executor 'local'")
     if on_ray and arguments.pack != 1:
         raise ValueError(f"pack must be 1 with executor 'ray', which fills the cluster by itself, got {arguments.pack}")
-    outcome = sweep(
-        replan,
-        store,
-        pack=arguments.pack,
-        cluster=Cluster(arguments.address, arguments.gpus_per_run) if on_ray else None,
-        budget_minutes=arguments.budget_minutes,
-        retry_failed=arguments.retry_failed,
-        notebook=not arguments.no_notebook,
-        data_root=arguments.data_root,
-        device=arguments.device,
-    )
+    with watch() as (report, status):
+        outcome = sweep(
+            replan,
+            store,
+            pack=arguments.pack,
+            cluster=Cluster(arguments.address, arguments.gpus_per_run) if on_ray else None,
+            budget_minutes=arguments.budget_minutes,
+            retry_failed=arguments.retry_failed,
+            notebook=not arguments.no_notebook,
+            data_root=arguments.data_root,
+            device=arguments.device,
+            report=report,
+            status=status,
+        )
     spent = duration(outcome.wall_seconds)
     if outcome.trained and not on_ray:
         slots = min(arguments.pack, len(outcome.trained))

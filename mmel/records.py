@@ -8,6 +8,7 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 import contextlib
 import json
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -161,7 +162,15 @@ class Store:
         Raises:
             ClaimedError: if another process holds it, and `wait` is false.
         """
-        return _locked(self._working("checkpoints", config, ".lock"), config.run_id, wait)
+        return _locked(self._lock_path(config), config.run_id, wait)
+
+    def holder(self, config: RunConfig) -> str:
+        """Machine and process that hold a run, or held it last; empty where none ever did."""
+        path = self._lock_path(config)
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def _lock_path(self, config: RunConfig) -> Path:
+        return self._working("checkpoints", config, ".lock")
 
 
 class RunWriter:
@@ -247,5 +256,8 @@ def _locked(path: Path, name: str, wait: bool) -> Iterator[None]:
                 raise ClaimedError(f"run {name} is being trained by another process") from None
             print(f"{name}: another process trains it; waiting", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
-        # The kernel drops the lock with the process, however it dies; the empty file may stay.
+        file.truncate(0)
+        file.write(f"{platform.node()}, process {os.getpid()}")
+        file.flush()
+        # The kernel drops the lock with the process, however it dies; the file may stay.
         yield

@@ -3,6 +3,8 @@
 # Why a run was not trained though nothing failed: its budget stopped it, or another process trains it. The names of
 # `mmel.train.BudgetError` and `mmel.records.ClaimedError`, which is all that a notebook's kernel tells of an exception.
 BUDGET_SPENT, CLAIMED = "BudgetError", "ClaimedError"
+# What is said of a run whose process or kernel was killed; it goes on from its checkpoint.
+LOST = "the process that trained it died"
 
 
 class NotebookError(Exception):

@@ -1,16 +1,22 @@
 """Trains what is missing of a plan, one run after the other or several side by side, within a budget."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 from mmel.config import RunConfig
 from mmel.grids import is_teacher, needs
-from mmel.records import Store
-from mmel.sweep import BUDGET_SPENT, CLAIMED
+from mmel.records import Record, Store
+from mmel.sweep import BUDGET_SPENT, CLAIMED, LOST
 from mmel.sweep.plan import PlannedRun, duration, total_seconds
 from mmel.sweep.workers import Cluster, Worker, local_workers
+
+# A run whose process dies is begun this often; what kills it each time may be the run itself.
+ATTEMPTS = 3
+# Before a run is tried again that was lost, or that another sweep trains; and between two looks at what is under way.
+PAUSE_SECONDS = 2.0
 
 
 @dataclass
@@ -21,8 +27,7 @@ class SweepOutcome:
         recorded: were there before.
         trained: were trained now.
         failed: failed now or before, with the reason.
-        left: were not begun, or were stopped at a checkpoint, because the budget would not have sufficed; or another
-            process trains them.
+        left: were not begun, or were stopped at a checkpoint, because the budget would not have sufficed.
         train_seconds: time spent inside training, of those trained now.
         wall_seconds: time of the sweep.
     """
@@ -54,8 +59,13 @@ def sweep(
     data_root: str | None = None,
     device: str | None = None,
     report: Callable[[str], None] = print,
+    status: Callable[[int, int, str], None] | None = None,
 ) -> SweepOutcome:
     """Train the runs of a plan that are not recorded.
+
+    A run whose process dies is begun again from its checkpoint, three times in all; one that fails of itself is
+    recorded as failed and is not. A run that another sweep is training is passed over until that one is done with it,
+    so that several sweeps share a results folder.
 
     The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers'.
 
@@ -73,6 +83,7 @@ def sweep(
         data_root: folder of the data sets.
         device: as `mmel.train.train`.
         report: told one line a run.
+        status: told every two seconds how many runs are done, of how many, and what is under way where.
 
     Returns:
         What became of every run.
@@ -86,10 +97,8 @@ def sweep(
     outcome = SweepOutcome()
     planned = {run.config: run for run in replan()}
     for run in planned.values():
-        if run.state == "recorded":
-            outcome.recorded.append(run)
-        elif run.state == "failed" and not retry_failed:
-            outcome.failed.append((run, store.read(run.config).result["error"]))
+        if run.state == "recorded" or (run.state == "failed" and not retry_failed):
+            _note(run, store.read(run.config), outcome)
     queue = [
         run.config for run in planned.values() if run.state == "missing" or (run.state == "failed" and retry_failed)
     ]
@@ -106,15 +115,17 @@ def sweep(
 
         start = ray_workers(total, store, cluster=cluster, **options)
     training: dict[Future, _Training] = {}
+    attempts, resting = Counter[RunConfig](), dict[RunConfig, float]()
     with start as workers:
         free = list(workers)
         while queue or training:
-            while free and (config := _next(queue, training.values())):
+            resting = {config: until for config, until in resting.items() if until > time.perf_counter()}
+            while free and (config := _next(queue, training.values(), resting)):
                 queue.remove(config)
-                run = planned[config]
-                if run.state == "recorded":
+                run, record = planned[config], store.read(config)
+                if record is not None and (record.finished or not retry_failed):
                     # By another process, since this sweep began.
-                    outcome.recorded.append(run)
+                    _note(run, record, outcome)
                     continue
                 first_epoch = (run.predicted_seconds or 0) / config.total_epochs
                 waits_for = {left.config for left in outcome.left}.intersection(needs(config))
@@ -123,10 +134,24 @@ def sweep(
                     continue
                 worker, started = free.pop(0), time.perf_counter()
                 training[worker.submit(run)] = _Training(run, worker, started)
-            for future in wait(training, return_when=FIRST_COMPLETED).done:
-                entry = training.pop(future)
+            if status is not None:
+                going = [*queue, *(entry.run.config for entry in training.values())]
+                ahead = _ahead([planned[config] for config in going], pack)
+                status(total - len(going), total, _under_way(training.values(), store, outcome) + ahead)
+            if queue and not training:
+                time.sleep(PAUSE_SECONDS)
+                continue
+            for future in wait(training, PAUSE_SECONDS, FIRST_COMPLETED).done:
+                entry, error = training.pop(future), future.result()
                 free.append(entry.worker)
-                line = _settle(entry, future.result(), store, outcome)
+                attempts[entry.run.config] += error == LOST
+                if error == CLAIMED or (error == LOST and attempts[entry.run.config] < ATTEMPTS):
+                    if error == LOST:
+                        report(f"{entry.run.config.run_id}: {LOST}; it goes on from its checkpoint")
+                    queue.append(entry.run.config)
+                    resting[entry.run.config] = time.perf_counter() + PAUSE_SECONDS
+                    continue
+                line = _settle(entry, error, store, outcome)
                 planned = {run.config: run for run in replan()}
                 going = [*queue, *(other.run.config for other in training.values())]
                 ahead = _ahead([planned[config] for config in going], pack)
@@ -141,10 +166,21 @@ def drop_weights(config: RunConfig, store: Store) -> None:
         store.weights_path(config).unlink(missing_ok=True)
 
 
-def _next(queue: list[RunConfig], training: Iterable[_Training]) -> RunConfig | None:
-    """The first run that needs none of those that are not trained yet; None where all must wait."""
+def _next(
+    queue: list[RunConfig], training: Iterable[_Training], resting: Collection[RunConfig] = ()
+) -> RunConfig | None:
+    """The first run that does not rest and needs none of those that are not trained yet; None where all must wait."""
     pending = {*queue, *(entry.run.config for entry in training)}
-    return next((config for config in queue if pending.isdisjoint(needs(config))), None)
+    ready = (config for config in queue if config not in resting and pending.isdisjoint(needs(config)))
+    return next(ready, None)
+
+
+def _note(run: PlannedRun, record: Record, outcome: SweepOutcome) -> None:
+    """Note a run that is recorded."""
+    if record.finished:
+        outcome.recorded.append(run)
+    else:
+        outcome.failed.append((run, record.result["error"]))
 
 
 def _ahead(runs: list[PlannedRun], pack: int) -> str:
@@ -153,15 +189,26 @@ def _ahead(runs: list[PlannedRun], pack: int) -> str:
     return f" (about {duration(seconds / pack)} to go)" if seconds else ""
 
 
+def _under_way(training: Iterable[_Training], store: Store, outcome: SweepOutcome) -> str:
+    """What runs where, for how long."""
+    now = time.perf_counter()
+    runs = [
+        f"{entry.run.config.dataset} {entry.run.config.run_id} on {store.holder(entry.run.config) or '...'} "
+        f"for {duration(now - entry.started)}"
+        for entry in training
+    ]
+    return f"{len(outcome.failed)} failed; under way: {', '.join(runs) or 'nothing'}"
+
+
 def _settle(entry: _Training, error: str | None, store: Store, outcome: SweepOutcome) -> str:
     """Note what became of a run, and say it in a line."""
     config = entry.run.config
     seconds = time.perf_counter() - entry.started
     name = f"{config.dataset} {config.run_id}"
     record = store.read(config)
-    if error in (BUDGET_SPENT, CLAIMED):
+    if error == BUDGET_SPENT:
         outcome.left.append(entry.run)
-        return f"{name}: {'the budget is spent' if error == BUDGET_SPENT else 'another process trains it'}"
+        return f"{name}: stopped at a checkpoint, the budget is spent"
     if error is None and record is not None and record.finished:
         outcome.trained.append(entry.run)
         outcome.train_seconds += record.result["wall_seconds"]

@@ -28,6 +28,8 @@ from mmel.sweep import NotebookError
 
 NOTEBOOKS = Path("notebooks")
 KERNEL = "python3"
+# The name that a `NotebookError` has whose kernel was killed.
+KERNEL_DIED = DeadKernelError.__name__
 # A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
 NOTEBOOKS_PER_KERNEL = 100
 # What `%reset -f` does to names and outputs, less its garbage collection, which takes half a second beside torch.
@@ -92,7 +94,7 @@ class WarmKernel:
             raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})", error.ename) from error
         except DeadKernelError as error:
             # Out of memory, most often: the kernel was killed from outside and left no traceback.
-            raise NotebookError(f"DeadKernelError: the kernel died (see {partial})") from error
+            raise NotebookError(f"{KERNEL_DIED}: the kernel died (see {partial})", KERNEL_DIED) from error
         finally:
             self._executed += 1
             if self._manager is not None and run_sync(self._manager.is_alive)():

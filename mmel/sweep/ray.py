@@ -7,6 +7,7 @@ tried again: a task returns why, so that for Ray it has ended well.
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -51,7 +52,9 @@ def ray_workers(
     """
     own = not ray.is_initialized()
     if own:
-        ray.init(cluster.address, log_to_driver=False, logging_level="warning")
+        # What grids and loaders read from the environment must be the same on every machine.
+        variables = {name: value for name, value in os.environ.items() if name.startswith("MMEL_")}
+        ray.init(cluster.address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="warning")
     try:
         gpus = ray.cluster_resources().get("GPU", 0.0)
         share = (1.0 if gpus else 0.0) if cluster.gpus_per_run is None else cluster.gpus_per_run

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mmel.data import DataError
 from mmel.records import ClaimedError, ResultsError, Store
-from mmel.sweep import BUDGET_SPENT, CLAIMED, NotebookError
+from mmel.sweep import BUDGET_SPENT, CLAIMED, LOST, NotebookError
 from mmel.sweep.plan import PlannedRun
 
 
@@ -20,7 +20,7 @@ class Worker(Protocol):
     """Trains one run at a time."""
 
     def submit(self, run: PlannedRun) -> "Future[str | None]":
-        """Train a run; the future holds None, or why it failed, or `BUDGET_SPENT`, or `CLAIMED`."""
+        """Train a run; the future holds None, or why it failed, or `BUDGET_SPENT`, `CLAIMED` or `LOST`."""
 
     def close(self, abandon: bool = False) -> None:
         """End the worker; `abandon` kills what it is training, which resumes from its checkpoint another time."""
@@ -113,7 +113,7 @@ class _OwnProcess:
         if isinstance(error, BrokenProcessPool):
             # Out of memory, most often: it was killed from outside. The next run gets a new process.
             self._pool = None
-            outer.set_result("the process that trained it died")
+            outer.set_result(LOST)
         elif error is not None:
             outer.set_exception(error)
         else:
@@ -154,11 +154,13 @@ class _NotebookWorker:
         return self._thread.submit(self._execute, run)
 
     def _execute(self, run: PlannedRun) -> str | None:
-        from mmel.sweep.notebook import NOTEBOOKS, execute_run
+        from mmel.sweep.notebook import KERNEL_DIED, NOTEBOOKS, execute_run
 
         try:
             execute_run(self._kernel, NOTEBOOKS / f"run_{run.table}.ipynb", run.config, self._store)
         except NotebookError as error:
+            if error.name == KERNEL_DIED:
+                return LOST
             return error.name if error.name in (BUDGET_SPENT, CLAIMED) else str(error)
         return None
 
