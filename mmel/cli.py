@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
-    data.add_argument("dataset", help="cifar10, cifar100, digits, imagenet, imagenette, drawings, or a GLUE task: cola, ...")
+    data.add_argument(
+        "dataset", help="cifar10, cifar100, digits, imagenet, imagenette, drawings, or a GLUE task: cola, ..."
+    )
     _add_data_root(data)
     return parser
 

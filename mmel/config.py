@@ -79,7 +79,8 @@ class RunConfig:
         redraw: draw the augmentations anew each epoch; False draws B(x) once, as Algorithm 1 is written.
         drop_last: drop the partial batch that ends an epoch.
         shortcut: of the CIFAR ResNet, `A` or `B`.
-        image_size: pixels of a side of the views of `imagenet`, `imagenette` and `drawings`; 0 for 224, of `drawings` 64.
+        image_size: pixels of a side of the views of `imagenet`, `imagenette` and `drawings`; 0 for 224, for `drawings`
+            64.
         train_size: examples in a fixed subset of the training set, classes balanced (on text: in proportion); 0 for
             all.
         holdout: training images held out and evaluated on in place of the test set; 0 for none.

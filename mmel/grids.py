@@ -93,7 +93,14 @@ def table5(profile: str) -> list[RunConfig]:
         scale = {"epochs": 8, "decay_epochs": (3, 5, 7), "lr": 0.02, "batch_size": 16, "num_augmented": 5}
         grid = [("drawings", "resnet18_narrow")]
     elif profile == "reduced":
-        scale = {"epochs": 6, "decay_epochs": (2, 4, 5), "lr": 0.02, "batch_size": 16, "num_augmented": 5, "image_size": 64}
+        scale = {
+            "epochs": 6,
+            "decay_epochs": (2, 4, 5),
+            "lr": 0.02,
+            "batch_size": 16,
+            "num_augmented": 5,
+            "image_size": 64,
+        }
         grid = [("imagenette", "resnet18_narrow")]
     else:
         scale = {}

@@ -86,6 +86,8 @@ def needs(name):
     """What a field cannot do without."""
     if name in TEXT_FIELDS:
         return {"dataset": "cola", "model": "bert-base-uncased"}
+    if name == "image_size":
+        return {"dataset": "imagenet", "model": "resnet18", "augment": "resized_crop_flip"}
     return {"method": "mmel_s"} if name == "lambda_t" else {}
 
 

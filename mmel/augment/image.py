@@ -91,7 +91,7 @@ class ImageAugmentation:
         return torch.cat([original[:, None], views], dim=1) if include_original else views
 
     def original(self, images: Tensor) -> Tensor:
-        """x itself, as it stands beside its views: (N, C, H, W) uint8, here the images untouched.
+        """The original as it stands beside its views: (N, C, H, W) uint8, here the images untouched.
 
         Raises:
             ValueError: if a shape or dtype is not as above.

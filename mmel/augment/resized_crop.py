@@ -41,8 +41,8 @@ class _Span:
 class RandomResizedCropFlip(ImageAugmentation):
     """A random crop resized to a square, then a horizontal flip with probability one half: ImageNet's augmentation.
 
-    Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (8 to 100 % of the area, log-uniform
-    ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize is
+    Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (8 to 100 % of the area, a
+    log-uniform ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize is
     bilinear with antialiasing, as torchvision's, in float32 with one rounding at its end.
 
     Args:
@@ -89,7 +89,7 @@ class RandomResizedCropFlip(ImageAugmentation):
         return torch.stack(views)
 
     def original(self, images: Sequence[Tensor] | Tensor) -> Tensor:
-        """x itself, as evaluation sees it: `center_crop`."""
+        """The originals as evaluation sees them: `center_crop`."""
         return center_crop(images, self.size)
 
     def boxes(self, heights: Tensor, widths: Tensor, codes: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The embedded stand-in for ImageNet: drawn JPEGs of several sizes, the same in every process.
 
-Each shows a disc before a ground. The class is the ground's pattern; colours, scale, angle, noise and the disc are drawn
-at random and say nothing of it.
+Each shows a disc before a ground. The class is the ground's pattern; colours, scale, angle, noise and the disc are
+drawn at random and say nothing of it.
 """
 
 import functools
@@ -20,7 +20,9 @@ PATTERNS: dict[str, Pattern] = {
     "dots": lambda u, v: np.sin(u) + np.sin(v) - 1,
     "zigzag": lambda u, v: np.sin(u + 2 * np.abs((v / np.pi) % 2 - 1) * np.pi),
     "rings": lambda u, v: np.sin(np.hypot(u, v)),
-    "bricks": lambda u, v: np.where(np.sin(u) > 0.8, 1.0, np.sin(v / 2 + np.pi * np.floor((u / np.pi - 0.5) / 2)) - 0.9),
+    "bricks": lambda u, v: np.where(
+        np.sin(u) > 0.8, 1.0, np.sin(v / 2 + np.pi * np.floor((u / np.pi - 0.5) / 2)) - 0.9
+    ),
 }
 NUM_TRAIN, NUM_TEST = 480, 240
 SIDES = (80, 121)

@@ -25,8 +25,8 @@ HELP = {
 def load_encoded(dataset: str, data_root: str | Path | None = None) -> tuple[EncodedImages, EncodedImages]:
     """List the training and the validation images of a data set; nothing is decoded yet.
 
-    ImageNet is `imagenet/train` and `imagenet/val` in `data_root` (else MMEL_DATA, else ./data), a folder for each class
-    in both; where there is no such folder it comes from the hub.
+    ImageNet is `imagenet/train` and `imagenet/val` in `data_root` (else MMEL_DATA, else ./data), a folder for each
+    class in both; where there is no such folder it comes from the hub.
 
     Args:
         dataset: `imagenet`, `imagenette` or `drawings`.

@@ -78,11 +78,10 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
         RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and for finished runs `metric`,
         `score` after the last evaluation and `best_score` (in percent: test accuracy of images, the dev score of a
         text), `train_seconds`, `device`, `num_train`, `num_available` (training examples before a subset was taken),
-        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`, `num_unreadable` (images that
-        could not be decoded). Of texts also `score_mm` (MNLI's
-        mismatched dev set), `test_score` and `test_score_mm` (where the test labels are known), `sampled` (the data
-        are not of the official size, of ImageNet too), `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the variants
-        with their teacher's label for the original).
+        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`, `sampled` (the data are not of the
+        official size), `num_unreadable` (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched
+        dev set), `test_score` and `test_score_mm` (where the test labels are known), `dropout` (hidden and attention,
+        as trained) and `disagreement_pct` (of the variants with their teacher's label for the original).
     """
     return pd.DataFrame([_row(config, store.read(config)) for config in configs])
 

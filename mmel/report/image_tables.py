@@ -242,8 +242,8 @@ def _notes(runs: pd.DataFrame, summary: pd.DataFrame, profile: str) -> list[str]
         sizes = group.iloc[0]
         notes.append(
             f"{DATASET_LABELS[dataset]} is here a sample of {int(sizes['num_available'])} training and "
-            f"{int(sizes['num_eval'])} validation images: that the pipeline runs on real JPEGs is all these figures show; "
-            "they are no evidence about the methods."
+            f"{int(sizes['num_eval'])} validation images: that the pipeline runs is all these figures show; they are "
+            "no evidence about the methods."
         )
     unreadable = usable(runs)["num_unreadable"].max()
     if unreadable > 0:

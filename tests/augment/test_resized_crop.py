@@ -155,7 +155,7 @@ def test_bad_input_is_named(images, codes, named):
 
 
 def test_a_size_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="^size must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^size must be at least 1, got 0$"):
         RandomResizedCropFlip(0)
 
 

@@ -91,7 +91,7 @@ def test_a_class_without_images_is_named(tmp_path):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="^dataset must be one of imagenet, imagenette, drawings, got 'cifar10'$"):
+    with pytest.raises(ValueError, match=r"^dataset must be one of imagenet, imagenette, drawings, got 'cifar10'$"):
         load_encoded("cifar10")
 
 

@@ -29,5 +29,5 @@ def test_the_narrow_one_at_full_width_is_torchvisions():
 
 
 def test_images_must_have_three_channels():
-    with pytest.raises(ValueError, match="^in_channels must be 3 for model 'resnet18', got 1$"):
+    with pytest.raises(ValueError, match=r"^in_channels must be 3 for model 'resnet18', got 1$"):
         build_model("resnet18", 10, in_channels=1)
