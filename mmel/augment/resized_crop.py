@@ -42,8 +42,8 @@ class RandomResizedCropFlip(ImageAugmentation):
     """A random crop resized to a square, then a horizontal flip with probability one half: ImageNet's augmentation.
 
     Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (8 to 100 % of the area, a
-    log-uniform ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize is
-    bilinear with antialiasing, as torchvision's, in float32 with one rounding at its end.
+    log-uniform ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize
+    is bilinear with antialiasing, as torchvision's, in float32 with one rounding at its end.
 
     Args:
         size: pixels of a side of the views.
