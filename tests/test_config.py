@@ -11,7 +11,6 @@ from mmel.config import (
     ENCODED_IMAGE_AUGMENTATIONS,
     FILLS,
     GLUE_DATASETS,
-    IMAGE_DATASETS,
     IMAGE_FIELDS,
     IMAGE_METHODS,
     IMAGENET_MODELS,
@@ -24,6 +23,7 @@ from mmel.config import (
     SCHEMA,
     SHORTCUTS,
     SMALL_IMAGE_AUGMENTATIONS,
+    SMALL_IMAGE_DATASETS,
     TEXT_DATASETS,
     TEXT_FIELDS,
     TEXT_METHODS,
@@ -178,6 +178,7 @@ def test_defaults_of_schema_1():
         "redraw": True,
         "drop_last": True,
         "shortcut": "A",
+        "image_size": 0,
         "train_size": 0,
         "holdout": 0,
         "precision": "bf16",
@@ -595,9 +596,9 @@ def test_frozen_and_by_keyword_only():
 
 def test_eight_tasks_each_with_its_miniature():
     assert {*GLUE_DATASETS, *(f"grammar_{name}" for name in GLUE_DATASETS)} == set(TEXT_DATASETS)
-    assert len(set(DATASETS)) == len(DATASETS) == 19
+    assert len(set(DATASETS)) == len(DATASETS) == 22
     assert all(RunConfig(dataset=name, model="bert").is_text for name in TEXT_DATASETS)
-    assert not any(RunConfig(dataset=name, augment="crop").is_text for name in IMAGE_DATASETS)
+    assert not any(RunConfig(dataset=name, augment="crop").is_text for name in SMALL_IMAGE_DATASETS)
 
 
 def test_the_long_baseline_on_text_has_longer_epochs_not_more():
