@@ -196,7 +196,7 @@ def test_tables_show_what_was_not_trained_to_choose(table):
     # Table 5 leaves nothing to be chosen.
     assert bool(choices) == (table != "table5")
     assert set(runs) - set(kept) == choices
-    assert {run.seed for run in choices} == {SELECTION_SEED}
+    assert {run.seed for run in choices} <= {SELECTION_SEED}
     assert [run for run in runs if run not in choices] == kept
 
 
