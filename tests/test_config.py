@@ -5,15 +5,15 @@ import json
 import pytest
 
 from mmel.config import (
-    AUGMENTATIONS,
     AUGMENTED_TEXT_FIELDS,
+    CIFAR_MODELS,
     DATASETS,
+    ENCODED_IMAGE_AUGMENTATIONS,
     FILLS,
     GLUE_DATASETS,
-    IMAGE_DATASETS,
     IMAGE_FIELDS,
     IMAGE_METHODS,
-    IMAGE_MODELS,
+    IMAGENET_MODELS,
     LABEL_SOURCES,
     METHODS,
     ORIGINALS,
@@ -22,6 +22,8 @@ from mmel.config import (
     PROFILES,
     SCHEMA,
     SHORTCUTS,
+    SMALL_IMAGE_AUGMENTATIONS,
+    SMALL_IMAGE_DATASETS,
     TEXT_DATASETS,
     TEXT_FIELDS,
     TEXT_METHODS,
@@ -36,6 +38,7 @@ MINI = next(run for run in table1("mini") if run.method == "mmel_s" and run.mode
 BASELINE = next(run for run in table2("paper") if run.method == "baseline_da" and run.dataset == "cifar100")
 REDUCED = next(run for run in table1("reduced") if run.method == "mmel_h" and run.seed == 2)
 TEXT = RunConfig(dataset="cola", model="bert-base-uncased")
+ENCODED = RunConfig(dataset="imagenet", model="resnet50", augment="resized_crop_flip")
 BEAM = TEXT.replace(dataset="grammar_rte", num_augmented=5, fill="beam", mask_ratio=0.2, hidden_dropout=0.0, seed=3)
 
 # One value for each field that is valid beside the defaults of all others (for the last ones: of TEXT's) and is not
@@ -62,6 +65,7 @@ OTHER = {
     "redraw": False,
     "drop_last": False,
     "shortcut": "B",
+    "image_size": 96,
     "train_size": 5000,
     "holdout": 5000,
     "precision": "fp32",
@@ -83,6 +87,8 @@ def needs(name):
     """What a field cannot do without."""
     if name in TEXT_FIELDS:
         return {"dataset": "cola", "model": "bert-base-uncased"}
+    if name == "image_size":
+        return {"dataset": "imagenet", "model": "resnet18", "augment": "resized_crop_flip"}
     return {"method": "mmel_s"} if name == "lambda_t" else {}
 
 
@@ -173,6 +179,7 @@ def test_defaults_of_schema_1():
         "redraw": True,
         "drop_last": True,
         "shortcut": "A",
+        "image_size": 0,
         "train_size": 0,
         "holdout": 0,
         "precision": "bf16",
@@ -301,7 +308,6 @@ def test_parse_field_refuses_unknown_fields():
     [
         ("profile", PROFILES),
         ("dataset", DATASETS),
-        ("augment", AUGMENTATIONS),
         ("original", ORIGINALS),
         ("shortcut", SHORTCUTS),
         ("precision", PRECISIONS),
@@ -318,11 +324,14 @@ def test_unknown_names_are_refused_with_what_there_is(name, allowed):
 @pytest.mark.parametrize(
     ("name", "allowed", "base"),
     [
-        ("model", IMAGE_MODELS, RunConfig()),
+        ("model", CIFAR_MODELS, RunConfig()),
+        ("model", IMAGENET_MODELS, ENCODED),
         ("method", IMAGE_METHODS, RunConfig()),
         ("method", TEXT_METHODS, TEXT),
+        ("augment", ENCODED_IMAGE_AUGMENTATIONS, ENCODED),
+        ("augment", SMALL_IMAGE_AUGMENTATIONS, RunConfig()),
     ],
-    ids=["model of images", "method of images", "method of text"],
+    ids=["model", "model of ImageNet", "method of images", "method of text", "crops of ImageNet", "augmentation"],
 )
 def test_unknown_names_are_refused_with_what_there_is_for_the_data(name, allowed, base):
     message = f"^{name} must be one of {', '.join(allowed)} for dataset='{base.dataset}', got 'nope'$"
@@ -415,6 +424,42 @@ def test_refused(fields, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
         RunConfig(**fields)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("base", "fields", "message"),
+    [
+        (
+            ENCODED,
+            {"shortcut": "B"},
+            "shortcut must be 'A' (its default) for model='resnet50', whose shortcuts are convolutions, got 'B'",
+        ),
+        *(
+            (
+                ENCODED,
+                {"image_size": size},
+                f"image_size must be 0 (for 224), or another number from 32 on for dataset='imagenet', got {size}",
+            )
+            for size in (31, 224)
+        ),
+        (ENCODED, {"image_size": -1}, "image_size must be 0 or more, got -1"),
+        (
+            RunConfig(),
+            {"image_size": 64},
+            "image_size must be 0 (its default) for dataset='cifar10', whose images have one size, got 64",
+        ),
+    ],
+)
+def test_refused_of_encoded_images(base, fields, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
+        base.replace(**fields)
+    assert str(caught.value) == message
+
+
+def test_the_views_of_encoded_images_have_a_size():
+    assert ENCODED.pixels_a_side == 224
+    assert ENCODED.replace(image_size=96).pixels_a_side == 96
+    assert ENCODED.replace(dataset="drawings").pixels_a_side == 64
 
 
 def default(name):
@@ -553,9 +598,9 @@ def test_frozen_and_by_keyword_only():
 
 def test_eight_tasks_each_with_its_miniature():
     assert {*GLUE_DATASETS, *(f"grammar_{name}" for name in GLUE_DATASETS)} == set(TEXT_DATASETS)
-    assert len(set(DATASETS)) == len(DATASETS) == 19
+    assert len(set(DATASETS)) == len(DATASETS) == 22
     assert all(RunConfig(dataset=name, model="bert").is_text for name in TEXT_DATASETS)
-    assert not any(RunConfig(dataset=name, augment="crop").is_text for name in IMAGE_DATASETS)
+    assert not any(RunConfig(dataset=name, augment="crop").is_text for name in SMALL_IMAGE_DATASETS)
 
 
 def test_the_long_baseline_on_text_has_longer_epochs_not_more():

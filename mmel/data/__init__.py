@@ -1,4 +1,4 @@
-"""Data sets as whole tensors: the real ones from disk, the embedded ones from code."""
+"""Data sets, whole or read as they are wanted: the real ones from disk or the hub, the embedded ones from code."""
 
 
 class DataError(Exception):

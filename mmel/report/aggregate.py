@@ -32,6 +32,7 @@ _NOTHING = {
     "num_available": np.nan,
     "num_eval": np.nan,
     "sampled": False,
+    "num_unreadable": 0,
     "num_parameters": np.nan,
     "dropout": None,
     "disagreement_pct": np.nan,
@@ -77,10 +78,10 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
         RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and for finished runs `metric`,
         `score` after the last evaluation and `best_score` (in percent: test accuracy of images, the dev score of a
         text), `train_seconds`, `device`, `num_train`, `num_available` (training examples before a subset was taken),
-        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`. Of texts also `score_mm` (MNLI's
-        mismatched dev set), `test_score` and `test_score_mm` (where the test labels are known), `sampled` (the data
-        are not GLUE's own size), `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the variants
-        with their teacher's label for the original).
+        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`, `sampled` (the data are not of the
+        official size), `num_unreadable` (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched
+        dev set), `test_score` and `test_score_mm` (where the test labels are known), `dropout` (hidden and attention,
+        as trained) and `disagreement_pct` (of the variants with their teacher's label for the original).
     """
     return pd.DataFrame([_row(config, store.read(config)) for config in configs])
 
@@ -260,6 +261,7 @@ def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
         "num_available": sizes["train_available"],
         "num_eval": sizes["eval"],
         "sampled": bool(sizes.get("sampled")),
+        "num_unreadable": record.result.get("num_unreadable", 0),
         "num_parameters": header["num_parameters"],
         "dropout": f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}" if config.is_text else None,
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),

@@ -13,6 +13,9 @@ DATASET_LABELS = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "digits": "Digits",
+    "imagenet": "ImageNet",
+    "imagenette": "Imagenette",
+    "drawings": "Drawings",
     **_GLUE_LABELS,
     **{f"grammar_{name}": f"{label} (miniature)" for name, label in _GLUE_LABELS.items()},
 }

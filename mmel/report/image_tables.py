@@ -1,4 +1,4 @@
-"""Tables 1 and 2: ResNets on images."""
+"""Tables 1, 2 and 5: ResNets on images."""
 
 from collections.abc import Sequence
 
@@ -42,12 +42,14 @@ TABLE1_CONTRASTS = (
     ("mmel_h", "baseline_da_long"),
     ("mmel_s", "baseline_da_long"),
 )
+# As appendix B argues.
+TABLE5_CONTRASTS = (("mmel_h", "baseline_da"), ("mmel_s", "baseline_da"), ("mmel_h", "mmel_s"))
 TABLE2_K = (2, 5, 10, 20)
 TABLE2_CONTRASTS = ((5, 2), (10, 5), (20, 10))
 
 
 def build(name: str, store: Store, profile: str) -> Table:
-    """Table 1 or 2, see `tables.build`."""
+    """Table 1, 2 or 5, see `tables.build`."""
     runs = load_runs(store, reported(name, profile))
     summary = summarize(runs, CELL)
     paper = _paper(name).set_index(CELL)
@@ -65,7 +67,7 @@ def build(name: str, store: Store, profile: str) -> Table:
 
 
 def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
-    """The time column of Table 1 or 2, see `tables.training_time`."""
+    """The time column of Table 1, 2 or 5, see `tables.training_time`."""
     summary = summarize(load_runs(store, reported(name, profile)), CELL)
     paper = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
     rows = []
@@ -106,23 +108,26 @@ def claim_tests(store: Store, name: str, profile: str) -> pd.DataFrame:
 
 
 def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
-    """Every run of Table 1 or 2, see `tables.seeds`."""
+    """Every run of Table 1, 2 or 5, see `tables.seeds`."""
     runs = usable(load_runs(store, reported(name, profile)))[[*CELL, "seed", "score", "best_score"]]
     return runs.rename(columns={"score": "accuracy_pct", "best_score": "best_accuracy_pct"}).reset_index(drop=True)
 
 
 def model_label(model: str) -> str:
-    """`ResNet-20` of `resnet20`."""
-    return "ResNet-" + model.removeprefix("resnet")
+    """`ResNet-20` of `resnet20`, `ResNet-18 (narrow)` of `resnet18_narrow`."""
+    depth, _, kind = model.removeprefix("resnet").partition("_")
+    return f"ResNet-{depth}" + (f" ({kind})" if kind else "")
 
 
 def _paper(name: str) -> pd.DataFrame:
-    return paper_table(name).rename(columns={"accuracy_pct": "mean", "std_pct": "std"})
+    table = paper_table(name).rename(columns={"accuracy_pct": "mean", "std_pct": "std"})
+    # Table 5 prints no deviations.
+    return table if "std" in table else table.assign(std=float("nan"))
 
 
 def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
     """(method, K) -> heading, in the paper's order."""
-    if name == "table1":
+    if name != "table2":
         cells = dict.fromkeys((method, k) for _, _, method, k in summary.index)
         return {cell: LABELS[method] for method in LABELS for cell in cells if cell[0] == method}
     headings = {("baseline_da", 1): LABELS["baseline_da"]}
@@ -131,9 +136,10 @@ def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
 
 def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """The contrasts of a table as pairs of (method, K)."""
-    if name == "table1":
+    if name != "table2":
         k_of = dict(columns.keys())
-        return [((first, k_of[first]), (second, k_of[second])) for first, second in TABLE1_CONTRASTS]
+        contrasts = TABLE1_CONTRASTS if name == "table1" else TABLE5_CONTRASTS
+        return [((first, k_of[first]), (second, k_of[second])) for first, second in contrasts]
     growing = [((m, more), (m, less)) for m in ("mmel_h", "mmel_s") for more, less in TABLE2_CONTRASTS]
     return [*growing, *(((m, k), ("baseline_da", 1)) for m in ("mmel_h", "mmel_s") for k in TABLE2_K)]
 
@@ -209,7 +215,7 @@ def _cell_label(cell: tuple[str, str, str, int], columns: dict[tuple[str, int], 
 def _caption(name: str, runs: pd.DataFrame, profile: str) -> str:
     done = usable(runs)
     number = name.removeprefix("table")
-    title = {"1": "five methods", "2": "MMEL with |B(x)| = K"}[number]
+    title = {"1": "five methods", "2": "MMEL with |B(x)| = K", "5": "three methods"}[number]
     if done.empty:
         return f"Table {number} ({title}), profile {profile}: no runs recorded yet."
     sizes = "; ".join(
@@ -232,4 +238,14 @@ def _notes(runs: pd.DataFrame, summary: pd.DataFrame, profile: str) -> list[str]
             f"The finite test set alone gives a level a standard error of up to {error:.1f} points; methods share it, "
             "so a contrast has less."
         )
+    for dataset, group in usable(runs[runs["sampled"]]).groupby("dataset", sort=False):
+        sizes = group.iloc[0]
+        notes.append(
+            f"{DATASET_LABELS[dataset]} is here a sample of {int(sizes['num_available'])} training and "
+            f"{int(sizes['num_eval'])} validation images: that the pipeline runs is all these figures show; they are "
+            "no evidence about the methods."
+        )
+    unreadable = usable(runs)["num_unreadable"].max()
+    if unreadable > 0:
+        notes.append(f"Up to {int(unreadable)} images a run could not be decoded and were left out.")
     return notes + provenance_notes(runs, "memory forced smaller BatchNorm batches")

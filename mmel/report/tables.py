@@ -18,6 +18,7 @@ _BUILDERS = {
     "table2": image_tables,
     "table3": text_tables,
     "table4": text_tables,
+    "table5": image_tables,
     "table6": text_tables,
     "figure2": text_tables,
 }

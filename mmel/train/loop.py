@@ -16,6 +16,7 @@ from mmel.config import RunConfig
 from mmel.grids import teacher_of
 from mmel.records import Line, RunWriter, Store, write_atomically
 from mmel.train import checkpoint, machine, processes
+from mmel.train.encoded import EncodedVisionTask
 from mmel.train.lines import header, outcome, resumed_header
 from mmel.train.selection import with_choices
 from mmel.train.step import Step, Task, TrainingError, autocast
@@ -106,7 +107,8 @@ def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, d
     if config.is_text:
         # The teacher of the run that was asked for: what it leaves to be chosen is chosen by other runs.
         return TextTask(resolved, teacher_of(config), store, data_root, device)
-    return VisionTask(resolved, data_root, device)
+    task = EncodedVisionTask if config.is_encoded else VisionTask
+    return task(resolved, data_root, device)
 
 
 def _ensure_teacher(
@@ -205,9 +207,13 @@ class _Training:
         """Put the batch that needs most memory through once, so that memory fails now or never."""
         index = self.task.largest_batch()
         if index is not None:
+            saved = [buffer.clone() for buffer in self.model.buffers()]
             with self._seeded(-1):
                 self.step.gradients(index, epoch=1)
             self.step.optimizer.zero_grad()
+            # BatchNorm must not remember it: a resumed run would see it twice.
+            for buffer, before in zip(self.model.buffers(), saved, strict=True):
+                buffer.copy_(before)
 
     def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
         first, last = self._step_before(number), self._step_before(number + 1)
@@ -274,7 +280,7 @@ class _Training:
         return scores
 
     def _costs(self) -> Line:
-        smallest = processes.smallest(self.step.micro_batch)
+        smallest = min(processes.gathered(self.step.micro_batch))
         return {
             **self.step.engine,
             "train_seconds": sum(line["train_seconds"] for line in self.lines[1:]),
@@ -293,7 +299,7 @@ class _Training:
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
             "scheduler": self.step.scheduler.state_dict(),
-            "micro_batch": processes.smallest(self.step.micro_batch),
+            "micro_batch": min(processes.gathered(self.step.micro_batch)),
             "wall_seconds": self._wall_seconds(),
         }
         processes.on_main(lambda: checkpoint.save(self.store.checkpoint_path(self.config), state))

@@ -107,12 +107,12 @@ def average(tensors: Sequence[Tensor]) -> None:
         torch._foreach_div_(tensors, count())
 
 
-def smallest(value: int) -> int:
-    """The smallest of the processes' values."""
-    values: list = [value] * count()
+def gathered(value: T) -> list[T]:
+    """Each process' value, in all of them."""
+    values = [value] * count()
     if count() > 1:
         distributed.all_gather_object(values, value)
-    return min(values)
+    return values
 
 
 def _together() -> bool:

@@ -47,7 +47,31 @@ def test_table2_has_every_cell_once():
     assert list(table[KEY].itertuples(index=False, name=None)) == [(*row, *cell) for row in ROWS for cell in cells]
 
 
-@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_table5_has_every_cell_once():
+    table = paper_table("table5")
+    assert list(table.columns) == [*KEY, "accuracy_pct", "num_runs"]
+    models, methods = ("resnet18", "resnet34", "resnet50"), ("baseline_da", "mmel_h", "mmel_s")
+    cells = [("imagenet", model, method, K_OF[method]) for model in models for method in methods]
+    assert list(table[KEY].itertuples(index=False, name=None)) == cells
+    assert set(table["num_runs"]) == {1}
+
+
+def test_table5_differences_are_those_printed():
+    table = paper_table("table5").set_index(KEY)
+    printed = {"mmel_h": (0.72, 1.08, 0.38), "mmel_s": (-1.24, -0.97, -1.33)}
+    for method, gains in printed.items():
+        for model, gain in zip(("resnet18", "resnet34", "resnet50"), gains, strict=True):
+            found = accuracy(table, "imagenet", model, method) - accuracy(table, "imagenet", model, "baseline_da")
+            assert found == pytest.approx(gain, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("model", "mean"), [("resnet18", 69.5867), ("resnet34", 73.3367), ("resnet50", 75.8333)])
+def test_table5_row_means(model, mean):
+    rows = paper_table("table5").groupby("model")["accuracy_pct"].mean()
+    assert rows[model] == pytest.approx(mean, rel=0, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table5"])
 def test_cells_are_named_as_runs_are(name):
     planned = {(run.dataset, run.model, run.method, run.num_augmented) for run in TABLES[name]("paper")}
     assert set(paper_table(name)[KEY].itertuples(index=False, name=None)) == planned
@@ -188,7 +212,7 @@ def test_more_samples_alone_do_not_help_once(table1):
     assert accuracy(table1, "cifar100", "resnet20", "baseline_da") == 68.95
 
 
-@pytest.mark.parametrize("number", ["72.51", "72.57", "0.47", "68.89", "68.95"])
+@pytest.mark.parametrize("number", ["72.51", "72.57", "0.47", "68.89", "68.95", "69.76", "76.15"])
 def test_notes_travel_with_the_package(number):
     notes = resources.files("mmel.paper").joinpath("NOTES.md").read_text(encoding="utf-8")
     assert number in notes

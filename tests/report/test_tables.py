@@ -6,10 +6,12 @@ from invented import (
     FAILED_TEXT,
     FROZEN,
     GOLDEN,
+    IMAGENET_RUNS,
     RUNS,
     TEXT_RUNS,
     VARIED_RUNS,
     golden_frames,
+    imagenet_run,
     mini_run,
     text_run,
     write_run,
@@ -80,7 +82,8 @@ def test_the_frozen_runs_are_those_of_the_list(frozen):
         if score is not None and task != "mnli_mm"
     }
     varied = {text_run(task, method, **fields) for task, method, fields, _ in VARIED_RUNS}
-    assert recorded == {mini_run(*cell) for cell in RUNS} | texts | varied | {text_run(*FAILED_TEXT)}
+    images = {mini_run(*cell) for cell in RUNS} | {imagenet_run(method) for method in IMAGENET_RUNS}
+    assert recorded == images | texts | varied | {text_run(*FAILED_TEXT)}
     assert {record.header["device"]["name"] for record in frozen.records("mini")} == {DEVICE}
     assert all(frozen.run_path(config).exists() for config in recorded)
 
@@ -100,6 +103,29 @@ def test_levels_by_hand(built):
     # 350; the second run was split for memory.
     assert other["MMEL-S"] == "97.22 (1)"
     assert other["Baseline(DA+Long)"] == "-"
+
+
+def test_table5_by_hand(frozen):
+    table = tables.build("table5", frozen, "mini")
+    ours = row(table.levels, Source="ours (mini)", Model="ResNet-18 (narrow)")
+    # 200 and 207 of 360 images.
+    assert (ours["Baseline(DA)"], ours["MMEL-H"], ours["MMEL-S"]) == ("55.56 (1)", "57.50 (1)", "-")
+    theirs = row(table.levels, Source="paper", Model="ResNet-50")
+    assert (theirs["Baseline(DA)"], theirs["MMEL-H"], theirs["MMEL-S"]) == ("76.15 (1)", "76.53 (1)", "74.82 (1)")
+    found = row(table.contrasts, Contrast="MMEL-H − Baseline(DA)")
+    assert (found["Ours [95 %]"], found["Verdict"]) == ("+1.94", "undecided")
+    assert found["Paper [95 %]"] == "+0.38 to +1.08 over 3 cells"
+    assert table.missing == ["Drawings, ResNet-18 (narrow), MMEL-S: 0 of 1 runs"]
+    assert [note for note in table.notes if "sample of 1437 training and 360 validation images" in note]
+
+
+def test_images_that_could_not_be_decoded_are_told(store):
+    config = imagenet_run("mmel_h")
+    write_run(store, config, 50.0)
+    path = store.run_path(config)
+    path.write_text(path.read_text().replace('"status": "finished"', '"status": "finished", "num_unreadable": 3'))
+    notes = tables.build("table5", store, "mini").notes
+    assert [note for note in notes if note.startswith("Up to 3 images a run could not be decoded")]
 
 
 def test_contrasts_by_hand(built):

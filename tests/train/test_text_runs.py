@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+import time
 
 import pytest
 import torch
@@ -348,9 +350,18 @@ def test_a_teacher_that_failed_fails_what_it_would_teach(store, text_config):
     assert store.read(config) is None
 
 
-def test_a_teacher_that_another_process_trains_is_left_to_it(store, text_config):
-    with store.claim(teacher_of(text_config)), pytest.raises(ResultsError, match=teacher_of(text_config).run_id):
-        run(text_config, store)
+def test_a_teacher_that_another_process_trains_is_waited_for(store, text_config, capfd):
+    teacher, done = teacher_of(text_config), []
+    student = threading.Thread(target=lambda: done.append(run(text_config, store)))
+    with store.claim(teacher):
+        student.start()
+        while f"{teacher.run_id}: another process trains it; waiting" not in capfd.readouterr().err:
+            time.sleep(0.05)
+        assert not done
+        assert store.read(teacher) is None
+    student.join(120)
+    assert len(done) == 1
+    assert store.read(teacher).finished
 
 
 @pytest.mark.parametrize("method", ["baseline_da_long", "baseline_da_uni", "mmel_h"])
