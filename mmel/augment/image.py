@@ -40,8 +40,8 @@ class ImageAugmentation:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
         views = torch.arange(num_views, device=index.device)
         start = torch.full((1,), seed, dtype=torch.int64, device=index.device)
-        state = _mix(_mix(start) + epoch)
-        return self._codes(_mix(_mix(state + index)[:, None] + views))
+        state = mix_bits(mix_bits(start) + epoch)
+        return self._codes(mix_bits(mix_bits(state + index)[:, None] + views))
 
     def apply(self, images: Tensor, codes: Tensor) -> Tensor:
         """Make the views that `codes` stand for.
@@ -81,14 +81,23 @@ class ImageAugmentation:
         """
         if num_augmented < 1:
             raise ValueError(f"num_augmented must be at least 1, got {num_augmented}")
-        _check_images(images)
+        original = self.original(images)
         if include_original and num_augmented == 1:
-            return images[:, None]
-        index = torch.arange(len(images), device=images.device)
+            return original[:, None]
+        index = torch.arange(len(images), device=original.device)
         seed = int(torch.randint(2**62, (1,), generator=generator))
         codes = self.draw(index, num_augmented - include_original, seed, epoch=0)
         views = self.apply(images, codes)
-        return torch.cat([images[:, None], views], dim=1) if include_original else views
+        return torch.cat([original[:, None], views], dim=1) if include_original else views
+
+    def original(self, images: Tensor) -> Tensor:
+        """x itself, as it stands beside its views: (N, C, H, W) uint8, here the images untouched.
+
+        Raises:
+            ValueError: if a shape or dtype is not as above.
+        """
+        _check_images(images)
+        return images
 
     def _codes(self, bits: Tensor) -> Tensor:
         """What of 64 random bits a code keeps."""
@@ -209,9 +218,9 @@ class Cutout(ImageAugmentation):
         views = self.before.apply(images, self.before._codes(codes))
         h, w = images.shape[-2:]
         # A second draw from the same code, so that place of crop and place of hole are independent.
-        bits = _mix(codes)
+        bits = mix_bits(codes)
         top = bits.remainder(h) - self.length // 2
-        left = _mix(bits).remainder(w) - self.length // 2
+        left = mix_bits(bits).remainder(w) - self.length // 2
         rows = torch.arange(h, device=images.device) - top[..., None]
         columns = torch.arange(w, device=images.device) - left[..., None]
         in_rows = (rows >= 0) & (rows < self.length)
@@ -225,7 +234,7 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
 
     Args:
         augment: `crop_flip` (the paper's), `crop`, `cutout`, `randaugment`, `trivialaugment`, or a callable on one
-            (C, H, W) uint8 image.
+            (C, H, W) uint8 image. (`resized_crop_flip` is for images of any size: `mmel.augment.resized_crop`.)
         image_size: pixels of a side; padding (4 for 32) and hole (16 for 32) scale with it.
 
     Raises:
@@ -251,7 +260,7 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
     )
 
 
-def _mix(state: Tensor) -> Tensor:
+def mix_bits(state: Tensor) -> Tensor:
     """The splitmix64 step: 64 well-mixed bits for each int64, equal on every device."""
     z = state + _GOLDEN
     z = (z ^ _shift_right(z, 30)) * _MIX1

@@ -1,0 +1,208 @@
+"""Random-resized crops of images of any size, all views of an image at once: uint8 in and out, on any device.
+
+A crop, its antialiased resize and its flip are linear in the rows and in the columns of an image. So the V views of one
+image are two batched matrix products, with one matrix a view for the columns and one for the rows; no view is a loop
+of its own, and an image needs no padding to the size of another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmel.augment.image import ImageAugmentation, mix_bits
+
+SCALE = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+# torchvision draws this often before it falls back to a central crop.
+ATTEMPTS = 10
+# The paper's 224 pixels are cut from the centre of an image whose shorter side was resized to 256.
+CENTER_SHARE = 224 / 256
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where the outputs of a resize lie along one side of an image, in pixels; float64, one entry a view.
+
+    Attributes:
+        origin: left edge of the first output.
+        step: input pixels an output.
+        low: first pixel that may be read.
+        high: end of those that may be read.
+    """
+
+    origin: Tensor
+    step: Tensor
+    low: Tensor
+    high: Tensor
+
+
+class RandomResizedCropFlip(ImageAugmentation):
+    """A random crop resized to a square, then a horizontal flip with probability one half: ImageNet's augmentation.
+
+    Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (8 to 100 % of the area, log-uniform
+    ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize is
+    bilinear with antialiasing, as torchvision's, in float32 with one rounding at its end.
+
+    Args:
+        size: pixels of a side of the views.
+
+    Raises:
+        ValueError: if `size` is not positive.
+    """
+
+    def __init__(self, size: int = 224):
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.size = size
+
+    def apply(self, images: Sequence[Tensor] | Tensor, codes: Tensor) -> Tensor:
+        """Make the views that `codes` stand for.
+
+        Args:
+            images: N images (C, H, W) uint8 of any sizes, on one device.
+            codes: (N, V) int64 from `draw`. Crops are worked out on their device; where that is the CPU the same
+                crops are taken on every device, and none waits for another.
+
+        Returns:
+            (N, V, C, size, size) uint8, on the images' device.
+
+        Raises:
+            ValueError: if a shape or dtype is not as above.
+        """
+        _check_ragged(images)
+        if codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64:
+            raise ValueError(
+                f"codes must be int64 of shape (N, V) with N = {len(images)}, got {codes.dtype} {tuple(codes.shape)}"
+            )
+        heights, widths = _sizes(images, codes.device)
+        top, left, height, width = self.boxes(heights, widths, codes).unbind(dim=-1)
+        flipped = self._bits(codes)[..., -1] < 0
+        views = []
+        for place, image in enumerate(images):
+            spans = [
+                _Span(start.double(), extent.double() / self.size, start, start + extent)
+                for start, extent in ((top[place], height[place]), (left[place], width[place]))
+            ]
+            views.append(_resample(image, *spans, self.size, flipped[place]))
+        return torch.stack(views)
+
+    def original(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        """x itself, as evaluation sees it: `center_crop`."""
+        return center_crop(images, self.size)
+
+    def boxes(self, heights: Tensor, widths: Tensor, codes: Tensor) -> Tensor:
+        """The crops that codes stand for.
+
+        Args:
+            heights: (N,) pixels.
+            widths: (N,) pixels.
+            codes: (N, V) int64.
+
+        Returns:
+            (N, V, 4) int64: top, left, height, width.
+        """
+        heights, widths = heights[:, None], widths[:, None]
+        # 53 bits of each word: a double in [0, 1).
+        uniform = ((self._bits(codes)[..., :-1] >> 11) & (2**53 - 1)).double() * 2.0**-53
+        shares, ratios = uniform[..., :ATTEMPTS], uniform[..., ATTEMPTS : 2 * ATTEMPTS]
+        area = (heights * widths)[..., None] * (SCALE[0] + (SCALE[1] - SCALE[0]) * shares)
+        low, high = torch.tensor(RATIO, dtype=torch.float64).log().tolist()
+        ratio = (low + (high - low) * ratios).exp()
+        width = (area * ratio).sqrt().round().long()
+        height = (area / ratio).sqrt().round().long()
+        fits = (width > 0) & (width <= widths[..., None]) & (height > 0) & (height <= heights[..., None])
+        number = torch.arange(ATTEMPTS, device=codes.device)
+        first = torch.where(fits, number, ATTEMPTS).amin(dim=-1)
+        found = first < ATTEMPTS
+        chosen = first.clamp(max=ATTEMPTS - 1)[..., None]
+        # The largest central crop whose aspect ratio is allowed.
+        middle_width = torch.minimum(widths, (heights * RATIO[1]).round().long()).clamp(min=1)
+        middle_height = torch.minimum(heights, (widths / RATIO[0]).round().long()).clamp(min=1)
+        width = torch.where(found, width.gather(-1, chosen)[..., 0], middle_width)
+        height = torch.where(found, height.gather(-1, chosen)[..., 0], middle_height)
+        down, right = uniform[..., -2], uniform[..., -1]
+        top = torch.where(found, (down * (heights - height + 1)).long(), (heights - height) // 2)
+        left = torch.where(found, (right * (widths - width + 1)).long(), (widths - width) // 2)
+        return torch.stack([top, left, height, width], dim=-1)
+
+    @staticmethod
+    def _bits(codes: Tensor) -> Tensor:
+        """(N, V) codes -> (N, V, 23) words: the attempts' areas and ratios, the crop's place, the flip."""
+        return mix_bits(mix_bits(codes)[..., None] + torch.arange(2 * ATTEMPTS + 3, device=codes.device))
+
+
+def center_crop(images: Sequence[Tensor] | Tensor, size: int) -> Tensor:
+    """The central square of each image after a resize, as evaluation has it and as x itself is seen.
+
+    For 224 pixels the shorter side is resized to 256, for other sizes in proportion; antialiased, as
+    `RandomResizedCropFlip`.
+
+    Args:
+        images: N images (C, H, W) uint8 of any sizes, on one device.
+        size: pixels of a side.
+
+    Returns:
+        (N, C, size, size) uint8.
+
+    Raises:
+        ValueError: if an image is not as above.
+    """
+    _check_ragged(images)
+    crops = []
+    for image in images:
+        sides = image.shape[-2:]
+        # torchvision's rounding: the longer side is cut off, the crop's place rounded.
+        resized = [round(size / CENTER_SHARE) * side // min(sides) for side in sides]
+        spans = []
+        for side, target in zip(sides, resized, strict=True):
+            step = torch.tensor([side / target], dtype=torch.float64)
+            whole = torch.tensor([0]), torch.tensor([side])
+            spans.append(_Span(step * round((target - size) / 2), step, *whole))
+        crops.append(_resample(image, *spans, size, torch.tensor([False]))[0])
+    return torch.stack(crops)
+
+
+def _resample(image: Tensor, rows: _Span, columns: _Span, size: int, flipped: Tensor) -> Tensor:
+    """(C, H, W) uint8 -> (V, C, size, size) uint8."""
+    height, width = image.shape[-2:]
+    across = _weights(columns, size, width, image.device)
+    across = torch.where(flipped.to(image.device)[:, None, None], across.flip(1), across)
+    down = _weights(rows, size, height, image.device)
+    # Half precision would cost levels of brightness; autocast is for the network.
+    with torch.autocast(image.device.type, enabled=False):
+        # (1, C * H, W) times (V, W, size), then (V, 1, size, H) times (V, C, H, size).
+        narrow = image.float().flatten(0, 1) @ across.mT
+        views = down[:, None] @ narrow.view(len(across), -1, height, size)
+    return views.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _weights(span: _Span, size: int, length: int, device: torch.device) -> Tensor:
+    """(V, size, length) float32: how much of each pixel goes into each output; rows sum to 1.
+
+    A triangle around the output's centre, as wide as the output where it is larger than a pixel (antialiasing), cut off
+    at the pixels that may be read.
+    """
+    step = span.step[:, None]
+    centers = span.origin[:, None] + step * (torch.arange(size, device=step.device) + 0.5)
+    # The differences below are small: float32 has them exactly enough once the origin is gone.
+    low, high, reach = (entry.to(device)[:, None, None] for entry in (span.low, span.high, step[:, 0].clamp(min=1)))
+    pixels = torch.arange(length, device=device)
+    distance = (pixels + 0.5 - centers.to(device)[..., None]).float()
+    weights = (1 - distance.abs() / reach.float()).clamp_(min=0)
+    weights *= (pixels >= low) & (pixels < high)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def _sizes(images: Sequence[Tensor] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    heights, widths = zip(*(image.shape[-2:] for image in images), strict=True)
+    return torch.tensor(heights, device=device), torch.tensor(widths, device=device)
+
+
+def _check_ragged(images: Sequence[Tensor] | Tensor) -> None:
+    for image in images:
+        if image.dim() != 3 or image.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 of shape (C, H, W) each, got {image.dtype} {tuple(image.shape)}")
+    if not len(images):
+        raise ValueError("images must be at least one, got none")

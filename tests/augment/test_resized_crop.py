@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from mmel.augment.image import mix_bits
+from mmel.augment.resized_crop import RATIO, SCALE, RandomResizedCropFlip, center_crop
+
+# One level of brightness: torchvision rounds after the rows too, and its weights are integers.
+ONE_LEVEL = 1
+SIZES = [(40, 56), (97, 61), (224, 300), (33, 33), (20, 200)]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def picture(height, width, seed=0):
+    """A smooth image with some noise: where edges lie shows in every pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.linspace(0, 6, height)[:, None], torch.linspace(0, 9, width)
+    waves = [torch.sin(rows * (c + 1) + columns) * torch.cos(columns * 2 - c) for c in range(3)]
+    noise = torch.rand(3, height, width, generator=generator)
+    return ((torch.stack(waves) * 0.4 + 0.5) * 200 + noise * 50).clamp(0, 255).to(torch.uint8)
+
+
+def by_torchvision(image, box, size, flipped):
+    top, left, height, width = box
+    view = functional.resized_crop(
+        image, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=True
+    )
+    return view.flip(-1) if flipped else view
+
+
+def difference(ours, theirs):
+    return (ours.int() - theirs.int()).abs().max().item()
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_views_are_torchvisions_crops(size):
+    augmentation = RandomResizedCropFlip(size)
+    images = [picture(*sides, seed) for seed, sides in enumerate(SIZES)]
+    codes = augmentation.draw(torch.arange(len(images)), 6, seed=0, epoch=1)
+    views = augmentation.apply(images, codes)
+    assert views.shape == (len(images), 6, 3, size, size)
+    assert views.dtype == torch.uint8
+    heights, widths = torch.tensor(SIZES).T
+    boxes = augmentation.boxes(heights, widths, codes).tolist()
+    flips = (augmentation._bits(codes)[..., -1] < 0).tolist()
+    for n, image in enumerate(images):
+        for v in range(6):
+            expected = by_torchvision(image, boxes[n][v], size, flips[n][v])
+            assert difference(views[n, v], expected) <= ONE_LEVEL, (n, v, boxes[n][v])
+
+
+@pytest.mark.parametrize("size", [24, 64, 224])
+@pytest.mark.parametrize("sides", SIZES)
+def test_the_original_is_torchvisions_resize_and_center_crop(sides, size):
+    image = picture(*sides)
+    resized = functional.resize(image, [round(size * 256 / 224)], InterpolationMode.BILINEAR, antialias=True)
+    expected = functional.center_crop(resized, [size, size])
+    assert difference(center_crop([image], size)[0], expected) <= ONE_LEVEL
+
+
+def test_crops_follow_torchvisions_rule():
+    augmentation = RandomResizedCropFlip(32)
+    height, width = 120, 160
+    codes = augmentation.draw(torch.arange(4000), 1, seed=3, epoch=0)
+    boxes = augmentation.boxes(torch.full((4000,), height), torch.full((4000,), width), codes)[:, 0].double()
+    top, left, h, w = boxes.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + h <= height).all()
+    assert (left + w <= width).all()
+    share, log_ratio = h * w / (height * width), (w / h).log()
+    # Rounding to whole pixels moves small crops a little.
+    assert share.min() > SCALE[0] * 0.94
+    assert log_ratio.abs().max() < math.log(RATIO[1]) * 1.1
+    assert share.quantile(0.02) < 0.11
+    assert share.max() > 0.9
+    # The accepted crops' means by torchvision's own sampler, within four standard errors.
+    from torchvision.transforms import RandomResizedCrop
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        blank = torch.empty(3, height, width)
+        theirs = torch.tensor([RandomResizedCrop.get_params(blank, SCALE, RATIO) for _ in range(4000)]).double()
+    for ours, other in zip(boxes.T, theirs.T, strict=True):
+        error = math.sqrt((ours.var() + other.var()) / 4000)
+        assert abs(ours.mean() - other.mean()) < 4 * error
+
+
+@pytest.mark.parametrize(("sides", "box"), [((10, 400), (0, 193, 10, 13)), ((400, 10), (193, 0, 13, 10))])
+def test_a_strip_falls_back_to_its_centre(sides, box):
+    # No crop of at least 8 % of it has an allowed shape.
+    augmentation = RandomResizedCropFlip(16)
+    codes = augmentation.draw(torch.arange(1), 8, seed=0, epoch=0)
+    boxes = augmentation.boxes(torch.tensor(sides[:1]), torch.tensor(sides[1:]), codes)
+    assert boxes.unique(dim=1).tolist() == [[list(box)]]
+
+
+def test_a_code_depends_on_seed_epoch_place_and_view_alone():
+    augmentation = RandomResizedCropFlip(16)
+    images = [picture(30, 40, seed) for seed in range(4)]
+    places = torch.tensor([5, 9, 2, 7])
+    whole = augmentation.apply(images, augmentation.draw(places, 3, seed=1, epoch=2))
+    alone = augmentation.apply(images[2:3], augmentation.draw(places[2:3], 3, seed=1, epoch=2))
+    assert torch.equal(whole[2:3], alone)
+    for seed, epoch in ((0, 2), (1, 3)):
+        other = augmentation.apply(images, augmentation.draw(places, 3, seed=seed, epoch=epoch))
+        assert not torch.equal(whole, other)
+
+
+def test_half_of_the_views_are_flipped_whatever_the_crop():
+    augmentation = RandomResizedCropFlip(16)
+    codes = augmentation.draw(torch.arange(4000), 1, seed=0, epoch=0)
+    flipped = augmentation._bits(codes)[:, 0, -1] < 0
+    assert abs(flipped.double().mean().item() - 0.5) < 0.03
+    boxes = augmentation.boxes(torch.full((4000,), 100), torch.full((4000,), 100), codes)[:, 0].double()
+    for values in boxes.T:
+        assert abs(torch.corrcoef(torch.stack([values, flipped.double()]))[0, 1]) < 0.06
+
+
+def test_called_with_a_generator_it_puts_the_original_first():
+    augmentation = RandomResizedCropFlip(16)
+    images = [picture(30, 40, seed) for seed in range(2)]
+    views = augmentation(images, 4, torch.Generator().manual_seed(0))
+    assert views.shape == (2, 4, 3, 16, 16)
+    assert torch.equal(views[:, 0], center_crop(images, 16))
+    assert augmentation(torch.stack(images), 1).shape == (2, 1, 3, 16, 16)
+
+
+def test_autocast_changes_nothing():
+    augmentation = RandomResizedCropFlip(16)
+    images = [picture(30, 40)]
+    codes = augmentation.draw(torch.arange(1), 3, seed=0, epoch=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = augmentation.apply(images, codes)
+    assert torch.equal(inside, augmentation.apply(images, codes))
+
+
+@pytest.mark.parametrize(
+    ("images", "codes", "named"),
+    [
+        ([torch.zeros(3, 8, 8)], torch.zeros(1, 2, dtype=torch.int64), "images"),
+        ([torch.zeros(8, 8, dtype=torch.uint8)], torch.zeros(1, 2, dtype=torch.int64), "images"),
+        ([], torch.zeros(0, 2, dtype=torch.int64), "images"),
+        ([picture(8, 8)], torch.zeros(2, 2, dtype=torch.int64), "codes"),
+        ([picture(8, 8)], torch.zeros(1, 2), "codes"),
+    ],
+)
+def test_bad_input_is_named(images, codes, named):
+    with pytest.raises(ValueError, match=f"^{named} must be"):
+        RandomResizedCropFlip(8).apply(images, codes)
+
+
+def test_a_size_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="^size must be at least 1, got 0$"):
+        RandomResizedCropFlip(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_same_views():
+    augmentation = RandomResizedCropFlip(64)
+    images = [picture(*sides, seed) for seed, sides in enumerate(SIZES)]
+    codes = augmentation.draw(torch.arange(len(images)), 6, seed=0, epoch=1)
+    views = augmentation.apply([image.cuda() for image in images], codes)
+    assert views.is_cuda
+    # A sum in another order, maybe in TF32 where that is allowed, may round to the next level.
+    assert difference(views.cpu(), augmentation.apply(images, codes)) <= ONE_LEVEL
+    assert mix_bits(codes.cuda()).cpu().equal(mix_bits(codes))
