@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmel import __version__
-from mmel.config import DATASETS, PROFILES, TEXT_DATASETS, TEXT_METHODS, RunConfig, field_names, parse_field
+from mmel.config import (
+    DATASETS,
+    ENCODED_IMAGE_SIZES,
+    PROFILES,
+    TEXT_DATASETS,
+    TEXT_METHODS,
+    RunConfig,
+    field_names,
+    parse_field,
+)
 from mmel.data import DataError
 from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
 from mmel.models import ModelError
@@ -89,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
-    data.add_argument("dataset", help="cifar10, cifar100, digits, or a GLUE task: cola, sst2, ...")
+    data.add_argument("dataset", help="cifar10, cifar100, digits, imagenet, imagenette, drawings, or a GLUE task: cola, ...")
     _add_data_root(data)
     return parser
 
@@ -260,8 +269,16 @@ def _data(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {arguments.dataset!r}")
-    from mmel.data.vision import load_images
+    note = ""
+    if arguments.dataset in ENCODED_IMAGE_SIZES:
+        from mmel.data.imagenet import load_encoded, sampled
 
-    train, test = load_images(arguments.dataset)
-    print(f"{arguments.dataset}: {len(train)} training and {len(test)} test images, {train.num_classes} classes")
+        train, test = load_encoded(arguments.dataset)
+        if parts := sampled(arguments.dataset, train, test):
+            note = f" (not the official size: {', '.join(parts)})"
+    else:
+        from mmel.data.vision import load_images
+
+        train, test = load_images(arguments.dataset)
+    print(f"{arguments.dataset}: {len(train)} training and {len(test)} test images, {train.num_classes} classes{note}")
     return 0

@@ -21,12 +21,19 @@ PRECISIONS = ("bf16", "fp32")
 ORIGINALS = ("clean", "augmented")
 SHORTCUTS = ("A", "B")
 # The loaders and builders behind these names live in mmel.data and mmel.models.
-IMAGE_DATASETS = ("cifar10", "cifar100", "digits")
+SMALL_IMAGE_DATASETS = ("cifar10", "cifar100", "digits")
+# Images that are decoded step by step, and the pixels of a side that their views have by default.
+ENCODED_IMAGE_SIZES = {"imagenet": 224, "imagenette": 224, "drawings": 64}
+IMAGE_DATASETS = (*SMALL_IMAGE_DATASETS, *ENCODED_IMAGE_SIZES)
 GLUE_DATASETS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 TEXT_DATASETS = (*GLUE_DATASETS, *(f"grammar_{name}" for name in GLUE_DATASETS))
 DATASETS = (*IMAGE_DATASETS, *TEXT_DATASETS)
-IMAGE_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56")
-AUGMENTATIONS = ("crop_flip", "crop", "cutout", "randaugment", "trivialaugment")
+CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56")
+IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50", "resnet18_narrow")
+IMAGE_MODELS = (*CIFAR_MODELS, *IMAGENET_MODELS)
+SMALL_IMAGE_AUGMENTATIONS = ("crop_flip", "crop", "cutout", "randaugment", "trivialaugment")
+ENCODED_IMAGE_AUGMENTATIONS = ("resized_crop_flip",)
+AUGMENTATIONS = (*SMALL_IMAGE_AUGMENTATIONS, *ENCODED_IMAGE_AUGMENTATIONS)
 FILLS = ("greedy", "beam")
 PAIR_MODES = ("separate", "joint")
 LABEL_SOURCES = ("predicted", "original")
@@ -38,7 +45,7 @@ CHOSEN_DROPOUT = -1.0
 ONE_VIEW_METHODS = ("baseline", "baseline_da", "baseline_da_long")
 # Fields that mean nothing for the other kind of data stay at their default there, so that one run has one name.
 _SGD_FIELDS = ("decay_epochs", "lr_decay", "momentum", "nesterov")
-IMAGE_FIELDS = (*_SGD_FIELDS, "augment", "original", "redraw", "shortcut", "holdout")
+IMAGE_FIELDS = (*_SGD_FIELDS, "augment", "original", "redraw", "shortcut", "image_size", "holdout")
 AUGMENTED_TEXT_FIELDS = ("mask_ratio", "fill", "pair_mode", "augment_seed", "label_source")
 TEXT_FIELDS = (*AUGMENTED_TEXT_FIELDS, "max_length", "hidden_dropout", "attention_dropout")
 
@@ -72,6 +79,7 @@ class RunConfig:
         redraw: draw the augmentations anew each epoch; False draws B(x) once, as Algorithm 1 is written.
         drop_last: drop the partial batch that ends an epoch.
         shortcut: of the CIFAR ResNet, `A` or `B`.
+        image_size: pixels of a side of the views of `imagenet`, `imagenette` and `drawings`; 0 for 224, of `drawings` 64.
         train_size: examples in a fixed subset of the training set, classes balanced (on text: in proportion); 0 for
             all.
         holdout: training images held out and evaluated on in place of the test set; 0 for none.
@@ -115,6 +123,7 @@ class RunConfig:
     redraw: bool = True
     drop_last: bool = True
     shortcut: str = "A"
+    image_size: int = 0
     train_size: int = 0
     holdout: int = 0
     precision: str = "bf16"
@@ -137,7 +146,7 @@ class RunConfig:
         _one_of("precision", self.precision, PRECISIONS)
         for name in ("num_augmented", "epochs", "batch_size", "evals_per_epoch"):
             _require(name, self, getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "train_size", "holdout", "micro_batch", "augment_seed"):
+        for name in ("seed", "train_size", "holdout", "micro_batch", "augment_seed", "image_size"):
             _require(name, self, getattr(self, name) >= 0, "0 or more")
         for name in ("seed", "augment_seed"):
             # Seeds are multiplied and hashed in 64 bits.
@@ -167,8 +176,19 @@ class RunConfig:
             _require("lambda_p", self, self.lambda_p == 1.0, f"1.0 for method={self.method!r}, which has none")
 
     def _check_images(self) -> None:
-        _one_of("model", self.model, IMAGE_MODELS, f" for dataset={self.dataset!r}")
-        _one_of("augment", self.augment, AUGMENTATIONS)
+        where = f" for dataset={self.dataset!r}"
+        if self.is_encoded:
+            _one_of("model", self.model, IMAGENET_MODELS, where)
+            _one_of("augment", self.augment, ENCODED_IMAGE_AUGMENTATIONS, where)
+            self._refuse(("shortcut",), f"model={self.model!r}, whose shortcuts are convolutions")
+            # One size has one name.
+            usual = ENCODED_IMAGE_SIZES[self.dataset]
+            allowed = f"0 (for {usual}), or another number from 32 on{where}"
+            _require("image_size", self, not 0 < self.image_size < 32 and self.image_size != usual, allowed)
+        else:
+            _one_of("model", self.model, CIFAR_MODELS, where)
+            _one_of("augment", self.augment, SMALL_IMAGE_AUGMENTATIONS, where)
+            self._refuse(("image_size",), f"dataset={self.dataset!r}, whose images have one size")
         _one_of("original", self.original, ORIGINALS)
         _one_of("shortcut", self.shortcut, SHORTCUTS)
         increasing = all(a < b for a, b in zip((0, *self.decay_epochs), self.decay_epochs, strict=False))
@@ -211,6 +231,16 @@ class RunConfig:
     def is_text(self) -> bool:
         """Whether the data set is text; else it is images."""
         return self.dataset in TEXT_DATASETS
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the data set is of images that stay encoded until a step wants them."""
+        return self.dataset in ENCODED_IMAGE_SIZES
+
+    @property
+    def pixels_a_side(self) -> int:
+        """Pixels of a side of the views of encoded images."""
+        return self.image_size or ENCODED_IMAGE_SIZES[self.dataset]
 
     @property
     def num_views(self) -> int:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +46,16 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device), self.num_classes)
 
 
+class Split(Protocol):
+    """What `split_train` asks of a set of images: labels (N,), the number of classes, and `take`."""
+
+    labels: Tensor
+    num_classes: int
+
+    def take(self, places: Tensor) -> Self:
+        """The images at some places (int64)."""
+
+
 def load_images(dataset: str, data_root: str | Path | None = None) -> tuple[Images, Images]:
     """Load the training and the test images of a data set.
 
@@ -70,7 +81,7 @@ def load_images(dataset: str, data_root: str | Path | None = None) -> tuple[Imag
     return _cifar(dataset, Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT))
 
 
-def split_train(images: Images, train_size: int = 0, holdout: int = 0) -> tuple[Images, Images]:
+def split_train(images: Split, train_size: int = 0, holdout: int = 0) -> tuple[Split, Split]:
     """Split training images into those trained on and those held out, class by class, the same in every run.
 
     Args:

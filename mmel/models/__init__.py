@@ -16,17 +16,25 @@ def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str
     """Build a network by name, freshly initialised from torch's global generator.
 
     Args:
-        name: `resnet8` ... `resnet56`, the CIFAR ResNets.
+        name: `resnet8` ... `resnet56`, the CIFAR ResNets; `resnet18`, `resnet34`, `resnet50`, torchvision's for
+            ImageNet; `resnet18_narrow`.
         num_classes: width of the output.
-        in_channels: channels of the images.
-        shortcut: `A` or `B`.
+        in_channels: channels of the images; 3 for ImageNet's networks.
+        shortcut: of the CIFAR ResNets, `A` or `B`.
 
     Raises:
         ValueError: on a name that does not exist.
     """
+    from mmel.config import IMAGE_MODELS, IMAGENET_MODELS
     from mmel.models.cifar_resnet import CifarResNet
 
+    if name in IMAGENET_MODELS:
+        if in_channels != 3:
+            raise ValueError(f"in_channels must be 3 for model {name!r}, got {in_channels}")
+        from mmel.models.imagenet_resnet import imagenet_resnet
+
+        return imagenet_resnet(name, num_classes)
     depth = name.removeprefix("resnet")
     if not name.startswith("resnet") or not depth.isdigit():
-        raise ValueError(f"model must be resnet8, resnet14, resnet20, resnet32, resnet44 or resnet56, got {name!r}")
+        raise ValueError(f"model must be one of {', '.join(IMAGE_MODELS)}, got {name!r}")
     return CifarResNet(int(depth), num_classes, in_channels, shortcut)

@@ -13,12 +13,15 @@ from mmel.records import Record, Store
 # 128): enough to scale a measured time from one run to another.
 TRAIN_SIZES = {
     **{"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437},
+    **{"imagenet": 1_281_167, "imagenette": 9_469, "drawings": 480},
     **{"cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "stsb": 5_749},
     **{"qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2_490},
 }
 PIXELS = {"cifar10": 32 * 32, "cifar100": 32 * 32, "digits": 8 * 8}
 PIECES = {"cola": 11, "sst2": 13, "mrpc": 53, "stsb": 28, "qqp": 31, "mnli": 40, "qnli": 49, "rte": 67}
 GRAMMAR_TRAIN_SIZE, GRAMMAR_PIECES = 400, 17
+# Operations for each pixel of ImageNet's networks, in units of a layer of the CIFAR ResNets (2,000).
+LAYERS = {"resnet18": 18, "resnet34": 36, "resnet50": 41, "resnet18_narrow": 1.2}
 # Parameters of a text encoder's layers, embeddings apart.
 LAYER_PARAMETERS = {TINY_BERT: 0.4e6, "minilm-l6-mlm": 10.6e6, "bert-base-uncased": 85e6}
 
@@ -129,8 +132,9 @@ def work(config: RunConfig) -> float:
         size = LAYER_PARAMETERS.get(config.model, 1.0)
         return config.epochs * examples * config.num_views * config.stretch * pieces * size
     examples = config.train_size or TRAIN_SIZES[config.dataset] - config.holdout
-    depth = int(config.model.removeprefix("resnet"))
-    return config.total_epochs * examples * config.num_views * PIXELS[config.dataset] * depth
+    layers = LAYERS[config.model] if config.is_encoded else int(config.model.removeprefix("resnet"))
+    pixels = config.pixels_a_side**2 if config.is_encoded else PIXELS[config.dataset]
+    return config.total_epochs * examples * config.num_views * pixels * layers
 
 
 def total_seconds(predicted: Iterable[float | None]) -> float | None:

@@ -20,6 +20,7 @@ from mmel.grids import teacher_of
 from mmel.losses import LossTerms
 from mmel.records import Line, RunWriter, Store, write_atomically
 from mmel.train import machine
+from mmel.train.encoded import EncodedVisionTask
 from mmel.train.selection import with_choices
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
@@ -112,7 +113,8 @@ def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, d
     if config.is_text:
         # The teacher of the run that was asked for: what it leaves to be chosen is chosen by other runs.
         return TextTask(resolved, teacher_of(config), store, data_root, device)
-    return VisionTask(resolved, data_root, device)
+    task = EncodedVisionTask if config.is_encoded else VisionTask
+    return task(resolved, data_root, device)
 
 
 def _ensure_teacher(
@@ -201,9 +203,13 @@ class _Training:
         """Put the batch that needs most memory through once, so that memory fails now or never."""
         index = self.task.largest_batch()
         if index is not None:
+            saved = [buffer.clone() for buffer in self.buffers]
             with self._seeded(-1):
                 self._fit(index, epoch=1)
             self.optimizer.zero_grad()
+            # BatchNorm must not remember it: a resumed run would see it twice.
+            for buffer, before in zip(self.buffers, saved, strict=True):
+                buffer.copy_(before)
 
     def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
         first, last = self._step_before(number), self._step_before(number + 1)

@@ -1,5 +1,6 @@
 """Image classification as the training loop sees it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,9 +10,9 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from mmel.augment.image import build_augmentation
 from mmel.config import RunConfig
-from mmel.data.vision import channel_statistics, load_images, split_train
+from mmel.data.vision import Split, channel_statistics, load_images, split_train
 from mmel.losses import LossTerms, MMELHardLoss
-from mmel.methods import build_criterion, view_plan
+from mmel.methods import ViewPlan, build_criterion, view_plan
 from mmel.models import build_model
 
 EVAL_BATCH = 1000
@@ -40,31 +41,42 @@ class VisionTask:
 
     def __init__(self, config: RunConfig, data_root: str | Path | None, device: torch.device):
         full, test = load_images(config.dataset, data_root)
+        train, evaluated = self._set_up(config, device, full, test, "test", full.pixels.shape[1])
+        # Statistics of the whole training set, so that subsets see the same network input.
+        self._normalize_by(*channel_statistics(full))
+        self.train_images, self.eval_images = train.to(device), evaluated.to(device)
+        self.augmentation = build_augmentation(config.augment, train.pixels.shape[-1])
+
+    def _set_up(
+        self, config: RunConfig, device: torch.device, full: Split, test: Split, test_name: str, in_channels: int
+    ) -> tuple[Split, Split]:
+        """Set all that does not depend on where the pixels are; returns the images to train and to evaluate on."""
         train, held = split_train(full, config.train_size, config.holdout)
-        self.sizes = {
+        evaluated = held if config.holdout else test
+        self.sizes: dict[str, Any] = {
             "train": len(train),
             "train_available": len(full),
-            "eval": len(held if config.holdout else test),
-            "eval_split": "holdout" if config.holdout else "test",
+            "eval": len(evaluated),
+            "eval_split": "holdout" if config.holdout else test_name,
         }
         if len(train) < config.batch_size:
             raise ValueError(f"batch_size must be at most the {len(train)} training images, got {config.batch_size}")
         self.config = config
         self.device = device
-        # Statistics of the whole training set, so that subsets see the same network input.
-        mean, std = (s.to(device).view(-1, 1, 1) for s in channel_statistics(full))
-        self._scale, self._shift = 1 / (255 * std), -mean / std
-        self.train_images = train.to(device)
-        self.eval_images = (held if config.holdout else test).to(device)
-        self.augmentation = build_augmentation(config.augment, train.pixels.shape[-1])
         self.plan = view_plan(config)
         self.criterion = build_criterion(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = build_model(config.model, full.num_classes, full.pixels.shape[1], config.shortcut)
+            self.model = build_model(config.model, full.num_classes, in_channels, config.shortcut)
         self.model.to(device, memory_format=torch.channels_last)
         whole, rest = divmod(len(train), config.batch_size)
         self.steps = whole if config.drop_last else whole + bool(rest)
+        return train, evaluated
+
+    def _normalize_by(self, mean: Tensor, std: Tensor) -> None:
+        """Take (C,) statistics of the channels, in units of a pixel value of 255."""
+        mean, std = (values.to(self.device).view(-1, 1, 1) for values in (mean, std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """SGD with momentum (section 4.1)."""
@@ -85,31 +97,43 @@ class VisionTask:
         milestones = [epoch * per_epoch for epoch in self.config.total_decay_epochs]
         return MultiStepLR(optimizer, milestones, self.config.lr_decay)
 
-    def largest_batch(self) -> None:
+    def largest_batch(self) -> Tensor | None:
         """None: all batches of images are alike."""
 
-    def test(self) -> tuple[dict[str, float], dict[str, list]]:
+    def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """Nothing: the test images are what `evaluate` looks at."""
         return {}, {}
 
     def order(self, epoch: int) -> Tensor:
         """Places in the training set, in the order in which this epoch visits them."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.train_images), generator=generator).to(self.device)
+        return self._places(torch.randperm(len(self.train_images), generator=generator))
+
+    def _places(self, index: Tensor) -> Tensor:
+        """Places in the training set where they are used: on the training device."""
+        return index.to(self.device)
 
     def views(self, index: Tensor, epoch: int) -> Tensor:
         """B(x) of some training images: places (N,) -> (N, V, C, H, W) uint8."""
-        config, images = self.config, self.train_images.pixels[index]
-        codes = self.augmentation.draw(index, self.plan.num_random, config.seed, epoch if config.redraw else 0)
-        views = self.augmentation.apply(images, codes)
-        return torch.cat([images[:, None], views], dim=1) if self.plan.original_first else views
+        return self._batch(index, self.plan, epoch if self.config.redraw else 0)[0]
 
     def terms(self, index: Tensor, epoch: int) -> LossTerms:
         """One joint forward over all views of some training images, and the loss of it."""
-        views = self.views(index, epoch)
-        n, v = views.shape[:2]
-        logits = self.model(self.normalize(views.flatten(0, 1)))
-        return self.criterion.terms(logits.view(n, v, -1), self.train_images.labels[index])
+        views, labels = self._batch(index, self.plan, epoch if self.config.redraw else 0)
+        return self.criterion.terms(self._logits(views), labels)
+
+    def _batch(self, index: Tensor, plan: ViewPlan, epoch: int) -> tuple[Tensor, Tensor]:
+        """Views (N, V, C, H, W) uint8 and labels (N,) of some training images, on the training device."""
+        return self._make_views(self.train_images.pixels[index], index, plan, epoch), self.train_images.labels[index]
+
+    def _make_views(self, images: Tensor | list[Tensor], index: Tensor, plan: ViewPlan, epoch: int) -> Tensor:
+        codes = self.augmentation.draw(index, plan.num_random, self.config.seed, epoch)
+        views = self.augmentation.apply(images, codes)
+        return torch.cat([self.augmentation.original(images)[:, None], views], dim=1) if plan.original_first else views
+
+    def _logits(self, views: Tensor) -> Tensor:
+        """(N, V, C, H, W) uint8 -> (N, V, classes)."""
+        return self.model(self.normalize(views.flatten(0, 1))).view(*views.shape[:2], -1)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(M, C, H, W) uint8 -> float32 with the training set's mean 0 and deviation 1, in channels_last."""
@@ -120,13 +144,17 @@ class VisionTask:
     def evaluate(self) -> dict[str, Any]:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for pixels, labels in zip(
-            self.eval_images.pixels.split(EVAL_BATCH), self.eval_images.labels.split(EVAL_BATCH), strict=True
-        ):
+        correct, seen = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for pixels, labels in self._eval_batches():
             correct += (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
+            seen += len(labels)
         self.model.train()
-        return {"accuracy_pct": 100 * int(correct) / len(self.eval_images)}
+        return {"accuracy_pct": 100 * int(correct) / seen}
+
+    def _eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (M, C, H, W) uint8 and labels (M,) of the images to evaluate on, part by part."""
+        images = self.eval_images
+        return zip(images.pixels.split(EVAL_BATCH), images.labels.split(EVAL_BATCH), strict=True)
 
     @torch.no_grad()
     def most_uneven(self, num_images: int = 100, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
@@ -139,14 +167,12 @@ class VisionTask:
         Returns:
             Its views (K, H, W, C) uint8 and their weights (K,), on the CPU.
         """
-        index = torch.arange(min(num_images, len(self.train_images)), device=self.device)
-        images = self.train_images.pixels[index]
-        codes = self.augmentation.draw(index, num_augmented - 1, self.config.seed, self.config.total_epochs)
-        views = torch.cat([images[:, None], self.augmentation.apply(images, codes)], dim=1)
+        index = self._places(torch.arange(min(num_images, len(self.train_images))))
+        views, labels = self._batch(index, ViewPlan(num_augmented - 1, True), self.config.total_epochs)
         training = self.model.training
-        logits = self.model.eval()(self.normalize(views.flatten(0, 1)))
+        self.model.eval()
+        logits = self._logits(views)
         self.model.train(training)
-        criterion = MMELHardLoss(self.config.lambda_p)
-        weights = criterion.terms(logits.view(*views.shape[:2], -1), self.train_images.labels[index]).weights
+        weights = MMELHardLoss(self.config.lambda_p).terms(logits, labels).weights
         place = int(weights.amax(dim=1).argmax())
         return views[place].permute(0, 2, 3, 1).cpu(), weights[place].cpu()
