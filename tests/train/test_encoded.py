@@ -11,8 +11,9 @@ from mmel.data import DataError
 from mmel.data.encoded import EncodedImages
 from mmel.data.imagenet import load_encoded
 from mmel.records import Store
-from mmel.train import load_trained, loop, train
+from mmel.train import load_trained, train
 from mmel.train.encoded import EncodedVisionTask
+from mmel.train.step import Step
 
 CONFIG = RunConfig(
     dataset="drawings",
@@ -118,15 +119,15 @@ def test_an_image_left_out_does_not_change_the_others(monkeypatch):
 def test_memory_is_tried_before_the_first_step_and_leaves_no_trace(store, monkeypatch):
     few(monkeypatch)
     seen, weights = [], []
-    fit = loop._Training._fit
+    gradients = Step.gradients
 
     def watched(self, index, epoch):
         if seen:
-            weights.append({name: value.clone() for name, value in self.model.state_dict().items()})
+            weights.append({name: value.clone() for name, value in self.task.model.state_dict().items()})
         seen.append(len(index))
-        return fit(self, index, epoch)
+        return gradients(self, index, epoch)
 
-    monkeypatch.setattr(loop._Training, "_fit", watched)
+    monkeypatch.setattr(Step, "gradients", watched)
     list(train(CONFIG.replace(epochs=1, decay_epochs=()), store, device="cpu"))
     assert seen == [8, 8, 8, 8]
     fresh = EncodedVisionTask(CONFIG, None, CPU).model.state_dict()
@@ -166,7 +167,7 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(start, tmp_path):
     killed.mkdir()
     assert start(_run, whole) == 0
     # In the second epoch: the third step of it, after the checkpoint of the first.
-    assert start(_run, killed, kill=("mmel.train.loop:_Training", "_step", 5, "after")) == -signal.SIGKILL
+    assert start(_run, killed, kill=("mmel.train.step:Step", "__call__", 5, "after")) == -signal.SIGKILL
     assert start(_run, killed) == 0
     assert _content(Store(killed)) == _content(Store(whole))
     ours, theirs = (torch.load(Store(f).weights_path(CONFIG), weights_only=True) for f in (killed, whole))
