@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 from mmel.augment.text import Encoded, MaskedLMAugmenter, encode
 from mmel.augment.text_cache import weights_digest
 from mmel.config import RunConfig
+from mmel.data import find_root
 from mmel.data.glue import Examples, load_text, subset
 from mmel.data.grammar import corpus
 from mmel.grids import TINY_BERT
@@ -23,8 +24,6 @@ from mmel.train import machine, processes
 from mmel.train.metrics import score
 from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
-
-DEFAULT_ROOT = "data"
 
 
 class TextTask:
@@ -259,9 +258,8 @@ def find_model(name: str, store: Store, data_root: str | Path | None) -> str | P
     if name == TINY_BERT:
         return tiny_bert(corpus(), store.model_dir(TINY_BERT))
     named = os.environ.get("MMEL_TEXT_MODEL")
-    root = Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT)
     # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
-    folders = [*([Path(named).resolve()] if named else []), root / name]
+    folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
     return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 
 
