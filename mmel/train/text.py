@@ -83,7 +83,7 @@ class TextTask:
         # The word embeddings tell encoders apart; the head, and BERT's pooler, are drawn anew for each seed.
         embeddings = weights_digest(self.model.get_input_embeddings())
         self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
-        self.criterion = build_criterion(config, "mse" if data.task.is_regression else "cross_entropy")
+        self.criterion = build_criterion(config)
         self._load_training(source, teacher, store, train)
         if len(self.sequences) < config.batch_size:
             raise ValueError(
@@ -108,7 +108,10 @@ class TextTask:
         self.targets, self.teacher = labels, None
         if teacher is not None:
             outputs = teacher_outputs(teacher, store, self.model, self.sequences)
-            self.provenance |= {"teacher": teacher.run_id, "teacher_disagreement_pct": _disagreement(outputs)}
+            self.provenance |= {
+                "teacher": teacher.run_id,
+                "teacher_disagreement_pct": _disagreement(outputs, config.threshold),
+            }
             self.teacher = outputs.to(self.device)
             if config.method != "mmel_s":
                 self.targets = _mixed_targets(labels, self.teacher)
@@ -244,6 +247,7 @@ def _augmenter(
         fill=config.fill,
         pair_mode=config.pair_mode,
         seed=config.augment_seed,
+        beam_width=config.beam_width or None,
         max_length=config.max_length,
         cache=store.augmentation_dir(),
     )
@@ -274,10 +278,10 @@ def _suffixed(metric: str, split: str) -> str:
     return metric.replace("_pct", "_mm_pct") if split.endswith("_mm") else metric
 
 
-def _disagreement(outputs: Tensor) -> float:
-    """Percent of the variants that the teacher puts into another class than the original (or 0.5 away from it)."""
+def _disagreement(outputs: Tensor, threshold: float) -> float:
+    """Percent of the variants that the teacher puts into another class, or further than a threshold, from x."""
     if outputs.dim() == 2:
-        apart = (outputs[:, 1:] - outputs[:, :1]).abs() > 0.5
+        apart = (outputs[:, 1:] - outputs[:, :1]).abs() > threshold
     else:
         classes = outputs.argmax(dim=-1)
         apart = classes[:, 1:] != classes[:, :1]

@@ -322,7 +322,7 @@ def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
     """ "Within bf16 noise" (docs/decisions.md), at the size of a unit test: 30 steps of 8x8 images."""
 
     def mean_loss(precision, order_seed):
-        config = SMALL.replace(precision=precision, train_size=600, epochs=1)
+        config = SMALL.replace(precision=precision, train_size=600, epochs=1, decay_epochs=())
         task = VisionTask(config, None, CPU)
         optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
         order = torch.randperm(600, generator=torch.Generator().manual_seed(order_seed))
