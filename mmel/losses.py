@@ -213,7 +213,7 @@ class MMELSoftLoss(_AugmentedLoss):
         if targets.dim() != 1:
             raise ValueError(f"targets must have shape (N,) = ({len(logits)},), got {tuple(targets.shape)}")
         original = losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
-        soft_targets = self._soft_targets(logits, teacher_outputs)
+        soft_targets = self.soft_targets(logits, teacher_outputs)
         losses = losses_of_samples(logits[:, 1:], soft_targets, self.base_loss)
         worst = maximal_expected_loss(losses, self.lambda_p)
         weights = augmentation_weights(losses, self.lambda_p)
@@ -237,8 +237,13 @@ class MMELSoftLoss(_AugmentedLoss):
         """
         return self._reduce(self.terms(logits, targets, teacher_outputs).loss)
 
-    def _soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None) -> Tensor:
-        """(N, K - 1, C) probabilities or (N, K - 1) scores that the augmented samples are pulled to."""
+    def soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
+        """What the augmented samples are pulled to: f(x), or the teacher's output in its place; arguments as `forward`.
+
+        Returns:
+            (N, K - 1, C) probabilities, or (N, K - 1) scores for `"mse"`.
+        """
+        logits = check_logits(logits, self.base_loss, least=2)
         original = logits[:, :1] if self.target_gradient else logits[:, :1].detach()
         regression = self.base_loss == "mse"
         own = (original if regression else original.softmax(dim=-1)).expand_as(logits[:, 1:])

@@ -1,6 +1,7 @@
 """Text classification and regression as the training loop sees it."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class TextTask:
         full = data.splits["train"]
         train = subset(full, config.train_size)
         self.config, self.device, self.data = config, device, data
+        self._train = train
         self.metric = data.task.metric
         self._evaluated = {name: data.splits[name] for name in ("dev", "dev_mm") if name in data.splits}
         self.sizes = {
@@ -100,9 +102,10 @@ class TextTask:
         if config.method == "baseline":
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
-        augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
+        # Made anew for a later look: its network need not stay on the device.
+        self._augmenter = partial(_augmenter, config, source, self.tokenizer, store, self.device)
         with processes.main_first():
-            ids = augmenter.ids(train.sentences, train.pairs)
+            ids = self._augmenter().ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None
@@ -114,7 +117,7 @@ class TextTask:
             }
             self.teacher = outputs.to(self.device)
             if config.method != "mmel_s":
-                self.targets = _mixed_targets(labels, self.teacher)
+                self.targets = _mixed_targets(labels, self.teacher[:, 1:])
         if config.method == "baseline_da_long":
             # Every sample is an example of its own, its K - 1 siblings somewhere else in the epoch.
             k = config.num_augmented
@@ -183,37 +186,61 @@ class TextTask:
 
     @torch.no_grad()
     def most_uneven(self, num_texts: int = 100) -> list[dict[str, Any]]:
-        """B(x) of the text on which the present network's weights (Eq. 6, hard loss) are furthest from equal.
+        """B(x) of the text on which the present network's weights P* are furthest from equal.
+
+        Weights and targets are those of the run: Eq. 9 for `mmel_s`, which weighs the variants alone; Eq. 6 for
+        `mmel_h` and, as what it would have made of them, for the other methods.
 
         Args:
             num_texts: how many training texts to look through, from the first.
 
         Returns:
-            For each sample, the original first: `text`, with replaced pieces in brackets, `target` (what it is trained
-            towards) and `weight`.
+            For each sample, the original first: `text`, its masked pieces in brackets; `teacher` (where there is one,
+            what it says of the sample); `target` (what the sample is trained towards) and `weight` (NaN for x in
+            `mmel_s`). Classes are probabilities, except where all samples have the label as their target.
         """
         index = torch.arange(min(num_texts, len(self.sequences)))
         training = self.model.training
         logits = forward(self.model.eval(), self.sequences, index)
         self.model.train(training)
-        targets = self.targets
-        if self.config.method == "mmel_s" and self.teacher is not None:
-            targets = _mixed_targets(targets, self.teacher)
-        criterion = MMELHardLoss(self.config.lambda_p, "mse" if self.data.task.is_regression else "cross_entropy")
-        targets = targets[index.to(self.device)]
-        weights = criterion.terms(logits, targets).weights
-        place = int(weights.amax(dim=1).argmax())
+        weights, targets = self._weights_and_targets(logits, index.to(self.device))
+        place = int(weights.nan_to_num().amax(dim=1).argmax())
         tokens = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
         shown = targets[place].expand(len(tokens)) if targets.dim() == 1 else targets[place]
+        columns = {"target": shown.tolist(), "weight": weights[place].tolist()}
+        if self.teacher is not None:
+            # Of the long baseline each sample is an example.
+            says = self.teacher.flatten(0, 1).unflatten(0, (len(self.sequences), -1))[place]
+            columns = {"teacher": says.tolist(), **columns}
+        masked = self._masked(place)
         return [
-            {"text": self._marked(ids, tokens[0]), "target": target, "weight": weight}
-            for ids, target, weight in zip(tokens, shown.tolist(), weights[place].tolist(), strict=True)
+            {"text": self._marked(ids, masked), **dict(zip(columns, values, strict=True))}
+            for ids, *values in zip(tokens, *columns.values(), strict=True)
         ]
 
-    def _marked(self, ids: list[int], original: list[int]) -> str:
+    def _weights_and_targets(self, logits: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """P* (n, V) of some examples, NaN for what has none, and their targets: (n,), (n, V) or (n, V, C)."""
+        targets = self.targets[places]
+        if self.config.method == "mmel_s":
+            teacher = None if self.teacher is None else self.teacher[places]
+            weights = self.criterion.terms(logits, targets, teacher).weights
+            none = torch.full_like(weights[:, :1], torch.nan)
+            soft = self.criterion.soft_targets(logits, teacher)
+            return torch.cat([none, weights], dim=1), _mixed_targets(targets, soft)
+        hard = MMELHardLoss(self.config.lambda_p, self.criterion.base_loss)
+        return hard.terms(logits, targets).weights, targets
+
+    def _masked(self, place: int) -> list[int]:
+        """The places in the tokens of a training example that Algorithm 2 masked."""
+        if self.config.method == "baseline":
+            return []
+        text = place // self.config.stretch
+        example = self._train.take([text])
+        return self._augmenter().positions(example.sentences, example.pairs)[0]
+
+    def _marked(self, ids: list[int], masked: list[int]) -> str:
         pieces = self.tokenizer.convert_ids_to_tokens(ids)
-        changed = [f"[{piece}]" if a != b else piece for piece, a, b in zip(pieces, ids, original, strict=True)]
-        return " ".join(changed[1:-1])
+        return " ".join([f"[{piece}]" if n in masked else piece for n, piece in enumerate(pieces)][1:-1])
 
     def _predictions(self, sequences: Sequences) -> list:
         outputs = predict(self.model, sequences)[:, 0]
@@ -267,10 +294,10 @@ def find_model(name: str, store: Store, data_root: str | Path | None) -> str | P
     return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 
 
-def _mixed_targets(labels: Tensor, teacher: Tensor) -> Tensor:
-    """(N, K, C) or (N, K): the original keeps its label, each variant takes what the teacher says (section 3.3)."""
-    own = F.one_hot(labels, teacher.shape[-1]).float() if teacher.dim() == 3 else labels
-    return torch.cat([own[:, None], teacher[:, 1:]], dim=1)
+def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:
+    """(N, K, C) or (N, K): the original keeps its label, the variants have targets of their own (section 3.3)."""
+    own = F.one_hot(labels, variants.shape[-1]).float() if variants.dim() == 3 else labels
+    return torch.cat([own[:, None], variants], dim=1)
 
 
 def _suffixed(metric: str, split: str) -> str:

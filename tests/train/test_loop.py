@@ -281,6 +281,16 @@ def test_trained_weights_come_back(store):
     views, weights = task.most_uneven(num_augmented=4)
     assert views.shape == (4, 8, 8, 1)
     assert weights.sum().item() == pytest.approx(1)
+    # The run's own K; MMEL-S weighs the other views alone (Eq. 9).
+    assert len(task.most_uneven()[1]) == SMALL.num_augmented
+    soft = SMALL.replace(method="mmel_s", epochs=1, decay_epochs=())
+    run(soft, store)
+    views, weights = load_trained(soft, store, device="cpu").most_uneven(num_images=20)
+    assert torch.isnan(weights[0])
+    task = load_trained(soft, store, device="cpu")
+    with torch.no_grad():
+        expected = task.terms(torch.arange(20), soft.total_epochs).weights
+    assert torch.equal(weights[1:], expected[expected.amax(dim=1).argmax()])
 
 
 def test_a_batch_larger_than_the_data_is_refused():
