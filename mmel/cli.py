@@ -21,6 +21,7 @@ from mmel.data import DataError
 from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
 from mmel.models import ModelError
 from mmel.records import ResultsError, Store
+from mmel.requirements import VersionError
 from mmel.sweep import NotebookError
 
 # What `mmel augment` takes of a run's fields.
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mmel: {error.name} is missing: pip install 'mmel[study]', or use the environment of `make study`",
             file=sys.stderr,
         )
-    except (ValueError, DataError, ModelError, NotebookError, ResultsError) as error:
+    except (ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
