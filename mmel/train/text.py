@@ -22,6 +22,7 @@ from mmel.methods import build_criterion
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
 from mmel.records import Store
 from mmel.train import machine, processes
+from mmel.train.encoder import check_encoder
 from mmel.train.metrics import score
 from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
@@ -85,6 +86,8 @@ class TextTask:
         # The word embeddings tell encoders apart; the head, and BERT's pooler, are drawn anew for each seed.
         embeddings = weights_digest(self.model.get_input_embeddings())
         self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
+        if teacher is not None and (record := store.read(teacher)):
+            check_encoder(self.provenance, record.header)
         self.criterion = build_criterion(config)
         self._load_training(source, teacher, store, train)
         if len(self.sequences) < config.batch_size:
