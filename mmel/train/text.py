@@ -78,6 +78,8 @@ class TextTask:
         with processes.main_first():
             source = find_model(config.model, store, data_root)
             self.tokenizer = load_tokenizer(source)
+        # Made anew for a later look: its network need not stay on the device.
+        self._augmenter = partial(_augmenter, config, source, self.tokenizer, store, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = load_classifier(
@@ -105,10 +107,9 @@ class TextTask:
         if config.method == "baseline":
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
-        # Made anew for a later look: its network need not stay on the device.
-        self._augmenter = partial(_augmenter, config, source, self.tokenizer, store, self.device)
+        augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
         with processes.main_first():
-            ids = self._augmenter().ids(train.sentences, train.pairs)
+            ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None
