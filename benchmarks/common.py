@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mmel.config import RunConfig
-from mmel.data.vision import CIFAR_FOLDERS, DEFAULT_ROOT, Images, load_images
+from mmel.data import find_root
+from mmel.data.vision import CIFAR_FOLDERS, Images, load_images
 from mmel.losses import LossTerms
 from mmel.records import Line, Store
 from mmel.train import machine, train, vision
@@ -141,7 +142,7 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
 
 def has_cifar10() -> bool:
     """Whether the folder in which `load_images` looks holds CIFAR-10."""
-    return (Path(os.environ.get("MMEL_DATA") or DEFAULT_ROOT) / CIFAR_FOLDERS["cifar10"]).is_dir()
+    return (find_root() / CIFAR_FOLDERS["cifar10"]).is_dir()
 
 
 def load_or_make(dataset: str = "cifar10", data_root: str | None = None) -> tuple[Images, Images]:

@@ -1,10 +1,8 @@
 """How much faster is fine-tuning without padding to 128, and what does MMEL's own arithmetic take of a step?"""
 
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.common import alternate, ratio, seconds_of, table
 from mmel import MMELHardLoss
-from mmel.data.glue import DEFAULT_ROOT, load_text
+from mmel.data import find_root
+from mmel.data.glue import load_text
 from mmel.train import machine
 from mmel.train.sequences import Sequences, forward
 
@@ -24,7 +23,7 @@ SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, 
 
 def lengths() -> tuple[list[int], str]:
     """Lengths in words, plus three, of CoLA's training sentences, or of the miniature's where CoLA is missing."""
-    cola = Path(os.environ.get("MMEL_DATA") or DEFAULT_ROOT) / "glue" / "CoLA"
+    cola = find_root() / "glue" / "CoLA"
     data = load_text("cola" if cola.is_dir() else "grammar_cola")
     # Word pieces are a few more than words; two special ones come on top.
     return [len(sentence.split()) + 3 for sentence in data.splits["train"].sentences], data.task.name

@@ -21,10 +21,11 @@ from mmel.data import DataError
 from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
 from mmel.models import ModelError
 from mmel.records import ResultsError, Store
+from mmel.requirements import VersionError
 from mmel.sweep import NotebookError
 
 # What `mmel augment` takes of a run's fields.
-AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "pair_mode", "max_length", "augment_seed")
+AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "beam_width", "pair_mode", "max_length", "augment_seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mmel: {error.name} is missing: pip install 'mmel[study]', or use the environment of `make study`",
             file=sys.stderr,
         )
-    except (ValueError, DataError, ModelError, NotebookError, ResultsError) as error:
+    except (ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     augment.add_argument("--column", required=True, help="the sentences")
     augment.add_argument("--pair-column", help="the second sentences, of a pair task")
     _add_fields(augment, AUGMENT_FIELDS, {**vars(RunConfig()), **recipe("cola")})
-    _add_places(augment)
+    _add_places(augment, results="MMEL_RESULTS, else the user's cache folder")
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
@@ -133,8 +134,10 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {name: parse_field(name, text) for name in names if (text := getattr(arguments, name)) is not None}
 
 
-def _add_places(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    parser.add_argument("--results", metavar="DIR", help="default: MMEL_RESULTS, else ./results")
+def _add_places(
+    parser: argparse.ArgumentParser, device: bool = True, results: str = "MMEL_RESULTS, else ./results"
+) -> None:
+    parser.add_argument("--results", metavar="DIR", help=f"default: {results}")
     parser.add_argument(
         "--text-model",
         metavar="NAME",
@@ -267,11 +270,22 @@ def _augment(arguments: argparse.Namespace) -> int:
     # Validates the settings before anything is loaded.
     config = RunConfig(**{**fields, "dataset": "cola", "model": text_model(PAPER_TEXT_MODEL)})
 
-    from mmel.augment.files import augment_file
-    from mmel.train.text import build_augmenter
+    from mmel.augment.files import augment_file, check_files, user_cache
 
-    augmenter = build_augmenter(config, Store.find(arguments.results), device=arguments.device)
-    rows = augment_file(arguments.source, arguments.target, arguments.column, augmenter, arguments.pair_column)
+    # It is of use without a study too, whose results folder then is none that it should write to.
+    named = arguments.results or os.environ.get("MMEL_RESULTS")
+    places = (arguments.source, arguments.target, arguments.column)
+    try:
+        check_files(*places, arguments.pair_column)
+        store = Store.find(named) if named else Store(user_cache())
+
+        from mmel.train.text import build_augmenter
+
+        augmenter = build_augmenter(config, store, device=arguments.device)
+        rows = augment_file(*places, augmenter, arguments.pair_column)
+    except OSError as error:
+        print(f"mmel: {error}", file=sys.stderr)
+        return 2
     print(f"{rows} rows written to {arguments.target}")
     return 0
 

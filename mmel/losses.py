@@ -55,16 +55,16 @@ def maximal_expected_loss(losses: Tensor, lambda_p: float) -> Tensor:
         lambda_p: the KL coefficient, positive and finite, in the unit of the losses.
 
     Returns:
-        (N,) the worst-case loss of each example, float32 at least; its gradient is sum_k P*_k grad losses[:, k].
+        (N,) the worst-case loss of each example, float32 at least; its gradient is sum_k P*_k grad losses[:, k]. A row
+        with an infinite loss has that as its worst case, and no gradient; NaN makes its row NaN.
 
     Raises:
         ValueError: if `losses` is not a floating tensor (N, K) with K >= 1, or `lambda_p` is not positive and finite.
     """
     losses = _check_losses(losses)
     lambda_p = _check_coefficient("lambda_p", lambda_p)
-    largest = _largest(losses)
-    scaled = (losses - largest) / lambda_p
-    return largest[:, 0] + lambda_p * torch.log1p(torch.expm1(scaled).mean(dim=1))
+    largest, gaps = _gaps(losses)
+    return largest + lambda_p * torch.log1p(torch.expm1(gaps / lambda_p).mean(dim=1))
 
 
 def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
@@ -75,15 +75,15 @@ def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
         lambda_p: the KL coefficient, positive and finite.
 
     Returns:
-        (N, K) weights without gradient, float32 at least; each row sums to one.
+        (N, K) weights without gradient, float32 at least; each row sums to one. Infinite losses share all of a row's
+        weight equally; NaN makes its row NaN.
 
     Raises:
         ValueError: as `maximal_expected_loss`.
     """
     losses = _check_losses(losses)
     lambda_p = _check_coefficient("lambda_p", lambda_p)
-    losses = losses.detach()
-    return torch.softmax((losses - _largest(losses)) / lambda_p, dim=1)
+    return torch.softmax(_gaps(losses.detach())[1] / lambda_p, dim=1)
 
 
 class _AugmentedLoss(nn.Module):
@@ -213,7 +213,7 @@ class MMELSoftLoss(_AugmentedLoss):
         if targets.dim() != 1:
             raise ValueError(f"targets must have shape (N,) = ({len(logits)},), got {tuple(targets.shape)}")
         original = losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
-        soft_targets = self._soft_targets(logits, teacher_outputs)
+        soft_targets = self.soft_targets(logits, teacher_outputs)
         losses = losses_of_samples(logits[:, 1:], soft_targets, self.base_loss)
         worst = maximal_expected_loss(losses, self.lambda_p)
         weights = augmentation_weights(losses, self.lambda_p)
@@ -237,8 +237,13 @@ class MMELSoftLoss(_AugmentedLoss):
         """
         return self._reduce(self.terms(logits, targets, teacher_outputs).loss)
 
-    def _soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None) -> Tensor:
-        """(N, K - 1, C) probabilities or (N, K - 1) scores that the augmented samples are pulled to."""
+    def soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
+        """What the augmented samples are pulled to: f(x), or the teacher's output in its place; arguments as `forward`.
+
+        Returns:
+            (N, K - 1, C) probabilities, or (N, K - 1) scores for `"mse"`.
+        """
+        logits = check_logits(logits, self.base_loss, least=2)
         original = logits[:, :1] if self.target_gradient else logits[:, :1].detach()
         regression = self.base_loss == "mse"
         own = (original if regression else original.softmax(dim=-1)).expand_as(logits[:, 1:])
@@ -257,9 +262,12 @@ class MMELSoftLoss(_AugmentedLoss):
         return torch.where(disagrees[..., None], teacher[:, 1:], own)
 
 
-def _largest(losses: Tensor) -> Tensor:
-    """(N, 1) the largest loss of each row: a constant to subtract, which changes neither a value nor a gradient."""
-    return losses.detach().amax(dim=1, keepdim=True)
+def _gaps(losses: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest loss of each row (N,), a constant, and how far each loss lies above it (N, K): 0 or below."""
+    largest = losses.detach().amax(dim=1, keepdim=True)
+    # Infinity less infinity would be NaN. On a GPU a look at the values would wait for the device; this does not.
+    ends = torch.finfo(losses.dtype)
+    return largest[:, 0], losses.clamp(ends.min, ends.max) - largest.clamp(ends.min, ends.max)
 
 
 def _check_losses(losses: Tensor) -> Tensor:

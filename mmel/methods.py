@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmel.config import ONE_VIEW_METHODS, RunConfig
+from mmel.config import RunConfig
+from mmel.names import ONE_VIEW_METHODS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,19 +44,19 @@ def view_plan(config: RunConfig) -> ViewPlan:
     return ViewPlan(num_random=config.num_augmented - 1, original_first=True)
 
 
-def build_criterion(config: RunConfig, base_loss: str = "cross_entropy") -> nn.Module:
-    """The loss of `config`, with `terms(logits, targets)` over (N, V, C) logits.
+def build_criterion(config: RunConfig) -> nn.Module:
+    """The loss of `config`, with `terms(logits, targets)` over (N, V, C) logits; of scores the squared error.
 
     Args:
         config: the run, with nothing left to be chosen.
-        base_loss: `"mse"` for regression.
     """
     from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
 
+    base_loss = "mse" if config.is_regression else config.base_loss
     if config.method == "mmel_h":
         return MMELHardLoss(config.lambda_p, base_loss)
     if config.method == "mmel_s":
-        return MMELSoftLoss(config.lambda_p, config.lambda_t, base_loss)
+        return MMELSoftLoss(config.lambda_p, config.lambda_t, base_loss, config.target_gradient, config.threshold)
     return UniformLoss(base_loss)
 
 

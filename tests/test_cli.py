@@ -226,6 +226,7 @@ TINY = {
     "num_augmented": 1,
     "augment": "crop",
     "epochs": 1,
+    "decay_epochs": (),
     "train_size": 100,
     "batch_size": 50,
     "precision": "fp32",
@@ -233,7 +234,8 @@ TINY = {
 
 
 def run(tmp_path, **changes):
-    options = [text for name, value in (TINY | changes).items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    values = {name: "" if value == () else str(value) for name, value in (TINY | changes).items()}
+    options = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", value)]
     return main(["run", *options, "--results", str(tmp_path), "--device", "cpu"])
 
 

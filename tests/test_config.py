@@ -1,12 +1,16 @@
 import dataclasses
 import hashlib
 import json
+import re
 
 import pytest
 
-from mmel.config import (
+from mmel.config import SCHEMA, RunConfig, field_names, parse_field
+from mmel.grids import TABLES, table1, table2
+from mmel.names import (
     AUGMENTED_TEXT_FIELDS,
     CIFAR_MODELS,
+    CLASS_LOSSES,
     DATASETS,
     ENCODED_IMAGE_AUGMENTATIONS,
     FILLS,
@@ -20,18 +24,15 @@ from mmel.config import (
     PAIR_MODES,
     PRECISIONS,
     PROFILES,
-    SCHEMA,
+    REGRESSION_DATASETS,
     SHORTCUTS,
     SMALL_IMAGE_AUGMENTATIONS,
     SMALL_IMAGE_DATASETS,
+    SOFT_FIELDS,
     TEXT_DATASETS,
     TEXT_FIELDS,
     TEXT_METHODS,
-    RunConfig,
-    field_names,
-    parse_field,
 )
-from mmel.grids import TABLES, table1, table2
 
 PAPER = RunConfig(profile="paper")
 MINI = next(run for run in table1("mini") if run.method == "mmel_s" and run.model == "resnet14" and run.seed == 1)
@@ -52,7 +53,9 @@ OTHER = {
     "num_augmented": 5,
     "lambda_p": 0.5,
     "lambda_t": 2.0,
-    "epochs": 20,
+    "base_loss": "kl",
+    "target_gradient": True,
+    "epochs": 300,
     "lr": 0.05,
     "decay_epochs": (6, 12),
     "lr_decay": 0.1,
@@ -75,9 +78,11 @@ OTHER = {
     "max_length": 64,
     "mask_ratio": 0.2,
     "fill": "beam",
+    "beam_width": 12,
     "pair_mode": "joint",
     "augment_seed": 1,
     "label_source": "original",
+    "threshold": 0.25,
     "hidden_dropout": 0.0,
     "attention_dropout": 0.2,
 }
@@ -86,10 +91,12 @@ OTHER = {
 def needs(name):
     """What a field cannot do without."""
     if name in TEXT_FIELDS:
-        return {"dataset": "cola", "model": "bert-base-uncased"}
+        text = {"dataset": "cola", "model": "bert-base-uncased"}
+        own = {"beam_width": {"fill": "beam"}, "threshold": {"dataset": "stsb", "method": "mmel_s"}}
+        return text | own.get(name, {})
     if name == "image_size":
         return {"dataset": "imagenet", "model": "resnet18", "augment": "resized_crop_flip"}
-    return {"method": "mmel_s"} if name == "lambda_t" else {}
+    return {"method": "mmel_s"} if name in (*SOFT_FIELDS, "base_loss") else {}
 
 
 def changed(name):
@@ -166,6 +173,8 @@ def test_defaults_of_schema_1():
         "num_augmented": 10,
         "lambda_p": 1.0,
         "lambda_t": 1.0,
+        "base_loss": "cross_entropy",
+        "target_gradient": False,
         "epochs": 200,
         "lr": 0.1,
         "decay_epochs": [60, 120, 160],
@@ -189,9 +198,11 @@ def test_defaults_of_schema_1():
         "max_length": 128,
         "mask_ratio": 0.4,
         "fill": "greedy",
+        "beam_width": 0,
         "pair_mode": "separate",
         "augment_seed": 0,
         "label_source": "predicted",
+        "threshold": 0.5,
         "hidden_dropout": 0.1,
         "attention_dropout": 0.1,
     }
@@ -314,6 +325,7 @@ def test_parse_field_refuses_unknown_fields():
         ("fill", FILLS),
         ("pair_mode", PAIR_MODES),
         ("label_source", LABEL_SOURCES),
+        ("base_loss", CLASS_LOSSES),
     ],
 )
 def test_unknown_names_are_refused_with_what_there_is(name, allowed):
@@ -329,7 +341,7 @@ def test_unknown_names_are_refused_with_what_there_is(name, allowed):
         ("method", IMAGE_METHODS, RunConfig()),
         ("method", TEXT_METHODS, TEXT),
         ("augment", ENCODED_IMAGE_AUGMENTATIONS, ENCODED),
-        ("augment", SMALL_IMAGE_AUGMENTATIONS, RunConfig()),
+        ("augment", (*SMALL_IMAGE_AUGMENTATIONS, "v2.<Transform>"), RunConfig()),
     ],
     ids=["model", "model of ImageNet", "method of images", "method of text", "crops of ImageNet", "augmentation"],
 )
@@ -378,7 +390,18 @@ def test_images_and_text_share_four_methods():
         ({"decay_epochs": (60, 60)}, r"decay_epochs must be positive and increasing, got (60, 60)"),
         ({"decay_epochs": (0, 60)}, r"decay_epochs must be positive and increasing, got (0, 60)"),
         ({"decay_epochs": (-1,)}, r"decay_epochs must be positive and increasing, got (-1,)"),
+        ({"decay_epochs": (60, 200)}, "decay_epochs must be below epochs=200 (set both), got (60, 200)"),
+        ({"epochs": 20}, "decay_epochs must be below epochs=20 (set both), got (60, 120, 160)"),
+        ({"threshold": -0.5}, "threshold must be 0 or more and finite, got -0.5"),
+        ({"beam_width": -1}, "beam_width must be 0 or more, got -1"),
         # Combinations that mean nothing.
+        *(
+            (
+                {"profile": "paper", "dataset": name},
+                f"profile must be 'mini' or 'reduced' for dataset='{name}', which is made for the study, got 'paper'",
+            )
+            for name in ("digits", "drawings", "grammar_rte")
+        ),
         ({"method": "baseline_da"}, "num_augmented must be 1 for method='baseline_da', which sees one view, got 10"),
         *(
             (
@@ -390,14 +413,14 @@ def test_images_and_text_share_four_methods():
         *(
             (
                 {"method": method, "num_augmented": k, "lambda_t": 0.5},
-                f"lambda_t must be 1.0 for method='{method}', which has none, got 0.5",
+                f"lambda_t must be 1.0 (its default) for method='{method}', which has none, got 0.5",
             )
             for method, k in (("baseline_da", 1), ("baseline_da_long", 10), ("baseline_da_uni", 10), ("mmel_h", 10))
         ),
         *(
             (
                 {"method": method, "num_augmented": k, "lambda_p": 0.5},
-                f"lambda_p must be 1.0 for method='{method}', which has none, got 0.5",
+                f"lambda_p must be 1.0 (its default) for method='{method}', which has none, got 0.5",
             )
             for method, k in (("baseline_da", 1), ("baseline_da_long", 10), ("baseline_da_uni", 10))
         ),
@@ -408,6 +431,20 @@ def test_images_and_text_share_four_methods():
                 "got 'augmented'",
             )
             for method, k in (("baseline_da", 1), ("baseline_da_long", 10))
+        ),
+        (
+            {"target_gradient": True},
+            "target_gradient must be False (its default) for method='mmel_h', which has none, got True",
+        ),
+        (
+            {"base_loss": "kl"},
+            "base_loss must be 'cross_entropy' (its default) for method='mmel_h' on images, whose targets are classes, "
+            "got 'kl'",
+        ),
+        (
+            {"method": "baseline_da_uni", "base_loss": "kl"},
+            "base_loss must be 'cross_entropy' (its default) for method='baseline_da_uni', which trains alike with "
+            "either, got 'kl'",
         ),
         (
             {"method": "mmel_s", "lambda_t": 0, "holdout": 5000},
@@ -484,6 +521,38 @@ def default(name):
             ({name: -1}, f"hidden_dropout and attention_dropout are chosen together, got {name}=-1 alone")
             for name in ("hidden_dropout", "attention_dropout")
         ),
+        (
+            {"beam_width": 12},
+            "beam_width must be 0 (its default) for fill='greedy', got 12",
+        ),
+        *(
+            (
+                {"fill": "beam", "beam_width": width},
+                f"beam_width must be 0 (for K - 1 = 9), or more than that, got {width}",
+            )
+            for width in (8, 9)
+        ),
+        (
+            {"method": "mmel_s", "threshold": 0.25},
+            "threshold must be 0.5 (its default) for dataset='cola', whose targets are classes, got 0.25",
+        ),
+        (
+            {"dataset": "stsb", "threshold": 0.25},
+            "threshold must be 0.5 (its default) for method='mmel_h', which has none, got 0.25",
+        ),
+        (
+            {"dataset": "stsb", "method": "mmel_s", "label_source": "original", "threshold": 0.25},
+            "threshold must be 0.5 (its default) for label_source='original', where no teacher is asked, got 0.25",
+        ),
+        (
+            {"dataset": "stsb", "base_loss": "kl"},
+            "base_loss must be 'cross_entropy' (its default) for dataset='stsb', whose targets are scores, got 'kl'",
+        ),
+        (
+            {"label_source": "original", "base_loss": "kl"},
+            "base_loss must be 'cross_entropy' (its default) for method='mmel_h' with label_source='original', whose "
+            "targets are classes, got 'kl'",
+        ),
         # The images' way of saying "to be chosen".
         ({"method": "mmel_s", "lambda_t": 0}, "lambda_t must be positive on text, where the paper fixes it, got 0.0"),
         *(
@@ -524,13 +593,38 @@ def test_refused_on_text(fields, message):
 def test_fields_of_text_are_refused_on_images(name):
     # Else two names would stand for one run.
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole message is compared
-        RunConfig(**{name: OTHER[name]})
+        RunConfig(method="mmel_s", **{name: OTHER[name]})
     assert str(caught.value) == (
         f"{name} must be {default(name)!r} (its default) for dataset='cifar10', which is images, got {OTHER[name]!r}"
     )
 
 
-@pytest.mark.parametrize("fields", [{"mask_ratio": 1.0}, {"hidden_dropout": -1, "attention_dropout": -1}], ids=str)
+@pytest.mark.parametrize("name", ["v2.AugMix", "v2.RandomGrayscale"])
+def test_a_run_may_name_a_transform(name):
+    assert RunConfig(augment=name).non_defaults() == {"augment": name}
+
+
+@pytest.mark.parametrize("name", ["v2.", "v2.augmix", "v2.AugMix()", "AugMix", "v2.RandAugment"])
+def test_what_is_no_transform_is_refused(name):
+    # RandAugment has a name of its own: one run, one name.
+    with pytest.raises(
+        ValueError, match=f"^augment must be one of .*, v2.<Transform> for .*, got '{re.escape(name)}'$"
+    ):
+        RunConfig(augment=name)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mask_ratio": 1.0},
+        {"hidden_dropout": -1, "attention_dropout": -1},
+        {"fill": "beam", "beam_width": 10},
+        {"base_loss": "kl"},
+        {"method": "mmel_s", "base_loss": "kl", "label_source": "original"},
+        {"dataset": "stsb", "method": "mmel_s", "threshold": 0.0, "target_gradient": True},
+    ],
+    ids=str,
+)
 def test_the_ends_of_the_ranges_are_taken(fields):
     assert TEXT.replace(**fields).non_defaults().items() >= fields.items()
 
@@ -599,7 +693,9 @@ def test_frozen_and_by_keyword_only():
 def test_eight_tasks_each_with_its_miniature():
     assert {*GLUE_DATASETS, *(f"grammar_{name}" for name in GLUE_DATASETS)} == set(TEXT_DATASETS)
     assert len(set(DATASETS)) == len(DATASETS) == 22
-    assert all(RunConfig(dataset=name, model="bert").is_text for name in TEXT_DATASETS)
+    texts = [RunConfig(dataset=name, model="bert") for name in TEXT_DATASETS]
+    assert all(run.is_text for run in texts)
+    assert tuple(run.dataset for run in texts if run.is_regression) == REGRESSION_DATASETS
     assert not any(RunConfig(dataset=name, augment="crop").is_text for name in SMALL_IMAGE_DATASETS)
 
 

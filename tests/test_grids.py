@@ -4,22 +4,10 @@ from functools import cache
 
 import pytest
 
-from mmel.config import AUGMENTED_TEXT_FIELDS, GLUE_DATASETS, IMAGE_METHODS, PROFILES, TEXT_METHODS, RunConfig
-from mmel.grids import (
-    HOLDOUT,
-    SEEDS,
-    SELECTION_SEED,
-    TABLES,
-    candidates,
-    recipe,
-    reported,
-    runs_of,
-    table3,
-    table4,
-    table6,
-    teacher_of,
-    with_method,
-)
+from mmel.config import RunConfig
+from mmel.grids import SEEDS, TABLES, recipe, reported, runs_of, table3, table4, table6
+from mmel.names import AUGMENTED_TEXT_FIELDS, GLUE_DATASETS, IMAGE_METHODS, PROFILES, TEXT_METHODS
+from mmel.prerequisites import HOLDOUT, SELECTION_SEED, candidates, teacher_of, with_method
 
 DEPTHS = ("resnet20", "resnet32", "resnet44", "resnet56")
 IMAGE_TABLES = ("table1", "table2")
@@ -333,11 +321,11 @@ def test_unknown_table_is_refused():
     ],
 )
 def test_with_method(method, k, lambda_p, lambda_t):
-    base = RunConfig(method="mmel_s", lambda_p=0.5, lambda_t=2.0, epochs=3)
+    base = RunConfig(method="mmel_s", lambda_p=0.5, lambda_t=2.0, epochs=300)
     run = with_method(base.replace(num_augmented=5), method, seed=7)
     assert (run.method, run.seed, run.num_augmented) == (method, 7, k)
     assert (run.lambda_p, run.lambda_t) == (lambda_p, lambda_t)
-    assert run.epochs == 3
+    assert run.epochs == 300
 
 
 @pytest.mark.parametrize("method", TEXT_METHODS)

@@ -74,14 +74,22 @@ def test_losses_import_torch_only():
     assert found == of(found, "mmel.base_losses")
 
 
-@pytest.mark.parametrize("room", ["config", "grids", "records"])
+PLANNING = ("names", "checks", "config", "prerequisites", "grids", "records")
+
+
+@pytest.mark.parametrize("room", PLANNING)
 def test_planning_imports_the_standard_library_and_mmel_only(room):
     assert top_levels(imports(room)) <= {"mmel"}
 
 
 def test_planning_stays_among_itself():
-    allowed = of(imports("config", "grids", "records"), "mmel.config", "mmel.grids", "mmel.records")
-    assert of(imports("config", "grids", "records"), "mmel") == allowed
+    found = imports(*PLANNING)
+    assert of(found, "mmel") == of(found, *(f"mmel.{room}" for room in PLANNING))
+
+
+def test_names_stand_below_all_else():
+    assert imports("names") == set()
+    assert of(imports("checks"), "mmel") == of(imports("checks"), "mmel.names", "mmel.config")
 
 
 def test_report_never_names_torch():

@@ -150,6 +150,41 @@ def test_lambda_p_outside_the_range_of_float32_gives_the_limit(lambda_p, limit):
     torch.testing.assert_close(augmentation_weights(losses, lambda_p), expected_weights, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lambda_p", [1e-30, 1.0, 1e20])
+@pytest.mark.parametrize(
+    ("row", "value", "weights"),
+    [
+        ([math.inf, 1.0, 2.0], math.inf, [1.0, 0.0, 0.0]),
+        ([1.0, math.inf, math.inf], math.inf, [0.0, 0.5, 0.5]),
+        ([math.inf] * 3, math.inf, [1 / 3] * 3),
+        ([math.inf, -math.inf, 0.0], math.inf, [1.0, 0.0, 0.0]),
+        ([-math.inf] * 3, -math.inf, [1 / 3] * 3),
+        ([math.nan, 1.0, math.inf], math.nan, [math.nan] * 3),
+    ],
+    ids=str,
+)
+def test_infinite_losses_have_the_limits_of_the_formula(row, value, weights, lambda_p, dtype):
+    losses = torch.tensor([row, [1.0, 2.0, 6.0]], dtype=dtype, requires_grad=True)
+    found = maximal_expected_loss(losses, lambda_p)
+    torch.testing.assert_close(found[0], torch.tensor(value, dtype=dtype), equal_nan=True)
+    expected = torch.tensor(weights, dtype=dtype)
+    torch.testing.assert_close(augmentation_weights(losses, lambda_p)[0], expected, equal_nan=True)
+    # The rows beside it are as they were, in value and gradient.
+    torch.testing.assert_close(found[1:], maximal_expected_loss(losses[1:], lambda_p))
+    (grad,) = gradient(found, losses)
+    torch.testing.assert_close(grad[1:], augmentation_weights(losses[1:], lambda_p), rtol=1e-5, atol=0)
+    assert math.isnan(value) or grad.isfinite().all()
+
+
+def test_a_sample_without_a_loss_weighs_nothing():
+    # -inf is the loss of a sample that is as good as certain; the others share the weight.
+    losses = torch.tensor([[-math.inf, 0.0, 0.0]], requires_grad=True)
+    value = maximal_expected_loss(losses, 1.0)
+    assert value.item() == pytest.approx(math.log(2 / 3))
+    torch.testing.assert_close(gradient(value, losses)[0], torch.tensor([[0.0, 0.5, 0.5]]))
+
+
 @pytest.mark.parametrize("base_loss", ["cross_entropy", "mse"])
 def test_hard_loss_tends_to_the_uniform_loss(base_loss):
     logits = random_tensor(N, K, *([] if base_loss == "mse" else [C]), dtype=torch.float32)

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from mmel.config import IMAGE_METHODS, PROFILES, TEXT_METHODS, RunConfig
+from mmel.config import RunConfig
 from mmel.grids import runs_of
 from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
 from mmel.methods import LABELS, build_criterion, describe, view_plan
+from mmel.names import IMAGE_METHODS, PROFILES, TEXT_METHODS
 
 IMAGES = RunConfig(method="mmel_s", num_augmented=5, lambda_p=0.5, lambda_t=2.0)
 TEXT = RunConfig(dataset="rte", model="bert", method="mmel_s", num_augmented=5, lambda_p=0.5, lambda_t=2.0)
@@ -57,9 +58,16 @@ def test_the_loss_of_a_method_with_the_runs_coefficients(base, method):
         assert getattr(criterion, name) == expected[name]
 
 
+def test_the_options_of_the_loss_reach_it():
+    soft = build_criterion(TEXT.replace(dataset="stsb", threshold=0.25, target_gradient=True))
+    assert (soft.base_loss, soft.threshold, soft.target_gradient) == ("mse", 0.25, True)
+    assert build_criterion(IMAGES.replace(base_loss="kl")).base_loss == "kl"
+    assert build_criterion(with_method(TEXT.replace(base_loss="kl"), "mmel_h")).base_loss == "kl"
+
+
 @pytest.mark.parametrize("method", TEXT_METHODS)
 def test_regression_is_by_squared_error(method):
-    criterion = build_criterion(with_method(TEXT.replace(lambda_p=1.0), method), "mse")
+    criterion = build_criterion(with_method(TEXT.replace(dataset="stsb", lambda_p=1.0), method))
     assert criterion.base_loss == "mse"
     terms = criterion.terms(torch.tensor([[[1.0], [1.0]]]), torch.tensor([3.0]))
     # Both samples say 1: the second is as far from the first as from itself.

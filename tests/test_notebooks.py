@@ -7,6 +7,7 @@ import pytest
 
 from mmel.config import RunConfig, field_names
 from mmel.grids import TABLES
+from mmel.records import RunWriter, Store
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -110,6 +111,33 @@ def test_run_parameters_are_a_cheap_run_of_the_mini_grid(name):
         assert config.method in ("mmel_h", "mmel_s")
     else:
         assert config.num_views * config.total_epochs == min(run.num_views * run.total_epochs for run in runs)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_path, monkeypatch):
+    # As in a clone, or where a sweep has deleted them. nbval, which has an empty folder, trains.
+    pytest.importorskip("torch")
+    monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
+    config = RunConfig(**parameters(name))
+    lines = [
+        {"kind": "epoch", "epoch": n, "train_loss": 1 / n, "accuracy_pct": 50.0, "matthews_pct": 1.0, "weight_max": 1.0}
+        for n in (1, 2)
+    ]
+    header = {"kind": "run", "config": config.to_dict(), "run_id": config.run_id}
+    RunWriter(Store(tmp_path), config, [header, *lines]).finish({"status": "finished", "accuracy_pct": 50.0})
+    names, shown = {}, []
+    for cell in code_cells(name):
+        *statements, last = ast.parse(cell.source).body
+        exec(compile(ast.Module(statements, []), name, "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), name, "eval"), names))
+        else:
+            exec(compile(ast.Module([last], []), name, "exec"), names)
+    assert (store := names["store"]).root == tmp_path
+    assert len(store.read(config).epochs) == 2
+    (said,) = [one.data for one in shown if getattr(one, "data", "").startswith("No weights")]
+    assert config.run_id in said
+    assert "give `seed` a value" in said
 
 
 # Notebooks that show: committed with what they show.

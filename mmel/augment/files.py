@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,25 +44,16 @@ def augment_file(
         How many rows were written, the head not counted.
 
     Raises:
-        ValueError: on another suffix, a column that is not there or that holds something else than text (the error
-            names the row), or a source that has a column `variant` already.
-        FileNotFoundError: if there is no source.
+        ValueError: if `batch_rows` is not positive, or as `check_files`.
+        OSError: as `check_files`.
     """
     from tqdm.auto import tqdm
 
-    source, target = Path(source), Path(target)
-    for name, path in (("source", source), ("target", target)):
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{name} must end in {', '.join(SUFFIXES)}, got {path}")
     if batch_rows < 1:
         raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
-    table = _read(source)
+    table = check_files(source, target, column, pair_column)
+    source, target = Path(source), Path(target)
     columns = [column] if pair_column is None else [column, pair_column]
-    for name in columns:
-        _check_column(table, name, source)
-    if VARIANT in table.columns:
-        raise ValueError(f"{source} has a column {VARIANT!r} already: rename it, or name the file it was made from")
-
     sides = [table[name].tolist() for name in columns]
     texts = []
     with tqdm(total=len(table), unit="row", desc=source.name) as bar:
@@ -76,6 +69,51 @@ def augment_file(
     augmented[VARIANT] = list(range(k)) * len(table)
     _write(augmented, target)
     return len(augmented)
+
+
+def check_files(source: str | Path, target: str | Path, column: str, pair_column: str | None = None) -> "pd.DataFrame":
+    """Refuse what `augment_file` could not read or write, before a model is loaded or a row is augmented.
+
+    Args:
+        source: as `augment_file`.
+        target: as `augment_file`; the folder that it goes to is made.
+        column: as `augment_file`.
+        pair_column: as `augment_file`.
+
+    Returns:
+        The source's table.
+
+    Raises:
+        ValueError: on another suffix, a column that is not there or that holds something else than text (the error
+            names the row), or a source that has a column `variant` already.
+        OSError: if there is no source (FileNotFoundError), or the target cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    for name, path in (("source", source), ("target", target)):
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{name} must end in {', '.join(SUFFIXES)}, got {path}")
+    if not source.is_file():
+        raise FileNotFoundError(f"source {source} is not there, or is no file")
+    if target.is_dir():
+        raise IsADirectoryError(f"target {target} must be a file, got a folder")
+    table = _read(source)
+    for name in filter(None, (column, pair_column)):
+        _check_column(table, name, source)
+    if VARIANT in table.columns:
+        raise ValueError(f"{source} has a column {VARIANT!r} already: rename it, or name the file it was made from")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise type(error)(f"target {target} cannot be written: {error}") from error
+    return table
+
+
+def user_cache() -> Path:
+    """The folder in which augmented texts are kept that belong to no study; it is made."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmel"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _read(path: Path) -> "pd.DataFrame":

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmel.names import TRANSFORMS
+
 # Odd 64-bit constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -241,12 +243,13 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
     """The augmentation that a name stands for, or any torchvision v2 transform after crop and flip.
 
     Args:
-        augment: `crop_flip` (the paper's), `crop`, `cutout`, `randaugment`, `trivialaugment`, or a callable on one
+        augment: `crop_flip` (the paper's), `crop`, `cutout`, `randaugment`, `trivialaugment`; `v2.` and the name of a
+            transform of torchvision.transforms.v2 that needs no arguments (`v2.AugMix`); or a callable on one
             (C, H, W) uint8 image. (`resized_crop_flip` is for images of any size: `mmel.augment.resized_crop`.)
         image_size: pixels of a side; padding (4 for 32) and hole (16 for 32) scale with it.
 
     Raises:
-        ValueError: on another name.
+        ValueError: on another name, or a transform that needs arguments.
         ModuleNotFoundError: if torchvision is missing and the name needs it.
     """
     crop_flip = RandomCropFlip(padding=image_size // 8)
@@ -258,14 +261,26 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
         return RandomCropFlip(padding=image_size // 8, flip=False)
     if augment == "cutout":
         return Cutout(length=image_size // 2, before=crop_flip)
-    if augment in ("randaugment", "trivialaugment"):
-        from torchvision.transforms import v2
-
-        transform = v2.RandAugment() if augment == "randaugment" else v2.TrivialAugmentWide()
-        return TransformEach(transform, before=crop_flip)
+    name = TRANSFORMS.get(augment, augment.removeprefix("v2."))
+    if name != augment:
+        return TransformEach(_transform(name), before=crop_flip)
     raise ValueError(
-        f"augment must be crop_flip, crop, cutout, randaugment, trivialaugment or a callable, got {augment!r}"
+        "augment must be crop_flip, crop, cutout, randaugment, trivialaugment, v2.<Transform> or a callable, "
+        f"got {augment!r}"
     )
+
+
+def _transform(name: str) -> Callable[[Tensor], Tensor]:
+    """A transform of torchvision.transforms.v2 with its default arguments."""
+    from torchvision.transforms import v2
+
+    kind = getattr(v2, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, v2.Transform)):
+        raise ValueError(f"augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.{name}'")
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"augment must name a transform that needs no arguments, got 'v2.{name}': {error}") from error
 
 
 def mix_bits(state: Tensor) -> Tensor:

@@ -5,18 +5,16 @@ kept as it stands in the file.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmel.data import DataError
+from mmel.data import DataError, find_root
 from mmel.data.glue_tasks import FILES, OFFICIAL_SIZES, SPLITS, SPLITS_MNLI, TASKS, GlueTask
 
 HUB_NAME = "nyu-mll/glue"
 # The parquet version of the data; loading scripts are refused by `datasets` from 4.0 on.
 HUB_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-DEFAULT_ROOT = "data"
 GRAMMAR = "grammar_"
 
 
@@ -97,7 +95,7 @@ def load_text(dataset: str, data_root: str | Path | None = None) -> TextData:
         return TextData(
             replace(TASKS[name], name=dataset), {split: Examples(*parts) for split, parts in grammar(dataset).items()}
         )
-    root = Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT)
+    root = find_root(data_root)
     for folder in (root / "glue" / FILES[name].folder, root / FILES[name].folder):
         if folder.is_dir():
             return TextData(TASKS[name], _from_folder(name, folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mmel.data import DataError
+from mmel.data import DataError, find_root
 from mmel.data.drawings import drawings
 from mmel.data.encoded import EncodedImages
 
@@ -14,7 +14,6 @@ HUB_NAME = "ILSVRC/imagenet-1k"
 # Images of the official training and validation sets.
 OFFICIAL_SIZES = {"imagenet": (1_281_167, 50_000), "imagenette": (9_469, 3_925), "drawings": (480, 240)}
 SUFFIXES = (".jpeg", ".jpg", ".png")
-DEFAULT_ROOT = "data"
 HELP = {
     "imagenet": "unpack ILSVRC2012's training and validation archives so, the validation images sorted into class "
     f"folders too, or log in to the hub as a user who may read {HUB_NAME}",
@@ -43,7 +42,7 @@ def load_encoded(dataset: str, data_root: str | Path | None = None) -> tuple[Enc
         return tuple(_whole(*part) for part in drawings())
     if dataset not in HELP:
         raise ValueError(f"dataset must be one of {', '.join(OFFICIAL_SIZES)}, got {dataset!r}")
-    folder = Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT) / dataset
+    folder = find_root(data_root) / dataset
     if dataset == "imagenet" and not folder.exists():
         return _from_hub(folder)
     return _from_folder(dataset, folder)

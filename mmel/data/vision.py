@@ -1,6 +1,5 @@
 """Small-image data sets, whole, as uint8 tensors: CIFAR-10 and -100 from disk, the embedded digits."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -8,7 +7,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from mmel.data import DataError
+from mmel.data import DataError, find_root
 from mmel.data.digits import digits
 
 # What lies in a data root, and how many MD5-checked files torchvision expects there.
@@ -17,7 +16,6 @@ CIFAR_FILES = {
     "cifar10": "data_batch_1 ... data_batch_5, test_batch and batches.meta",
     "cifar100": "train, test and meta",
 }
-DEFAULT_ROOT = "data"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def load_images(dataset: str, data_root: str | Path | None = None) -> tuple[Imag
         return Images(*train, classes), Images(*test, classes)
     if dataset not in CIFAR_FOLDERS:
         raise ValueError(f"dataset must be one of {', '.join((*CIFAR_FOLDERS, 'digits'))}, got {dataset!r}")
-    return _cifar(dataset, Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT))
+    return _cifar(dataset, find_root(data_root))
 
 
 def split_train(images: Split, train_size: int = 0, holdout: int = 0) -> tuple[Split, Split]:

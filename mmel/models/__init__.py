@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmel.names import IMAGE_MODELS, IMAGENET_MODELS
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -25,7 +27,6 @@ def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str
     Raises:
         ValueError: on a name that does not exist.
     """
-    from mmel.config import IMAGE_MODELS, IMAGENET_MODELS
     from mmel.models.cifar_resnet import CifarResNet
 
     if name in IMAGENET_MODELS:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHORTCUTS = ("A", "B")
+from mmel.names import SHORTCUTS
 
 
 class BasicBlock(nn.Module):

@@ -167,7 +167,7 @@ def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
 
     Args:
         views: (K, H, W, C) uint8.
-        weights: (K,) summing to one.
+        weights: (K,) summing to one; NaN for a view that has none.
     """
     k = len(views)
     with plt.rc_context(STYLE):
@@ -176,7 +176,8 @@ def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
             axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_axis_off()
             axis.set_title("x" if place == 0 else f"z{place}", fontsize=8, pad=2)
-            axis.text(0.5, -0.06, f"{weight:.3f}", transform=axis.transAxes, ha="center", va="top", fontsize=8)
+            shown = "" if np.isnan(weight) else f"{weight:.3f}"
+            axis.text(0.5, -0.06, shown, transform=axis.transAxes, ha="center", va="top", fontsize=8)
         plt.close(figure)
     return figure
 

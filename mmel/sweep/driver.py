@@ -17,6 +17,8 @@ from mmel.sweep.workers import Cluster, Worker, local_workers
 ATTEMPTS = 3
 # Before a run is tried again that was lost, or that another sweep trains; and between two looks at what is under way.
 PAUSE_SECONDS = 2.0
+# Trained networks up to this size stay, for a look at them; an encoder may have hundreds of megabytes.
+KEPT_BYTES = 8_000_000
 
 
 @dataclass
@@ -161,9 +163,11 @@ def sweep(
 
 
 def drop_weights(config: RunConfig, store: Store) -> None:
-    """Delete the trained network of a run on text that teaches no other: an encoder has hundreds of megabytes."""
-    if config.is_text and not is_teacher(config):
-        store.weights_path(config).unlink(missing_ok=True)
+    """Delete the trained network of a run on text that teaches no other, unless it is small as `tiny-bert` is."""
+    path = store.weights_path(config)
+    # A run that another process recorded may have left none here.
+    if config.is_text and not is_teacher(config) and path.exists() and path.stat().st_size > KEPT_BYTES:
+        path.unlink()
 
 
 def _next(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mmel.config import RunConfig
 from mmel.grids import teacher_of
 from mmel.records import Line, RunWriter, Store, write_atomically
-from mmel.train import checkpoint, machine, processes
+from mmel.train import checkpoint, encoder, machine, processes
 from mmel.train.encoded import EncodedVisionTask
 from mmel.train.lines import header, outcome, resumed_header
 from mmel.train.selection import with_choices
@@ -309,6 +309,7 @@ class _Training:
         if not processes.on_main(path.exists):
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
+        encoder.check_encoder(self.lines[0], state["lines"][0])
         self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
         self.model.load_state_dict(state["model"])
         self.step.optimizer.load_state_dict(state["optimizer"])

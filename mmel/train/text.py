@@ -1,6 +1,7 @@
 """Text classification and regression as the training loop sees it."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 from mmel.augment.text import Encoded, MaskedLMAugmenter, encode
 from mmel.augment.text_cache import weights_digest
 from mmel.config import RunConfig
+from mmel.data import find_root
 from mmel.data.glue import Examples, load_text, subset
 from mmel.data.grammar import corpus
 from mmel.grids import TINY_BERT
@@ -20,11 +22,10 @@ from mmel.methods import build_criterion
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
 from mmel.records import Store
 from mmel.train import machine, processes
+from mmel.train.encoder import check_encoder
 from mmel.train.metrics import score
 from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
-
-DEFAULT_ROOT = "data"
 
 
 class TextTask:
@@ -63,6 +64,7 @@ class TextTask:
         full = data.splits["train"]
         train = subset(full, config.train_size)
         self.config, self.device, self.data = config, device, data
+        self._train = train
         self.metric = data.task.metric
         self._evaluated = {name: data.splits[name] for name in ("dev", "dev_mm") if name in data.splits}
         self.sizes = {
@@ -76,6 +78,8 @@ class TextTask:
         with processes.main_first():
             source = find_model(config.model, store, data_root)
             self.tokenizer = load_tokenizer(source)
+        # Made anew for a later look: its network need not stay on the device.
+        self._augmenter = partial(_augmenter, config, source, self.tokenizer, store, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = load_classifier(
@@ -84,7 +88,9 @@ class TextTask:
         # The word embeddings tell encoders apart; the head, and BERT's pooler, are drawn anew for each seed.
         embeddings = weights_digest(self.model.get_input_embeddings())
         self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
-        self.criterion = build_criterion(config, "mse" if data.task.is_regression else "cross_entropy")
+        if teacher is not None and (record := store.read(teacher)):
+            check_encoder(self.provenance, record.header)
+        self.criterion = build_criterion(config)
         self._load_training(source, teacher, store, train)
         if len(self.sequences) < config.batch_size:
             raise ValueError(
@@ -109,10 +115,13 @@ class TextTask:
         self.targets, self.teacher = labels, None
         if teacher is not None:
             outputs = teacher_outputs(teacher, store, self.model, self.sequences)
-            self.provenance |= {"teacher": teacher.run_id, "teacher_disagreement_pct": _disagreement(outputs)}
+            self.provenance |= {
+                "teacher": teacher.run_id,
+                "teacher_disagreement_pct": _disagreement(outputs, config.threshold),
+            }
             self.teacher = outputs.to(self.device)
             if config.method != "mmel_s":
-                self.targets = _mixed_targets(labels, self.teacher)
+                self.targets = _mixed_targets(labels, self.teacher[:, 1:])
         if config.method == "baseline_da_long":
             # Every sample is an example of its own, its K - 1 siblings somewhere else in the epoch.
             k = config.num_augmented
@@ -181,37 +190,61 @@ class TextTask:
 
     @torch.no_grad()
     def most_uneven(self, num_texts: int = 100) -> list[dict[str, Any]]:
-        """B(x) of the text on which the present network's weights (Eq. 6, hard loss) are furthest from equal.
+        """B(x) of the text on which the present network's weights P* are furthest from equal.
+
+        Weights and targets are those of the run: Eq. 9 for `mmel_s`, which weighs the variants alone; Eq. 6 for
+        `mmel_h` and, as what it would have made of them, for the other methods.
 
         Args:
             num_texts: how many training texts to look through, from the first.
 
         Returns:
-            For each sample, the original first: `text`, with replaced pieces in brackets, `target` (what it is trained
-            towards) and `weight`.
+            For each sample, the original first: `text`, its masked pieces in brackets; `teacher` (where there is one,
+            what it says of the sample); `target` (what the sample is trained towards) and `weight` (NaN for x in
+            `mmel_s`). Classes are probabilities, except where all samples have the label as their target.
         """
         index = torch.arange(min(num_texts, len(self.sequences)))
         training = self.model.training
         logits = forward(self.model.eval(), self.sequences, index)
         self.model.train(training)
-        targets = self.targets
-        if self.config.method == "mmel_s" and self.teacher is not None:
-            targets = _mixed_targets(targets, self.teacher)
-        criterion = MMELHardLoss(self.config.lambda_p, "mse" if self.data.task.is_regression else "cross_entropy")
-        targets = targets[index.to(self.device)]
-        weights = criterion.terms(logits, targets).weights
-        place = int(weights.amax(dim=1).argmax())
+        weights, targets = self._weights_and_targets(logits, index.to(self.device))
+        place = int(weights.nan_to_num().amax(dim=1).argmax())
         tokens = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
         shown = targets[place].expand(len(tokens)) if targets.dim() == 1 else targets[place]
+        columns = {"target": shown.tolist(), "weight": weights[place].tolist()}
+        if self.teacher is not None:
+            # Of the long baseline each sample is an example.
+            says = self.teacher.flatten(0, 1).unflatten(0, (len(self.sequences), -1))[place]
+            columns = {"teacher": says.tolist(), **columns}
+        masked = self._masked(place)
         return [
-            {"text": self._marked(ids, tokens[0]), "target": target, "weight": weight}
-            for ids, target, weight in zip(tokens, shown.tolist(), weights[place].tolist(), strict=True)
+            {"text": self._marked(ids, masked), **dict(zip(columns, values, strict=True))}
+            for ids, *values in zip(tokens, *columns.values(), strict=True)
         ]
 
-    def _marked(self, ids: list[int], original: list[int]) -> str:
+    def _weights_and_targets(self, logits: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """P* (n, V) of some examples, NaN for what has none, and their targets: (n,), (n, V) or (n, V, C)."""
+        targets = self.targets[places]
+        if self.config.method == "mmel_s":
+            teacher = None if self.teacher is None else self.teacher[places]
+            weights = self.criterion.terms(logits, targets, teacher).weights
+            none = torch.full_like(weights[:, :1], torch.nan)
+            soft = self.criterion.soft_targets(logits, teacher)
+            return torch.cat([none, weights], dim=1), _mixed_targets(targets, soft)
+        hard = MMELHardLoss(self.config.lambda_p, self.criterion.base_loss)
+        return hard.terms(logits, targets).weights, targets
+
+    def _masked(self, place: int) -> list[int]:
+        """The places in the tokens of a training example that Algorithm 2 masked."""
+        if self.config.method == "baseline":
+            return []
+        text = place // self.config.stretch
+        example = self._train.take([text])
+        return self._augmenter().positions(example.sentences, example.pairs)[0]
+
+    def _marked(self, ids: list[int], masked: list[int]) -> str:
         pieces = self.tokenizer.convert_ids_to_tokens(ids)
-        changed = [f"[{piece}]" if a != b else piece for piece, a, b in zip(pieces, ids, original, strict=True)]
-        return " ".join(changed[1:-1])
+        return " ".join([f"[{piece}]" if n in masked else piece for n, piece in enumerate(pieces)][1:-1])
 
     def _predictions(self, sequences: Sequences) -> list:
         outputs = predict(self.model, sequences)[:, 0]
@@ -245,6 +278,7 @@ def _augmenter(
         fill=config.fill,
         pair_mode=config.pair_mode,
         seed=config.augment_seed,
+        beam_width=config.beam_width or None,
         max_length=config.max_length,
         cache=store.augmentation_dir(),
     )
@@ -259,16 +293,15 @@ def find_model(name: str, store: Store, data_root: str | Path | None) -> str | P
     if name == TINY_BERT:
         return tiny_bert(corpus(), store.model_dir(TINY_BERT))
     named = os.environ.get("MMEL_TEXT_MODEL")
-    root = Path(data_root or os.environ.get("MMEL_DATA") or DEFAULT_ROOT)
     # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
-    folders = [*([Path(named).resolve()] if named else []), root / name]
+    folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
     return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 
 
-def _mixed_targets(labels: Tensor, teacher: Tensor) -> Tensor:
-    """(N, K, C) or (N, K): the original keeps its label, each variant takes what the teacher says (section 3.3)."""
-    own = F.one_hot(labels, teacher.shape[-1]).float() if teacher.dim() == 3 else labels
-    return torch.cat([own[:, None], teacher[:, 1:]], dim=1)
+def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:
+    """(N, K, C) or (N, K): the original keeps its label, the variants have targets of their own (section 3.3)."""
+    own = F.one_hot(labels, variants.shape[-1]).float() if variants.dim() == 3 else labels
+    return torch.cat([own[:, None], variants], dim=1)
 
 
 def _suffixed(metric: str, split: str) -> str:
@@ -276,10 +309,10 @@ def _suffixed(metric: str, split: str) -> str:
     return metric.replace("_pct", "_mm_pct") if split.endswith("_mm") else metric
 
 
-def _disagreement(outputs: Tensor) -> float:
-    """Percent of the variants that the teacher puts into another class than the original (or 0.5 away from it)."""
+def _disagreement(outputs: Tensor, threshold: float) -> float:
+    """Percent of the variants that the teacher puts into another class, or further than a threshold, from x."""
     if outputs.dim() == 2:
-        apart = (outputs[:, 1:] - outputs[:, :1]).abs() > 0.5
+        apart = (outputs[:, 1:] - outputs[:, :1]).abs() > threshold
     else:
         classes = outputs.argmax(dim=-1)
         apart = classes[:, 1:] != classes[:, :1]

@@ -175,24 +175,34 @@ class VisionTask:
         return (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
 
     @torch.no_grad()
-    def most_uneven(self, num_images: int = 100, num_augmented: int = 10) -> tuple[Tensor, Tensor]:
-        """B(x) of the image on which the present network's weights (Eq. 6, hard loss) are furthest from equal.
+    def most_uneven(self, num_images: int = 100, num_augmented: int | None = None) -> tuple[Tensor, Tensor]:
+        """B(x) of the image on which the present network's weights P* are furthest from equal.
+
+        The weights are those of the run: Eq. 9 for `mmel_s`, which weighs the other views alone; Eq. 6 for `mmel_h`
+        and, as what it would have made of them, for the other methods.
 
         Args:
             num_images: how many training images to look through, from the first.
-            num_augmented: K, the untouched image included.
+            num_augmented: K, the untouched image included; None for the run's own, or for 10 where that is one view.
 
         Returns:
-            Its views (K, H, W, C) uint8 and their weights (K,), on the CPU.
+            Its views (K, H, W, C) uint8 and their weights (K,), NaN for x in `mmel_s`, on the CPU.
         """
+        config = self.config
+        k = num_augmented or (config.num_augmented if config.num_augmented > 1 else 10)
+        plan = ViewPlan(k, False) if config.original == "augmented" else ViewPlan(k - 1, True)
         index = self._places(torch.arange(min(num_images, len(self.train_images))))
-        views, labels = self._batch(index, ViewPlan(num_augmented - 1, True), self.config.total_epochs)
+        views, labels = self._batch(index, plan, config.total_epochs if config.redraw else 0)
         training = self.model.training
         self.model.eval()
         logits = self._logits(views)
         self.model.train(training)
-        weights = MMELHardLoss(self.config.lambda_p).terms(logits, labels).weights
-        place = int(weights.amax(dim=1).argmax())
+        if config.method == "mmel_s":
+            weights = self.criterion.terms(logits, labels).weights
+            weights = torch.cat([torch.full_like(weights[:, :1], torch.nan), weights], dim=1)
+        else:
+            weights = MMELHardLoss(config.lambda_p).terms(logits, labels).weights
+        place = int(weights.nan_to_num().amax(dim=1).argmax())
         return views[place].permute(0, 2, 3, 1).cpu(), weights[place].cpu()
 
 

@@ -385,6 +385,28 @@ def test_build_augmentation_of_torchvision(name, transform):
     assert torch.equal(built.apply(images, codes), expected)
 
 
+def test_build_augmentation_takes_a_transform_by_name():
+    transforms = pytest.importorskip("torchvision.transforms.v2")
+    built, images = build_augmentation("v2.RandomInvert", image_size=16), random_images(3)
+    assert type(built.transform) is transforms.RandomInvert
+    assert built.before.padding == 2
+    assert built(images, 4).shape == (3, 4, *images.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v2.Nope", "augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.Nope'"),
+        ("v2.functional", "augment must name a transform of torchvision.transforms.v2 after 'v2.'"),
+        ("v2.RandomCrop", "augment must name a transform that needs no arguments, got 'v2.RandomCrop': .*size"),
+    ],
+)
+def test_build_augmentation_refuses_what_is_no_transform(name, message):
+    pytest.importorskip("torchvision.transforms.v2")
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build_augmentation(name)
+
+
 def test_build_augmentation_takes_a_callable():
     built, images = build_augmentation(lambda image: 255 - image, image_size=8), random_images(3)
     codes = built.draw(torch.arange(3), 2, seed=0, epoch=0)
@@ -421,7 +443,7 @@ def test_bad_arguments(argument, call):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="crop_flip, crop, cutout, randaugment, trivialaugment or a callable"):
+    with pytest.raises(ValueError, match=r"crop_flip, crop, .*trivialaugment, v2\.<Transform> or a callable"):
         build_augmentation("mixup")
 
 

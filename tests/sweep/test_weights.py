@@ -4,7 +4,7 @@ import mmel.train
 from mmel import RunConfig
 from mmel.grids import is_teacher
 from mmel.records import RunWriter, Store, write_atomically
-from mmel.sweep.driver import sweep
+from mmel.sweep.driver import KEPT_BYTES, sweep
 from mmel.sweep.plan import PlannedRun
 
 TEXT = RunConfig(dataset="grammar_cola", model="tiny-bert", method="mmel_h", epochs=1)
@@ -12,6 +12,10 @@ BASELINE = TEXT.replace(method="baseline", num_augmented=1)
 IMAGES = RunConfig(dataset="digits", augment="crop", epochs=1, decay_epochs=())
 
 
+LARGE = KEPT_BYTES + 1
+
+
+@pytest.mark.parametrize("large", [True, False], ids=["large", "small"])
 @pytest.mark.parametrize(
     ("config", "kept"),
     [
@@ -23,9 +27,9 @@ IMAGES = RunConfig(dataset="digits", augment="crop", epochs=1, decay_epochs=())
     ],
     ids=["images", "teacher", "baseline of another seed", "taught", "taught, another seed"],
 )
-def test_a_sweep_keeps_the_networks_of_images_and_teachers(config, kept, tmp_path, monkeypatch):
+def test_a_sweep_keeps_small_networks_and_those_of_images_and_teachers(config, kept, large, tmp_path, monkeypatch):
     def train(config, store, **_):
-        write_atomically(store.weights_path(config), b"weights")
+        write_atomically(store.weights_path(config), bytes(LARGE if large else 7))
         RunWriter(store, config, [{"kind": "run", "config": config.to_dict(), "metric": "accuracy_pct"}]).finish(
             {"status": "finished", "accuracy_pct": 50.0, "wall_seconds": 0.0}
         )
@@ -36,5 +40,5 @@ def test_a_sweep_keeps_the_networks_of_images_and_teachers(config, kept, tmp_pat
     outcome = sweep(lambda: [PlannedRun(config, "table3", "missing", None)], store, notebook=False)
     assert len(outcome.trained) == 1
     assert store.read(config).finished
-    assert store.weights_path(config).exists() is kept
+    assert store.weights_path(config).exists() is (kept or not large)
     assert is_teacher(config) is (kept and config.is_text)

@@ -281,6 +281,16 @@ def test_trained_weights_come_back(store):
     views, weights = task.most_uneven(num_augmented=4)
     assert views.shape == (4, 8, 8, 1)
     assert weights.sum().item() == pytest.approx(1)
+    # The run's own K; MMEL-S weighs the other views alone (Eq. 9).
+    assert len(task.most_uneven()[1]) == SMALL.num_augmented
+    soft = SMALL.replace(method="mmel_s", epochs=1, decay_epochs=())
+    run(soft, store)
+    views, weights = load_trained(soft, store, device="cpu").most_uneven(num_images=20)
+    assert torch.isnan(weights[0])
+    task = load_trained(soft, store, device="cpu")
+    with torch.no_grad():
+        expected = task.terms(torch.arange(20), soft.total_epochs).weights
+    assert torch.equal(weights[1:], expected[expected.amax(dim=1).argmax()])
 
 
 def test_a_batch_larger_than_the_data_is_refused():
@@ -322,7 +332,7 @@ def test_bf16_losses_stay_within_the_spread_of_fp32_runs():
     """ "Within bf16 noise" (docs/decisions.md), at the size of a unit test: 30 steps of 8x8 images."""
 
     def mean_loss(precision, order_seed):
-        config = SMALL.replace(precision=precision, train_size=600, epochs=1)
+        config = SMALL.replace(precision=precision, train_size=600, epochs=1, decay_epochs=())
         task = VisionTask(config, None, CPU)
         optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
         order = torch.randperm(600, generator=torch.Generator().manual_seed(order_seed))

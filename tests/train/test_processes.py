@@ -23,7 +23,7 @@ IMAGES = RunConfig(
     batch_size=21,
     num_augmented=3,
     epochs=1,
-    decay_epochs=(1,),
+    decay_epochs=(),
     precision="fp32",
 )
 TEXTS = RunConfig(

@@ -99,9 +99,21 @@ def test_the_augmenter_of_a_run_is_to_be_had_by_itself(build, store):
     assert augmenter.mask_ratio == 0.2
 
 
+def test_the_width_of_the_beam_is_the_runs(build, store, text_config):
+    assert build_augmenter(text_config.replace(fill="beam"), store, device="cpu")._filler.beam_width == K - 1
+    wide = text_config.replace(fill="beam", beam_width=7)
+    assert build_augmenter(wide, store, device="cpu")._filler.beam_width == 7
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"mask_ratio": 0.2}, {"fill": "beam"}, {"augment_seed": 1}, {"pair_mode": "joint"}, {"max_length": 9}],
+    [
+        {"mask_ratio": 0.2},
+        {"fill": "beam"},
+        {"augment_seed": 1},
+        {"pair_mode": "joint"},
+        {"max_length": 9},
+    ],
     ids=str,
 )
 def test_every_setting_of_the_augmentation_reaches_it(changes, build):
@@ -301,6 +313,13 @@ def test_disagreement_on_scores_is_half_a_point(build):
     assert task.provenance["teacher_disagreement_pct"] == pytest.approx(100 * apart.float().mean().item())
 
 
+def test_the_threshold_of_a_run_is_that_of_its_disagreement(build):
+    task = build(dataset="grammar_stsb", method="mmel_s", threshold=0.1)
+    apart = (task.teacher[:, 1:] - task.teacher[:, :1]).abs() > 0.1
+    assert task.provenance["teacher_disagreement_pct"] == pytest.approx(100 * apart.float().mean().item())
+    assert task.criterion.threshold == 0.1
+
+
 def test_the_record_tells_encoders_apart_and_not_the_heads_on_them(build, small_bert, monkeypatch, tmp_path):
     def recorded(**changes):
         return build(**changes).provenance["text_model"]["embeddings"]
@@ -444,6 +463,18 @@ def test_evaluation_leaves_the_network_in_training_mode(build):
 # A look at what was learned.
 
 
+def masked(task, place):
+    """The places that Algorithm 2 masked in a training text."""
+    train = subset(load_text(task.config.dataset).splits["train"], 24).take([place])
+    augmenter = MaskedLMAugmenter(load_masked_lm(module.find_model(task.config.model, None, None)), task.tokenizer, K)
+    return augmenter.positions(train.sentences, train.pairs)[0]
+
+
+def bracketed(task, row, places):
+    pieces = task.tokenizer.convert_ids_to_tokens(row)
+    return " ".join([f"[{piece}]" if n in places else piece for n, piece in enumerate(pieces)][1:-1])
+
+
 @pytest.mark.parametrize("dataset", ["grammar_cola", "grammar_stsb"])
 @pytest.mark.parametrize("method", ["baseline_da_uni", "mmel_h", "mmel_s"])
 def test_most_uneven(dataset, method, build):
@@ -451,23 +482,49 @@ def test_most_uneven(dataset, method, build):
     task.model.train()
     shown = task.most_uneven(num_texts=10)
     assert task.model.training
-    assert [set(sample) for sample in shown] == [{"text", "target", "weight"}] * K
-    assert sum(sample["weight"] for sample in shown) == pytest.approx(1)
+    assert [set(sample) for sample in shown] == [{"text", "teacher", "target", "weight"}] * K
     # By hand: among the first ten texts, the one whose largest weight is largest.
-    index = torch.arange(10)
+    index, regression = torch.arange(10), dataset == "grammar_stsb"
     targets = mixed_targets(task, index, task.teacher)
+    if method == "mmel_s":
+        # The label for x; for the others f(x), unless the teacher sees another class or is half a point away.
+        _, outputs = sample_losses(task, index, targets)
+        own = (outputs if regression else outputs.softmax(dim=-1))[:, :1].expand_as(targets[:, 1:])
+        teacher = task.teacher[index]
+        if regression:
+            differs = (own - teacher[:, 1:]).abs() > 0.5
+        else:
+            differs = (teacher[:, 1:].argmax(dim=-1) != teacher[:, :1].argmax(dim=-1))[:, :, None]
+        assert 0 < differs.sum() < differs.numel()
+        targets = torch.cat([targets[:, :1], torch.where(differs, teacher[:, 1:], own)], dim=1)
     losses, _ = sample_losses(task, index, targets)
-    weights = losses.softmax(dim=1)
+    # MMEL-S weighs the variants alone (Eq. 9).
+    first = 1 if method == "mmel_s" else 0
+    weights = losses[:, first:].softmax(dim=1)
     place = int(weights.amax(dim=1).argmax())
-    assert [sample["weight"] for sample in shown] == pytest.approx(weights[place].tolist(), abs=1e-4)
-    for sample, target in zip(shown, targets[place].tolist(), strict=True):
+    assert [sample["weight"] for sample in shown[first:]] == pytest.approx(weights[place].tolist(), abs=1e-4)
+    assert math.isnan(shown[0]["weight"]) == (method == "mmel_s")
+    for sample, target, said in zip(shown, targets[place].tolist(), task.teacher[place].tolist(), strict=True):
         assert sample["target"] == pytest.approx(target, abs=1e-4)
-    rows = [task.tokenizer.convert_ids_to_tokens(row)[1:-1] for row in samples(task)[place]]
-    assert shown[0]["text"] == " ".join(rows[0])
-    for sample, row in zip(shown[1:], rows[1:], strict=True):
-        words = [f"[{b}]" if a != b else b for a, b in zip(rows[0], row, strict=True)]
-        assert sample["text"] == " ".join(words)
-    assert any("[" in sample["text"] for sample in shown[1:])
+        assert sample["teacher"] == pytest.approx(said)
+    places = masked(task, place)
+    assert [sample["text"] for sample in shown] == [bracketed(task, row, places) for row in samples(task)[place]]
+    # All that was masked is marked, also where the masked LM put the same piece back.
+    assert {sample["text"].replace("[SEP]", "").count("[") for sample in shown} == {len(places)} != {0}
+
+
+def test_the_long_baseline_shows_one_sample(build):
+    task = build(method="baseline_da_long")
+    (shown,) = task.most_uneven()
+    assert shown["weight"] == 1
+    assert shown["text"] == bracketed(task, samples(task)[0][0], masked(task, 0))
+    assert shown["teacher"] == pytest.approx(task.teacher[0, 0].tolist())
+
+
+def test_the_baseline_shows_a_text_without_masks(build):
+    (shown,) = build(method="baseline").most_uneven()
+    assert set(shown) == {"text", "target", "weight"}
+    assert "[" not in shown["text"]
 
 
 def test_most_uneven_with_original_labels(build):
