@@ -2,9 +2,12 @@
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -182,6 +185,26 @@ def _true_fp32() -> Iterator[None]:
         yield
     finally:
         convolutions.fp32_precision = before
+
+
+def timed_sweep(start: Sequence[str], *options: str) -> tuple[float, list[float]]:
+    """Run a sweep of Table 1 on the CPU into an empty results folder.
+
+    Args:
+        start: what Python is given to start `mmel`.
+        options: of `mmel sweep`.
+
+    Returns:
+        Its wall seconds, from the start of the command to its end, and what each record counts of them
+        (`wall_seconds`: loading, training, evaluation, checkpoints).
+    """
+    command = [sys.executable, *start, "sweep", "--table", "table1", "--device", "cpu", *options]
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        subprocess.run([*command, "--results", folder], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        wall = time.perf_counter() - begin
+        records = [path.read_text().splitlines()[-1] for path in Path(folder).glob("runs/*/*/*.jsonl")]
+    return wall, [json.loads(record)["wall_seconds"] for record in records]
 
 
 def has_cifar10() -> bool:

@@ -2,13 +2,14 @@ import math
 import multiprocessing
 import os
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import common, floor, gpu, gpu_checks, gpu_images, gpu_texts
+from benchmarks import common, cost_of_augmentation, floor, gpu, gpu_checks, gpu_images, gpu_texts, image_training
 from benchmarks.common import Side, SideError, eager_lines
 from benchmarks.text_augmentation import LENGTHS, VOCABULARY, make_augmenter
 from mmel import RunConfig
@@ -100,6 +101,15 @@ def test_the_floor_is_the_larger_of_two_times():
     rates = floor.Rates(operations=100.0, moved=10.0)
     assert rates.floor(floor.Work(200.0, 10.0)) == (2.0, "operations")
     assert rates.floor(floor.Work(200.0, 40.0)) == (4.0, "bytes")
+
+
+def test_the_floor_beside_a_target():
+    rates = floor.Rates(operations=floor.image_step(common.PAPER_BATCH).operations / 0.8, moved=1e15)
+    seconds = {"ours": [1.2, 1.3, 1.1], "plain, num_workers=0": [4.4], "plain, num_workers=2": [5.0]}
+    text = image_training._beside_floor(seconds, rates)
+    assert "0.80 s, bound by operations" in text
+    assert "Ours takes 1.50 times the floor. The floor over `plain, num_workers=0`: 5.50;" in text
+    assert "the target of 5 asks for a step of 0.88 s, 1.10 times the floor." in text
 
 
 # What the benchmark compares with, and whether its checks can fail.
@@ -215,6 +225,31 @@ def test_a_side_passes_on_what_it_raises(quick_sides):
             side()
     with Side(die) as side, pytest.raises(SideError, match=r"^its process ended with exit code 7$"):
         side()
+
+
+def costs(k, n, side, device):
+    if k == 5:
+        raise torch.OutOfMemoryError("2 GiB were wanted")
+    while True:
+        yield k * n / 1000, k * side * 2**20
+
+
+def test_a_failing_step_leaves_the_others(quick_sides):
+    base = {"K": 5, "N": 32, "pixels a side": 16}
+    assert list(cost_of_augmentation._growth(costs, base, "K", (2, 5, 10), CPU, rounds=1)) == [
+        (2, "64.0", "1.00", "32"),
+        (5, "failed: OutOfMemoryError: 2 GiB were wanted", "", ""),
+        (10, "320.0", "5.00", "160"),
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_step_is_not_hidden_by_the_memory_of_the_process_that_began_it(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    large = b"x" * 2**30
+    with Side(cost_of_augmentation.image_steps, 2, 32, 32, CPU) as side:
+        _, added = side()
+    assert 2**20 < added < len(large)
 
 
 def test_a_failing_question_leaves_the_others(monkeypatch, capsys):
