@@ -190,8 +190,6 @@ def test_views_of_a_graph_are_those_of_slicing(monkeypatch, stand, wrong):
 
 
 def test_an_image_that_is_not_written_is_found(monkeypatch):
-    if torch.cuda.is_available():
-        pytest.skip("the views of a CUDA graph have a test of their own")
     where = "Views that differ from slicing, made eagerly (no CUDA device), seed 3:"
     assert gpu_checks.views(CPU, seed=3) == f"{where} 0 of 1280."
     apply = RandomCropFlip.apply
