@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from importlib import import_module
 
 QUESTIONS = (
@@ -27,14 +28,25 @@ def main(names: list[str]) -> int:
         return 2
     # The processes that train inherit it: their progress bars would stand between the tables.
     os.environ["TQDM_DISABLE"] = "1"
-    from benchmarks.common import machine_line
+    from benchmarks.common import describe, machine_line
 
+    failed = []
     for name in names or QUESTIONS:
-        module = import_module(f"benchmarks.{name}")
-        before = machine_line()
-        answer = module.measure()
-        print(f"## {name}\n\n{module.__doc__.strip()}\n\n{before}\n\n{answer}\n", flush=True)
-    return 0
+        # What was measured is never lost: each part is printed once it is known, and the other questions are asked too.
+        try:
+            module = import_module(f"benchmarks.{name}")
+            print(f"## {name}\n\n{module.__doc__.strip()}\n\n{machine_line()}\n", flush=True)
+            answer = module.measure()
+            for part in [answer] if isinstance(answer, str) else answer:
+                print(part, flush=True)
+        except Exception as error:
+            traceback.print_exc()
+            print(f"\nfailed: {describe(error)}", flush=True)
+            failed.append(name)
+        print(flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

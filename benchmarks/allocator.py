@@ -5,7 +5,7 @@ import statistics
 from benchmarks.common import PAPER_BATCH, Side, alternate, our_steps, ratio, table
 
 
-def measure(rounds: int = 5, steps: int = 3) -> str:
+def measure(rounds: int = 3, steps: int = 3) -> str:
     """Our step with the allocator's setting and without, each in its own process."""
     images = PAPER_BATCH.batch_size * PAPER_BATCH.num_augmented
     with Side(our_steps, steps, True) as kept, Side(our_steps, steps, False) as returned:

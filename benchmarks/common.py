@@ -1,13 +1,17 @@
 """What the questions share: two sides that take turns, our side of image training, Markdown."""
 
+import contextlib
 import itertools
+import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -34,12 +38,19 @@ _SPAWN = multiprocessing.get_context("spawn")
 T = TypeVar("T")
 
 
+class SideError(RuntimeError):
+    """What a generator raised in its own process (name and message), or how that process ended."""
+
+
 class Side:
     """A generator in a fresh process of its own, which works only while it is called and then sleeps.
 
     Args:
         generator: a generator function at module level; each of its values answers one call.
         arguments: its arguments.
+
+    Raises:
+        SideError: when called, if the generator raises or its process dies.
     """
 
     def __init__(self, generator: Callable[..., Iterator[Any]], *arguments: Any):
@@ -51,8 +62,16 @@ class Side:
         theirs.close()
 
     def __call__(self) -> Any:
-        self._pipe.send("next")
-        return self._pipe.recv()
+        try:
+            self._pipe.send("next")
+            value, failure = self._pipe.recv()
+        except (EOFError, OSError):
+            # Out of memory, most often: it was killed from outside.
+            self._process.join()
+            raise SideError(f"its process ended with exit code {self._process.exitcode}") from None
+        if failure is not None:
+            raise SideError(failure)
+        return value
 
     def __enter__(self) -> "Side":
         return self
@@ -67,9 +86,25 @@ def _serve(pipe: Any, start_method: str, generator: Callable[..., Iterator[Any]]
     # which a script that is simply run does not make them do: back to the platform's default.
     multiprocessing.set_start_method(start_method, force=True)
     # The other end hangs up when it has enough.
-    with closing(generator(*arguments)) as values, suppress(EOFError):
+    with contextlib.closing(generator(*arguments)) as values, contextlib.suppress(EOFError):
         while pipe.recv():
-            pipe.send(next(values))
+            pipe.send(_next(values))
+
+
+def _next(values: Iterator[T]) -> tuple[T | None, str | None]:
+    """The next value, or why there is none."""
+    try:
+        return next(values), None
+    except Exception as error:
+        traceback.print_exc()
+        return None, describe(error)
+
+
+def describe(error: Exception) -> str:
+    """An exception in one line."""
+    if isinstance(error, SideError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def alternate(sides: dict[str, Callable[[], T]], rounds: int, warmup: int = 1) -> dict[str, list[T]]:
@@ -128,16 +163,49 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
         batches = task.order(epoch).split(config.batch_size)[: task.steps]
         losses = torch.zeros(len(batches), device=device)
         begin = time.perf_counter()
-        for step, index in enumerate(batches):
-            optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = (terms or task.terms)(index, epoch).loss.mean()
-            loss.backward()
-            optimizer.step()
-            losses[step] = loss.detach()
-        mean = losses.mean().item()
+        with _true_fp32() if config.precision == "fp32" else contextlib.nullcontext():
+            for step, index in enumerate(batches):
+                optimizer.zero_grad()
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    loss = (terms or task.terms)(index, epoch).loss.mean()
+                loss.backward()
+                optimizer.step()
+                losses[step] = loss.detach()
+            mean = losses.mean().item()
         rate = sum(map(len, batches)) * config.num_views / (time.perf_counter() - begin)
         yield {"train_loss": mean, f"{task.unit}_per_second": rate}
+
+
+@contextlib.contextmanager
+def _true_fp32() -> Iterator[None]:
+    """Have a GPU compute float32 convolutions in float32: by itself PyTorch lets cuDNN round them to TF32."""
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
+def timed_sweep(start: Sequence[str], *options: str) -> tuple[float, list[float]]:
+    """Run a sweep of Table 1 on the CPU into an empty results folder.
+
+    Args:
+        start: what Python is given to start `mmel`.
+        options: of `mmel sweep`.
+
+    Returns:
+        Its wall seconds, from the start of the command to its end, and what each record counts of them
+        (`wall_seconds`: loading, training, evaluation, checkpoints).
+    """
+    command = [sys.executable, *start, "sweep", "--table", "table1", "--device", "cpu", *options]
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        subprocess.run([*command, "--results", folder], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        wall = time.perf_counter() - begin
+        records = [path.read_text().splitlines()[-1] for path in Path(folder).glob("runs/*/*/*.jsonl")]
+    return wall, [json.loads(record)["wall_seconds"] for record in records]
 
 
 def has_cifar10() -> bool:
@@ -173,8 +241,13 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
 
 def table(*rows: Sequence[object]) -> str:
     """Rows as a Markdown table, the first one its head."""
-    head, *body = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    head, *body = [table_line(*row) for row in rows]
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def table_line(*cells: object) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def machine_line() -> str:

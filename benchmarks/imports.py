@@ -22,7 +22,7 @@ def run(statement: str) -> None:
     subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT)
 
 
-def measure(rounds: int = 10) -> str:
+def measure(rounds: int = 5) -> str:
     """Medians of the processes' wall times, and of the differences within each round."""
     sides = {statement: partial(seconds_of, partial(run, statement)) for statement, _, _ in IMPORTS}
     seconds = alternate(sides, rounds)

@@ -38,7 +38,7 @@ def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
         }
 
 
-def measure(rounds: int = 5, steps: int = 3, repeats: int = 20) -> str:
+def measure(rounds: int = 3, steps: int = 3, repeats: int = 20) -> str:
     """The pieces in turn with whole steps; the loss is its forward and its backward down to the logits."""
     with Side(pieces, steps, repeats) as side:
         values = alternate({"all": side}, rounds)["all"]
