@@ -47,19 +47,19 @@ def train(
 
     There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is already recorded as finished
     yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is
-    appended to the record before it is yielded; every `checkpoint_every` epochs the state is saved, also at evaluations
-    within an epoch where a minute has gone since it was, and a killed run resumes from there to the same result (bit
-    for bit on a CPU). What lies between two evaluations is the least that is ever saved: of epochs that are longer than
-    one may lose, `evals_per_epoch` makes several. A run on text whose teacher is not trained yet trains it first. Where
-    `accelerate launch` started several processes they train it together, see `mmel.train.processes`: all call this, and
-    the main one alone writes and yields.
+    appended to the record before it is yielded. Every `checkpoint_every` epochs the state is saved, and between them at
+    evaluations from a minute after it last was; a killed run resumes from there to the same result (bit for bit on a
+    CPU). Nothing is saved between two evaluations: where an epoch is more than one may lose, `evals_per_epoch` makes
+    several parts of it. A run on text whose teacher is not trained yet trains it first. Where `accelerate launch`
+    started several processes they train it together, see `mmel.train.processes`: all call this, and the main one alone
+    writes and yields.
 
     Args:
         config: the run.
         store: where records and checkpoints go.
         data_root: folder of the data sets; see `mmel.data.vision.load_images` and `mmel.data.glue.load_text`.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
-        checkpoint_every: epochs between checkpoints.
+        checkpoint_every: epochs between checkpoints that take less than a minute.
         stop_at: time (seconds since 1970) before which to stop, with a checkpoint at the last evaluation that comes
             before it (the first of a run is always waited for); None for MMEL_STOP_AT, else never.
         wait: where another process trains this run, wait for it rather than refuse.
