@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -85,11 +86,17 @@ class Store:
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> "Store":
-        """The folder named by `root`, else by MMEL_RESULTS, else ./results, else (in notebooks/) ../results."""
+        """The folder named by `root`, else by MMEL_RESULTS, else ./results, else (in notebooks/) ../results.
+
+        Raises:
+            ResultsError: if it does not exist.
+        """
         named = root or os.environ.get("MMEL_RESULTS")
         if named:
             return cls(named)
-        return cls("../results" if not Path("results").is_dir() and Path("../results").is_dir() else "results")
+        # A notebook's kernel starts in the notebook's folder; from any other, ../results may be another project's.
+        beside = Path.cwd().name == "notebooks" and not Path("results").is_dir() and Path("../results").is_dir()
+        return cls("../results" if beside else "results")
 
     def run_path(self, config: RunConfig) -> Path:
         """The record of a run that ended."""
@@ -128,12 +135,18 @@ class Store:
         return self._shared / "models" / name
 
     @contextlib.contextmanager
-    def scratch(self) -> Iterator["Store"]:
-        """A store for runs that must leave no record here: a temporary folder, with this one's caches."""
-        with tempfile.TemporaryDirectory() as folder:
-            store = Store(folder)
-            store._shared = self._shared
-            yield store
+    def scratch(self, config: RunConfig) -> Iterator["Store"]:
+        """A store for a run that must leave no record here, with this one's caches; to be held under the run's claim.
+
+        It is removed when the block ends. Where an error ends it, or the process dies, it stays, and the next one goes
+        on with what is in it.
+        """
+        folder = self._working("checkpoints", config, ".scratch")
+        folder.mkdir(parents=True, exist_ok=True)
+        store = Store(folder)
+        store._shared = self._shared
+        yield store
+        shutil.rmtree(folder)
 
     def report_dir(self, profile: str) -> Path:
         """The rendered report of a profile."""

@@ -258,6 +258,14 @@ def test_find_order(tmp_path, monkeypatch):
     # ./results goes before ../results.
     monkeypatch.chdir(here / "nested")
     assert Store.find().root.resolve() == here / "nested" / "results"
+    (here / "notebooks" / "results").mkdir()
+    monkeypatch.chdir(here / "notebooks")
+    assert Store.find().root.resolve() == here / "notebooks" / "results"
+    # ../results of any other folder is somebody else's.
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    with pytest.raises(ResultsError, match="no results folder at results"):
+        Store.find()
 
 
 def test_find_without_a_folder_says_what_to_do(tmp_path, monkeypatch):
@@ -306,8 +314,9 @@ def test_every_path_lies_below_the_root_and_apart(store):
 
 def test_a_scratch_store_has_its_own_runs_and_shares_the_caches(store):
     write_run(store)
-    with store.scratch() as scratch:
+    with store.scratch(CONFIG) as scratch:
         assert scratch.root != store.root
+        assert scratch.root.parent == store.checkpoint_path(CONFIG).parent
         assert scratch.read(CONFIG) is None
         write_run(scratch, TEXT)
         assert store.read(TEXT) is None
@@ -316,16 +325,27 @@ def test_a_scratch_store_has_its_own_runs_and_shares_the_caches(store):
         assert scratch.augmentation_dir() == store.augmentation_dir()
         assert scratch.model_dir("tiny-bert") == store.model_dir("tiny-bert")
         assert scratch.teacher_path(CONFIG, "0123") == store.teacher_path(CONFIG, "0123")
-        with scratch.scratch() as inner:
+        with scratch.scratch(TEXT) as inner:
             assert inner.augmentation_dir() == store.augmentation_dir()
     assert not scratch.root.exists()
     assert list(store.records("mini")) == [store.read(CONFIG)]
 
 
-def test_a_scratch_store_goes_away_with_an_error(store):
-    with pytest.raises(RuntimeError, match="training failed"), store.scratch() as scratch:
-        raise RuntimeError("training failed")
-    assert not scratch.root.exists()
+def _begin_and_stop(store):
+    store.checkpoint_path(CONFIG).parent.mkdir(parents=True)
+    store.checkpoint_path(CONFIG).touch()
+    raise RuntimeError("stopped")
+
+
+def test_a_scratch_store_that_an_error_left_is_gone_on_with(store):
+    with pytest.raises(RuntimeError, match="stopped"), store.scratch(CONFIG) as scratch:
+        _begin_and_stop(scratch)
+    with store.scratch(TEXT) as other:
+        assert not other.checkpoint_path(CONFIG).exists()
+    with store.scratch(CONFIG) as again:
+        assert again.checkpoint_path(CONFIG).exists()
+    assert not again.root.exists()
+    assert list(store.records("mini")) == []
 
 
 # Holding a run.

@@ -23,7 +23,7 @@ CENTER_SHARE = 224 / 256
 
 @dataclass(frozen=True)
 class _Span:
-    """Where the outputs of a resize lie along one side of an image, in pixels; float64, one entry a view.
+    """Where the outputs of a resize lie along one side of N images, in pixels; (N, V), an entry a view.
 
     Attributes:
         origin: left edge of the first output.
@@ -36,6 +36,12 @@ class _Span:
     step: Tensor
     low: Tensor
     high: Tensor
+
+    def packed(self, size: int) -> Tensor:
+        """(N, V, size + 3) float64: the centres of the outputs, `low`, `high`, and how far an output reaches."""
+        centers = self.origin[..., None] + self.step[..., None] * (torch.arange(size, device=self.step.device) + 0.5)
+        ends = torch.stack([self.low, self.high, self.step.clamp(min=1)], dim=-1)
+        return torch.cat([centers, ends], dim=-1)
 
 
 class RandomResizedCropFlip(ImageAugmentation):
@@ -63,7 +69,7 @@ class RandomResizedCropFlip(ImageAugmentation):
         Args:
             images: N images (C, H, W) uint8 of any sizes, on one device.
             codes: (N, V) int64 from `draw`. Crops are worked out on their device; where that is the CPU the same
-                crops are taken on every device, and none waits for another.
+                crops are taken on every device, and what they need goes there as one copy.
 
         Returns:
             (N, V, C, size, size) uint8, on the images' device.
@@ -79,14 +85,11 @@ class RandomResizedCropFlip(ImageAugmentation):
         heights, widths = _sizes(images, codes.device)
         top, left, height, width = self.boxes(heights, widths, codes).unbind(dim=-1)
         flipped = self._bits(codes)[..., -1] < 0
-        views = []
-        for place, image in enumerate(images):
-            spans = [
-                _Span(start.double(), extent.double() / self.size, start, start + extent)
-                for start, extent in ((top[place], height[place]), (left[place], width[place]))
-            ]
-            views.append(_resample(image, *spans, self.size, flipped[place]))
-        return torch.stack(views)
+        rows, columns = (
+            _Span(start.double(), extent.double() / self.size, start, start + extent)
+            for start, extent in ((top, height), (left, width))
+        )
+        return _resample(images, rows, columns, self.size, flipped)
 
     def original(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """The originals as evaluation sees them: `center_crop`."""
@@ -150,46 +153,48 @@ def center_crop(images: Sequence[Tensor] | Tensor, size: int) -> Tensor:
         ValueError: if an image is not as above.
     """
     _check_ragged(images)
-    crops = []
-    for image in images:
-        sides = image.shape[-2:]
+    spans = []
+    heights, widths = (sides[:, None] for sides in _sizes(images, torch.device("cpu")))
+    for sides in (heights, widths):
         # torchvision's rounding: the longer side is cut off, the crop's place rounded.
-        resized = [round(size / CENTER_SHARE) * side // min(sides) for side in sides]
-        spans = []
-        for side, target in zip(sides, resized, strict=True):
-            step = torch.tensor([side / target], dtype=torch.float64)
-            whole = torch.tensor([0]), torch.tensor([side])
-            spans.append(_Span(step * round((target - size) / 2), step, *whole))
-        crops.append(_resample(image, *spans, size, torch.tensor([False]))[0])
-    return torch.stack(crops)
+        resized = round(size / CENTER_SHARE) * sides // torch.minimum(heights, widths)
+        step = sides / resized.double()
+        spans.append(_Span(step * ((resized - size) / 2).round(), step, torch.zeros_like(sides), sides))
+    return _resample(images, *spans, size, torch.zeros(len(images), 1, dtype=torch.bool))[:, 0]
 
 
-def _resample(image: Tensor, rows: _Span, columns: _Span, size: int, flipped: Tensor) -> Tensor:
-    """(C, H, W) uint8 -> (V, C, size, size) uint8."""
-    height, width = image.shape[-2:]
-    across = _weights(columns, size, width, image.device)
-    across = torch.where(flipped.to(image.device)[:, None, None], across.flip(1), across)
-    down = _weights(rows, size, height, image.device)
-    # Half precision would cost levels of brightness; autocast is for the network.
-    with torch.autocast(image.device.type, enabled=False):
-        # (1, C * H, W) times (V, W, size), then (V, 1, size, H) times (V, C, H, size).
-        narrow = image.float().flatten(0, 1) @ across.mT
-        views = down[:, None] @ narrow.view(len(across), -1, height, size)
-    return views.round_().clamp_(0, 255).to(torch.uint8)
+def _resample(images: Sequence[Tensor] | Tensor, rows: _Span, columns: _Span, size: int, flipped: Tensor) -> Tensor:
+    """N images (C, H, W) uint8 -> (N, V, C, size, size) uint8; the spans and `flipped` have (N, V) entries."""
+    device = images[0].device
+    # All that the images' matrices are made of, as one copy: a GPU would wait for each of many small ones.
+    packed = torch.cat([rows.packed(size), columns.packed(size), flipped[..., None]], dim=-1)
+    if device.type == "cuda" and packed.device.type == "cpu":
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([size + 3, size + 3, 1], dim=-1)
+    views = []
+    for image, row, column, flip in zip(images, *parts, strict=True):
+        height, width = image.shape[-2:]
+        down, across = _weights(row, height), _weights(column, width)
+        across = torch.where(flip[..., None].bool(), across.flip(1), across)
+        # Half precision would cost levels of brightness; autocast is for the network.
+        with torch.autocast(device.type, enabled=False):
+            # (1, C * H, W) times (V, W, size), then (V, 1, size, H) times (V, C, H, size).
+            narrow = image.float().flatten(0, 1) @ across.mT
+            resized = down[:, None] @ narrow.view(len(across), -1, height, size)
+        views.append(resized.round_().clamp_(0, 255).to(torch.uint8))
+    return torch.stack(views)
 
 
-def _weights(span: _Span, size: int, length: int, device: torch.device) -> Tensor:
+def _weights(packed: Tensor, length: int) -> Tensor:
     """(V, size, length) float32: how much of each pixel goes into each output; rows sum to 1.
 
     A triangle around the output's centre, as wide as the output where it is larger than a pixel (antialiasing), cut off
     at the pixels that may be read.
     """
-    step = span.step[:, None]
-    centers = span.origin[:, None] + step * (torch.arange(size, device=step.device) + 0.5)
-    # The differences below are small: float32 has them exactly enough once the origin is gone.
-    low, high, reach = (entry.to(device)[:, None, None] for entry in (span.low, span.high, step[:, 0].clamp(min=1)))
-    pixels = torch.arange(length, device=device)
-    distance = (pixels + 0.5 - centers.to(device)[..., None]).float()
+    centers, (low, high, reach) = packed[:, :-3, None], packed[:, None, -3:, None].unbind(dim=2)
+    pixels = torch.arange(length, device=packed.device)
+    # The differences are small: float32 has them exactly enough once the origin is gone.
+    distance = (pixels + 0.5 - centers).float()
     weights = (1 - distance.abs() / reach.float()).clamp_(min=0)
     weights *= (pixels >= low) & (pixels < high)
     return weights / weights.sum(dim=-1, keepdim=True)

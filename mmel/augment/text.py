@@ -57,6 +57,9 @@ class MaskedLMAugmenter:
             call filled, the next reads, also after it was killed; several processes may share it.
         beam_width: of the beam search, at least K - 1, which is the default; None for greedy.
         batch_tokens: word pieces in one forward; the default depends on the device.
+        bf16: run the forwards under bfloat16 autocast, except for the last product, whose logits pieces are chosen by:
+            in float32, as bfloat16 would have the best ones tied. False: as the model is, with whatever autocast is
+            around the call. Fills of either are kept apart in the cache.
 
     Raises:
         ValueError: on an argument out of range, a tokenizer without mask piece, or a vocabulary with too few pieces
@@ -76,6 +79,7 @@ class MaskedLMAugmenter:
         cache: str | Path | None = None,
         beam_width: int | None = None,
         batch_tokens: int | None = None,
+        bf16: bool = False,
     ):
         _check(tokenizer, num_augmented, mask_ratio, fill, pair_mode, seed, beam_width)
         room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", math.inf))
@@ -114,11 +118,14 @@ class MaskedLMAugmenter:
             num_variants=num_augmented - 1,
             beam_width=None if fill == "greedy" else width,
             batch_tokens=batch_tokens,
+            bf16=bf16,
         )
         self._cache = None
         if cache is not None:
             settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": width}
-            self._cache = FillCache(cache, model, tokenizer, {**settings, "seed": seed})
+            # Not named where it is off: files that were filled before it could be on keep their names.
+            precision = {"bf16": True} if bf16 else {}
+            self._cache = FillCache(cache, model, tokenizer, {**settings, "seed": seed, **precision})
 
     def __call__(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[Text]]:
         """Variants as text, for `datasets.map(batched=True)` too.

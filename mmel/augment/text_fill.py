@@ -1,10 +1,12 @@
 """Filling masked positions with a masked LM, batched over sentences: the forwards of Algorithm 2."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Word pieces in one forward. On a CPU more than this falls out of its caches. On a GPU the logits set the limit, a
@@ -45,6 +47,7 @@ class Filler:
         num_variants: K - 1 >= 1.
         beam_width: None for greedy, else at least `num_variants`.
         batch_tokens: word pieces in one forward.
+        bf16: run the forwards under bfloat16 autocast, with float32 logits.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Filler:
         num_variants: int,
         beam_width: int | None = None,
         batch_tokens: int | None = None,
+        bf16: bool = False,
     ):
         self.model = model
         self.mask_id = mask_id
@@ -64,6 +68,7 @@ class Filler:
         self.num_variants = num_variants
         self.beam_width = beam_width
         self.batch_tokens = batch_tokens
+        self.bf16 = bf16
         # Some encoders know no token types, some only type 0, whatever the tokenizer says.
         self._takes_types = getattr(model.config, "type_vocab_size", 0) > 1
         self._projects_one: bool | None = None
@@ -78,7 +83,7 @@ class Filler:
         self.model.eval()
         try:
             for batch in self._batches(jobs):
-                with torch.inference_mode():
+                with torch.inference_mode(), self._precision():
                     fills = self._fill(batch).tolist()
                 # The rows are as long as the batch's longest.
                 yield [
@@ -91,6 +96,21 @@ class Filler:
     def __getstate__(self) -> dict[str, Any]:
         # What was found out on the way is not part of it: `datasets` takes objects of one state for the same.
         return {**self.__dict__, "_projects_one": None}
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        if not self.bf16:
+            yield
+            return
+        head = self.model.get_output_embeddings()
+        # A head of another kind keeps what autocast makes of it.
+        handle = head.register_forward_hook(_in_float32) if isinstance(head, nn.Linear) else None
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                yield
+        finally:
+            if handle is not None:
+                handle.remove()
 
     @property
     def device(self) -> torch.device:
@@ -187,6 +207,13 @@ class Filler:
             self._projects_one = only.shape == every.shape and bool((only - every).norm() < 0.02 * every.norm())
         project = _project_at if self._projects_one else _project_everywhere
         return project(self.model, inputs, places).float()
+
+
+def _in_float32(linear: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """A layer's output once more, in float32; it has a row for each text, so it costs little beside the encoder."""
+    bias = None if linear.bias is None else linear.bias.float()
+    with torch.autocast(output.device.type, enabled=False):
+        return F.linear(inputs[0].float(), linear.weight.float(), bias)
 
 
 def _project_everywhere(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:

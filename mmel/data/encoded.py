@@ -1,6 +1,5 @@
 """Images that stay encoded until a step wants them: ImageNet's JPEGs on disk, the hub's, the drawn ones."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,13 +48,14 @@ class DecodeAhead:
     Args:
         images: the set.
         ahead: images to be decoded beyond those that were asked for last.
+        threads: how many decode; None for as many as Python thinks fit.
     """
 
-    def __init__(self, images: EncodedImages, ahead: int):
+    def __init__(self, images: EncodedImages, ahead: int, threads: int | None = None):
         self.images = images
         self.unreadable: set[str] = set()
         self._ahead = ahead
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._order: list[int] = []
         self._position: dict[int, int] = {}
         self._running: dict[int, Future] = {}

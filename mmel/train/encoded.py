@@ -15,7 +15,7 @@ from mmel.data import DataError
 from mmel.data.encoded import DecodeAhead
 from mmel.data.imagenet import load_encoded, sampled
 from mmel.methods import ViewPlan
-from mmel.train import processes
+from mmel.train import machine, processes
 from mmel.train.vision import VisionTask
 
 # ImageNet's channels, as every recipe for it has them (torchvision's reference among them).
@@ -28,8 +28,9 @@ NAMED = 20
 class EncodedVisionTask(VisionTask):
     """As `VisionTask`, of images that stay encoded: each is read and decoded once a step, whatever K is.
 
-    Decoding runs in threads, a batch ahead of the step. An image that cannot be decoded is left out of its batch, named
-    on stderr, and counted in the record; the batch's loss is still divided by the batch size.
+    Decoding runs in threads, a batch ahead of the step; of several processes each decodes what it takes. An image that
+    cannot be decoded is left out of its batch, named on stderr, and counted in the record; the batch's loss is still
+    divided by the batch size.
 
     Args:
         config: the run, with nothing left to be chosen.
@@ -44,19 +45,25 @@ class EncodedVisionTask(VisionTask):
         self.sizes["sampled"] = list(sampled(config.dataset, full, test))
         self._normalize_by(torch.tensor(MEAN), torch.tensor(STD))
         self.augmentation = RandomResizedCropFlip(config.pixels_a_side)
-        self._train = DecodeAhead(self.train_images, config.batch_size)
-        self._eval = DecodeAhead(self.eval_images, EVAL_BATCH)
+        share = -(-config.batch_size // processes.count())
+        self._train = DecodeAhead(self.train_images, share, processes.cores())
+        self._eval = DecodeAhead(self.eval_images, EVAL_BATCH, processes.cores())
         self._reported: set[str] = set()
         self.why_eager = "images are decoded step by step"
 
     def largest_batch(self) -> Tensor:
-        """A whole batch: all need the same memory."""
+        """A whole batch: all views are of one size, whatever images they are of.
+
+        The decoded images, which take far less than the network's activations, do differ from batch to batch.
+        """
         return torch.arange(self.config.batch_size)
 
     def order(self, epoch: int) -> Tensor:
         """As `VisionTask.order`; decoding begins with the first batch of it that is asked for."""
         order = super().order(epoch)
-        self._train.announce(order)
+        # Neither what other processes take nor the batch that is dropped.
+        batches = order.split(self.config.batch_size)[: self.steps]
+        self._train.announce(torch.cat([processes.share(batch) for batch in batches]))
         return order
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
@@ -71,7 +78,8 @@ class EncodedVisionTask(VisionTask):
     def _batch(self, index: Tensor, plan: ViewPlan, epoch: int) -> tuple[Tensor, Tensor]:
         images, readable = self._decoded(self._train, index)
         index = index[readable]
-        return self._make_views(images, index, plan, epoch), self.train_images.labels[index].to(self.device)
+        labels = machine.to_device(self.train_images.labels[index], self.device)
+        return self._make_views(images, index, plan, epoch), labels
 
     def _eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Every batch goes to one of the processes.
@@ -92,7 +100,7 @@ class EncodedVisionTask(VisionTask):
             raise DataError(f"{self.config.dataset}: none of {len(index)} images can be decoded ({few}, ...)")
         if self.device.type == "cpu":
             return images, readable
-        # One copy of all, from pinned memory, beside which the GPU works on.
-        packed = torch.cat([image.flatten() for image in images]).pin_memory().to(self.device, non_blocking=True)
+        # One copy of all, beside which the GPU works on.
+        packed = machine.to_device(torch.cat([image.flatten() for image in images]), self.device)
         parts = packed.split([image.numel() for image in images])
         return [part.view(image.shape) for part, image in zip(parts, images, strict=True)], readable

@@ -38,6 +38,20 @@ def resumed_header(new: Line, old: Line) -> Line:
     return new | {"resumed_from": [*old.get("resumed_from", []), before]}
 
 
+def epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
+    """Whole epochs as an integer, as the records of runs with one evaluation an epoch have them."""
+    whole, part = divmod(intervals, evals_per_epoch)
+    return whole + round(part / evals_per_epoch, 4) if part else whole
+
+
+def engines(seen: list[Line]) -> Line:
+    """How a run's processes, one after the other, took its steps (`Step.engine`), each way and reason named once."""
+    return {
+        name: "; ".join(dict.fromkeys(entry[name] for entry in seen if entry[name])) or None
+        for name in ("engine", "why_eager")
+    }
+
+
 def outcome(evaluations: list[Line], metric: str) -> Line:
     """The last scores, and the best of the one that the run is judged by."""
     best = max(evaluations, key=lambda line: line[metric])

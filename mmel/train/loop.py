@@ -1,9 +1,9 @@
 """The one training loop: from a configuration to records, checkpoints and weights."""
 
 import contextlib
+import functools
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,16 @@ from mmel.grids import teacher_of
 from mmel.records import Line, RunWriter, Store, write_atomically
 from mmel.train import checkpoint, encoder, machine, processes
 from mmel.train.encoded import EncodedVisionTask
-from mmel.train.lines import header, outcome, resumed_header
+from mmel.train.lines import engines, epochs_done, header, outcome, resumed_header
+from mmel.train.progress import progress
 from mmel.train.selection import with_choices
 from mmel.train.step import Step, Task, TrainingError, autocast
+from mmel.train.teacher import ensure_teacher
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
+
+# Within an epoch a checkpoint is worth its time (gigabytes, of a large encoder) where so much work would be lost.
+CHECKPOINT_SECONDS = 60.0
 
 
 class BudgetError(Exception):
@@ -42,19 +47,21 @@ def train(
 
     There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is already recorded as finished
     yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is
-    appended to the record before it is yielded; every `checkpoint_every` epochs the state is saved, and a killed run
-    resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not trained yet trains
-    it first. Where `accelerate launch` started several processes they train it together, see `mmel.train.processes`:
-    all call this, and the main one alone writes and yields.
+    appended to the record before it is yielded. Every `checkpoint_every` epochs the state is saved, and between them at
+    evaluations from a minute after it last was; a killed run resumes from there to the same result (bit for bit on a
+    CPU). Nothing is saved between two evaluations: where an epoch is more than one may lose, `evals_per_epoch` makes
+    several parts of it. A run on text whose teacher is not trained yet trains it first. Where `accelerate launch`
+    started several processes they train it together, see `mmel.train.processes`: all call this, and the main one alone
+    writes and yields.
 
     Args:
         config: the run.
         store: where records and checkpoints go.
         data_root: folder of the data sets; see `mmel.data.vision.load_images` and `mmel.data.glue.load_text`.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
-        checkpoint_every: epochs between checkpoints.
-        stop_at: time (seconds since 1970) before which to stop, at the last checkpoint that comes before it; None for
-            MMEL_STOP_AT, else never.
+        checkpoint_every: epochs between checkpoints that take less than a minute.
+        stop_at: time (seconds since 1970) before which to stop, with a checkpoint at the last evaluation that comes
+            before it (the first of a run is always waited for); None for MMEL_STOP_AT, else never.
         wait: where another process trains this run, wait for it rather than refuse.
 
     Yields:
@@ -66,7 +73,7 @@ def train(
     Raises:
         TrainingError: if the loss is not finite or memory does not suffice for one original; the record then says
             `failed`.
-        BudgetError: if `stop_at` is too near for another epoch.
+        BudgetError: if `stop_at` is too near for another evaluation, judged by how long the last one took.
         ClaimedError: if another process trains this run, and `wait` is false.
         DataError: if the data set is missing or damaged.
     """
@@ -79,7 +86,7 @@ def train(
         if record is not None and record.finished:
             yield from record.epochs if processes.is_main() else ()
             return
-        _ensure_teacher(config, store, data_root, device, stop_at)
+        ensure_teacher(config, store, functools.partial(train, data_root=data_root, device=device, stop_at=stop_at))
         yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every, stop_at)
 
 
@@ -111,31 +118,6 @@ def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, d
     return task(resolved, data_root, device)
 
 
-def _ensure_teacher(
-    config: RunConfig, store: Store, data_root: str | Path | None, device: str | None, stop_at: float | None
-) -> None:
-    """Train the teacher of a run unless its record and its weights are here: records travel without weights.
-
-    Where another process trains it, this one waits.
-    """
-    teacher = teacher_of(config)
-    if teacher is None:
-        return
-    for _ in train(teacher, store, data_root=data_root, device=device, stop_at=stop_at, wait=True):
-        pass
-    with contextlib.ExitStack() as stack:
-        processes.on_main(lambda: stack.enter_context(store.claim(teacher, wait=True)))
-        if processes.on_main(lambda: store.weights_path(teacher).exists()):
-            return
-        scratch = processes.on_main(lambda: stack.enter_context(store.scratch()))
-        resolved = with_choices(teacher, store)
-        for _ in train(resolved, scratch, data_root=data_root, device=device, stop_at=stop_at):
-            pass
-        processes.on_main(
-            lambda: write_atomically(store.weights_path(teacher), scratch.weights_path(resolved).read_bytes())
-        )
-
-
 class _Training:
     """The state of one run under way."""
 
@@ -157,7 +139,9 @@ class _Training:
         self.model = self.task.model.train()
         self.step = Step(self.task, config, device)
         self.lines: list[Line] = [header(config, self.task, device)]
+        # Of the processes that this one goes on from.
         self.seconds_before = 0.0
+        self.engines_before: list[Line] = []
 
     def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
         """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
@@ -167,21 +151,29 @@ class _Training:
         writer = RunWriter(self.store, self.config, self.lines) if processes.is_main() else None
         yield from self.lines[1:] if processes.is_main() else ()
         parts = self.config.evals_per_epoch
-        done, total = len(self.lines) - 1, self.config.total_epochs * parts
+        saved = done = len(self.lines) - 1
+        total, saved_at = self.config.total_epochs * parts, time.monotonic()
         try:
-            with _progress(self.config, self._step_before(done), self._step_before(total)) as bar:
+            with progress(self.config, self._step_before(done), self._step_before(total)) as bar:
                 self._try_largest_batch()
                 for number in range(done, total):
+                    if stop_at is not None and on_main(lambda: self._too_late(stop_at)):
+                        if saved < number:
+                            self._checkpoint()
+                        epoch = epochs_done(number, parts)
+                        raise BudgetError(f"{self.config.run_id} goes on from epoch {epoch} another time")
                     line = self._train_and_evaluate(number, bar)
                     self.lines.append(line)
                     on_main(lambda line=line: writer.append(line))
-                    saved = (number + 1) % (checkpoint_every * parts) == 0 and number + 1 < total
-                    if saved:
+                    # Clocks of several processes differ; the main one's decides.
+                    is_due = (number + 1) % (checkpoint_every * parts) == 0 or on_main(
+                        lambda since=saved_at: time.monotonic() - since >= CHECKPOINT_SECONDS
+                    )
+                    if is_due and number + 1 < total:
                         self._checkpoint()
+                        saved, saved_at = number + 1, time.monotonic()
                     if processes.is_main():
                         yield line
-                    if saved and stop_at is not None and on_main(lambda: self._too_late(checkpoint_every, stop_at)):
-                        raise BudgetError(f"{self.config.run_id} goes on from epoch {line['epoch']} another time")
             result = {"status": "finished", **outcome(self.lines[1:], self.task.metric), **self._test_outcome()}
         except TrainingError as error:
             result = {"status": "failed", "error": str(error), **self._costs()}
@@ -193,10 +185,10 @@ class _Training:
         on_main(lambda: writer.finish(result))
         on_main(self._forget)
 
-    def _too_late(self, epochs: int, stop_at: float) -> bool:
-        """Whether some more epochs would end after a time, by what the last ones took."""
-        last = self.lines[1:][-self.config.evals_per_epoch * epochs :]
-        return time.time() + sum(line["train_seconds"] + line["eval_seconds"] for line in last) > stop_at
+    def _too_late(self, stop_at: float) -> bool:
+        """Whether another evaluation would come after a time, by what the last one took; never before the first."""
+        last = self.lines[1:][-1:]
+        return any(time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at for line in last)
 
     def _step_before(self, number: int) -> int:
         """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
@@ -207,13 +199,8 @@ class _Training:
         """Put the batch that needs most memory through once, so that memory fails now or never."""
         index = self.task.largest_batch()
         if index is not None:
-            saved = [buffer.clone() for buffer in self.model.buffers()]
-            with self._seeded(-1):
-                self.step.gradients(index, epoch=1)
-            self.step.optimizer.zero_grad()
-            # BatchNorm must not remember it: a resumed run would see it twice.
-            for buffer, before in zip(self.model.buffers(), saved, strict=True):
-                buffer.copy_(before)
+            with self._seeded(-1), self._fp32_math():
+                self.step.try_out(index)
 
     def _train_and_evaluate(self, number: int, bar: tqdm) -> Line:
         first, last = self._step_before(number), self._step_before(number + 1)
@@ -226,7 +213,7 @@ class _Training:
         every = 1 if self.device.type == "cpu" else len(losses)
         before = (epoch - 1) * self.task.steps
         batches = self.task.order(epoch).split(self.config.batch_size)[first - before : last - before]
-        with self._seeded(number):
+        with self._seeded(number), self._fp32_math():
             for step, index in enumerate(batches):
                 losses[step], statistics = self.step(index, epoch)
                 sums += statistics
@@ -237,14 +224,14 @@ class _Training:
         begin = time.perf_counter()
         # BatchNorm's running statistics are the only state that the processes' shares make differ.
         processes.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
-        with autocast(self.config, self.device):
+        with autocast(self.config, self.device), self._fp32_math():
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
         examples = sum(map(len, batches))
         entropy, largest = (sums / examples).tolist()
         return {
             "kind": "epoch",
-            "epoch": _epochs_done(number + 1, self.config.evals_per_epoch),
+            "epoch": epochs_done(number + 1, self.config.evals_per_epoch),
             "train_loss": losses.mean().item(),
             **metrics,
             "learning_rate": learning_rate,
@@ -263,6 +250,10 @@ class _Training:
             torch.manual_seed(self.config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
             yield
 
+    def _fp32_math(self) -> contextlib.AbstractContextManager[None]:
+        """What `precision="fp32"` says, on a GPU too."""
+        return machine.ieee_fp32() if self.config.precision == "fp32" else contextlib.nullcontext()
+
     def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
         if len(bad):
@@ -273,7 +264,7 @@ class _Training:
 
     def _test_outcome(self) -> Line:
         """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
-        with autocast(self.config, self.device):
+        with autocast(self.config, self.device), self._fp32_math():
             scores, predictions = self.task.test()
         if predictions and processes.is_main():
             write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
@@ -282,7 +273,7 @@ class _Training:
     def _costs(self) -> Line:
         smallest = min(processes.gathered(self.step.micro_batch))
         return {
-            **self.step.engine,
+            **engines([*self.engines_before, self.step.engine]),
             "train_seconds": sum(line["train_seconds"] for line in self.lines[1:]),
             "wall_seconds": self._wall_seconds(),
             "peak_memory_bytes": machine.peak_memory_bytes(self.device),
@@ -301,6 +292,7 @@ class _Training:
             "scheduler": self.step.scheduler.state_dict(),
             "micro_batch": min(processes.gathered(self.step.micro_batch)),
             "wall_seconds": self._wall_seconds(),
+            "engines": [*self.engines_before, self.step.engine],
         }
         processes.on_main(lambda: checkpoint.save(self.store.checkpoint_path(self.config), state))
 
@@ -316,26 +308,8 @@ class _Training:
         self.step.scheduler.load_state_dict(state["scheduler"])
         self.step.micro_batch = min(self.step.micro_batch, state["micro_batch"])
         self.seconds_before = state["wall_seconds"]
+        # Checkpoints of earlier versions do not say.
+        self.engines_before = state.get("engines", [])
 
     def _forget(self) -> None:
         self.store.checkpoint_path(self.config).unlink(missing_ok=True)
-
-
-def _epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
-    """Whole epochs as an integer, as the records of runs with one evaluation an epoch have them."""
-    whole, part = divmod(intervals, evals_per_epoch)
-    return whole + round(part / evals_per_epoch, 4) if part else whole
-
-
-def _progress(config: RunConfig, done: int, total: int) -> tqdm:
-    """A bar over steps with ETA; where nobody watches, one line every half minute (a notebook keeps each one)."""
-    watched = sys.stderr.isatty() or ("ipykernel" in sys.modules and "MMEL_HEADLESS" not in os.environ)
-    return tqdm(
-        desc=config.run_id,
-        initial=done,
-        total=total,
-        unit="step",
-        mininterval=0.5 if watched else 30,
-        disable=not processes.is_main(),
-        file=sys.stderr,
-    )

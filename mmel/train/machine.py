@@ -7,11 +7,13 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 PACKAGES = ("torch", "torchvision", "transformers", "datasets")
 
@@ -36,6 +38,13 @@ def pick_device(device: str | None = None) -> torch.device:
     return torch.device(device)
 
 
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a copy from the CPU to a GPU waits for neither, as one from pageable memory would."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, in this process alone.
 
@@ -47,6 +56,22 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def ieee_fp32() -> Iterator[None]:
+    """Compute what is float32 in float32 on a GPU: by itself PyTorch has cuDNN's convolutions round to TF32."""
+    # One of PyTorch's two interfaces, and never the older one (`allow_tf32`) beside it: reading that one is an error
+    # while the two disagree.
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -74,18 +99,19 @@ def code_version() -> dict[str, Any]:
     if named := os.environ.get("MMEL_COMMIT"):
         return {"commit": named, "dirty": None}
     here = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        git = ["git", "-C", str(here)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        tracked = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "--", "mmel", "notebooks"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        # An installed package may lie within a repository that is another project's, and does not track it.
+        git("ls-files", "--error-unmatch", "mmel/__init__.py")
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "mmel", "notebooks")
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(tracked.strip())}
+    return {"commit": commit, "dirty": bool(changed)}
 
 
 def reset_peak_memory(device: torch.device) -> None:

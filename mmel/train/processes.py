@@ -24,8 +24,15 @@ def start(device: str | None = None) -> torch.device:
         device: as `mmel.train.machine.pick_device`; of several processes each takes its own GPU, or all the CPU.
 
     Raises:
-        ValueError: if the device is not there, or is one GPU for several processes.
+        ValueError: if the device is not there, or is one GPU for several processes, or the launcher was asked for
+            several and started one.
     """
+    # What Accelerate sets for several processes on CPUs, of which it starts one and leaves the others to MPI.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "accelerate launch was asked for several processes and started one without WORLD_SIZE, as it does on CPUs: "
+            "start them with `torchrun --nproc-per-node 2 -m mmel run ...`, or one with `python -m mmel run ...`"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return machine.pick_device(device)
     named = device or os.environ.get("MMEL_DEVICE")
@@ -54,6 +61,12 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes."""
     return rank() == 0
+
+
+def cores() -> int:
+    """CPU cores for each of the processes on this machine."""
+    # Launchers say how many are here; of several machines each has its own.
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", count())))
 
 
 def share(index: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmel.train import processes
+from mmel.train import machine, processes
 
 # Tokens, padding included, that go through the network at once when no gradient is kept.
 EVAL_TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -39,16 +39,18 @@ class Sequences:
         tokens = [token for variants in ids for column in zip(*variants, strict=True) for token in column]
         self._tokens = torch.tensor(tokens, device=device).view(-1, self.num_variants)
         self._types = torch.tensor([kind for types in token_types for kind in types], device=device)
-        self._starts = (self.lengths.cumsum(0) - self.lengths).to(device)
+        self._lengths = self.lengths.to(device)
+        self._starts = self._lengths.cumsum(0) - self._lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, index: Tensor) -> dict[str, Tensor]:
+    def batch(self, index: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
         """The sequences of some examples, padded to the longest of them.
 
         Args:
             index: (n,) places on the CPU.
+            places: the same on the device, where they are there already.
 
         Returns:
             `input_ids`, `token_type_ids` (n * V, L) and, unless all are equally long, `attention_mask` (n * V, L).
@@ -56,9 +58,11 @@ class Sequences:
         lengths = self.lengths[index]
         longest, shortest = int(lengths.max()), int(lengths.min())
         place = torch.arange(longest, device=self.device)
-        mask = place < lengths.to(self.device)[:, None]
+        if places is None:
+            places = machine.to_device(index, self.device)
+        mask = place < self._lengths[places][:, None]
         # Padding points at the example's first token, whose value no real token can see.
-        source = self._starts[index.to(self.device)][:, None] + place * mask
+        source = self._starts[places][:, None] + place * mask
         batch = {
             "input_ids": self._tokens[source].transpose(1, 2).flatten(0, 1),
             "token_type_ids": self._spread(self._types[source]),
@@ -87,8 +91,10 @@ def forward(model: nn.Module, sequences: Sequences, index: Tensor, parts: Parts 
     """
     lengths, order = sequences.lengths[index].sort(descending=True, stable=True)
     sizes = (parts or PARTS[sequences.device.type])(lengths, sequences.num_variants)
-    outputs = [_outputs(model, sequences, index[part]) for part in order.split(sizes)]
-    return torch.cat(outputs)[order.argsort().to(sequences.device)]
+    # Moved once: of many small copies the device would wait for each. `back` undoes the order.
+    places, back = machine.to_device(torch.stack([index[order], order.argsort()]), sequences.device)
+    parts = zip(index[order].split(sizes), places.split(sizes), strict=True)
+    return torch.cat([_outputs(model, sequences, *part) for part in parts])[back]
 
 
 def equal_parts(lengths: Tensor, num_variants: int) -> list[int]:
@@ -136,7 +142,8 @@ def predict(model: nn.Module, sequences: Sequences) -> Tensor:
     outputs = torch.zeros(shape, device=sequences.device)
     for number, index in enumerate(_by_tokens(sequences, order)):
         if number % processes.count() == processes.rank():
-            outputs[index.to(sequences.device)] = _outputs(model, sequences, index).float()
+            places = machine.to_device(index, sequences.device)
+            outputs[places] = _outputs(model, sequences, index, places).float()
     model.train(training)
     processes.add_up([outputs])
     return outputs.cpu()
@@ -151,8 +158,8 @@ def _by_tokens(sequences: Sequences, order: Tensor) -> Iterator[Tensor]:
         order = order[count:]
 
 
-def _outputs(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:
-    batch = sequences.batch(index)
+def _outputs(model: nn.Module, sequences: Sequences, index: Tensor, places: Tensor) -> Tensor:
+    batch = sequences.batch(index, places)
     if getattr(model.config, "type_vocab_size", 0) < 2:
         batch.pop("token_type_ids")
     return model(**batch).logits.view(len(index), sequences.num_variants, -1)

@@ -73,11 +73,18 @@ class Step:
 
     @property
     def engine(self) -> Line:
-        """How the steps were taken, for the record: `engine`, `cuda graph` or `eager`, and `why_eager`."""
+        """How the steps were taken, for the record: `engine`, `cuda graph` or `eager`, and `why_eager`.
+
+        Where only the evaluation is eager, `engine` is the steps' and `why_eager` says so.
+        """
         why = self._why_eager
         if isinstance(self._update, Captured) and self._update.failure is not None:
             why = f"capture failed: {self._update.failure}"
-        return {"engine": "cuda graph" if why is None else "eager", "why_eager": why}
+        engine = "cuda graph" if why is None else "eager"
+        if self.task.eval_failure is not None:
+            failed = f"evaluation: capture failed: {self.task.eval_failure}"
+            why = failed if why is None else f"{why}; {failed}"
+        return {"engine": engine, "why_eager": why}
 
     def __call__(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Take one step.
@@ -123,10 +130,32 @@ class Step:
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
-    def gradients(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Gradients of a batch's mean loss, returning as a step does; halves the micro-batch until it fits."""
+    def try_out(self, index: Tensor) -> None:
+        """Put a batch through as a step does, so that memory fails now or never; changes nothing but the micro-batch.
+
+        The optimizer's state, which the first step of a run makes, is there meanwhile.
+        """
         saved = [buffer.clone() for buffer in self._buffers]
-        mine = processes.share(index)
+        is_first = not self.optimizer.state
+        if is_first:
+            for parameter in self.task.model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            self._step_optimizer(0.0)
+        self.gradients(index, epoch=1)
+        self.optimizer.zero_grad()
+        if is_first:
+            self.optimizer.state.clear()
+        # BatchNorm must not remember it: a resumed run would see it twice.
+        for buffer, before in zip(self._buffers, saved, strict=True):
+            buffer.copy_(before)
+
+    def gradients(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Gradients of a batch's mean loss, returning as a step does; halves the micro-batch until it fits.
+
+        Before each halving the same is tried once more.
+        """
+        saved = [buffer.clone() for buffer in self._buffers]
+        mine, tried = processes.share(index), 0
         while True:
             try:
                 loss, statistics = self._forward_backward(mine, epoch, len(index))
@@ -137,7 +166,14 @@ class Step:
                     raise
                 message = str(error).splitlines()[0]
             # Outside the handler, so that the failed step's tensors are no longer held by its traceback.
-            self._halve(message)
+            self.optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            tried += 1
+            # Another process may have had the memory for a moment.
+            if tried == 2:
+                self._halve(message)
+                tried = 0
             for buffer, before in zip(self._buffers, saved, strict=True):
                 buffer.copy_(before)
         # After the backward, not within it: a process that has to split its share does so while the others wait.
@@ -174,15 +210,13 @@ class Step:
             # Where others wait for this process' gradients, they end when its launcher sees it die.
             error = TrainingError if processes.count() == 1 else torch.OutOfMemoryError
             raise error(f"one original with its {self.config.num_views} views does not fit: {message}")
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         self.micro_batch = (self.micro_batch + 1) // 2
         # The graph, if there was one, is of the whole batch; letting go of it frees its memory.
         self._why_eager, self._update = self._why_eager or "out of memory", self._update_eagerly
         tqdm.write(
             f"{self.config.run_id}: out of memory; going on with {self.micro_batch} originals at a time. BatchNorm now "
-            "sees smaller batches: the record is marked, and tables leave it out.",
+            "sees smaller batches: the record is marked, and tables leave it out. If other processes have the device's "
+            "memory (a sweep's other runs, --pack), train it anew with fewer of them.",
             file=sys.stderr,
         )
 

@@ -1,15 +1,47 @@
-"""A teacher's outputs on augmented texts (section 3.3, "Mismatching Label"), computed once and kept."""
+"""The teacher (section 3.3, "Mismatching Label"): its training, and its outputs on augmented texts, which are kept."""
 
+import contextlib
 import hashlib
 import io
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from mmel.config import RunConfig
+from mmel.grids import teacher_of
 from mmel.records import Store, write_atomically
 from mmel.train import processes
+from mmel.train.selection import with_choices
 from mmel.train.sequences import Sequences, predict
+
+
+def ensure_teacher(config: RunConfig, store: Store, train: Callable[..., Iterable]) -> None:
+    """Train the teacher of a run unless its record and its weights are here: records travel without weights.
+
+    Where another process trains it, this one waits. One that is stopped goes on another time.
+
+    Args:
+        config: the run.
+        store: where the teacher's record and weights go.
+        train: `mmel.train.train`, given a run, a store and `wait`.
+    """
+    teacher = teacher_of(config)
+    if teacher is None:
+        return
+    for _ in train(teacher, store, wait=True):
+        pass
+    with contextlib.ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(store.claim(teacher, wait=True)))
+        weights = store.weights_path(teacher)
+        if processes.on_main(weights.exists):
+            return
+        # The record stays as it is: the run that this trains again is not the one that it tells of.
+        scratch = processes.on_main(lambda: stack.enter_context(store.scratch(teacher)))
+        resolved = with_choices(teacher, store)
+        for _ in train(resolved, scratch, wait=False):
+            pass
+        processes.on_main(lambda: write_atomically(weights, scratch.weights_path(resolved).read_bytes()))
 
 
 def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequences: Sequences) -> Tensor:

@@ -45,11 +45,14 @@ class TextTask:
         metric: the dev score that the run is judged by.
         unit: what a step processes.
         why_eager: why a step cannot be a CUDA graph.
-        provenance: what the configuration does not say: the encoder's weights, the teacher.
+        eval_failure: None: no evaluation is captured.
+        provenance: what the configuration does not say: the encoder's weights, the precision of the masked LM that
+            augmented the texts, the teacher.
     """
 
     unit = "sequences"
     why_eager = "texts differ in length"
+    eval_failure = None
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class TextTask:
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
         augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
+        self.provenance["augmentation_precision"] = "bf16" if _fills_in_bf16(self.device) else "fp32"
         with processes.main_first():
             ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
@@ -152,7 +156,7 @@ class TextTask:
     def terms(self, index: Tensor, epoch: int) -> LossTerms:
         """One joint forward over all samples of some texts, and the loss of it; the same in every epoch."""
         logits = forward(self.model, self.sequences, index)
-        places = index.to(self.device)
+        places = machine.to_device(index, self.device)
         if self.config.method == "mmel_s":
             teacher = None if self.teacher is None else self.teacher[places]
             return self.criterion.terms(logits, self.targets[places], teacher)
@@ -281,7 +285,13 @@ def _augmenter(
         beam_width=config.beam_width or None,
         max_length=config.max_length,
         cache=store.augmentation_dir(),
+        bf16=_fills_in_bf16(device),
     )
+
+
+def _fills_in_bf16(device: torch.device) -> bool:
+    """Whether texts are augmented in bf16: on a GPU, whatever a run's own precision, as runs share the texts."""
+    return device.type == "cuda"
 
 
 def find_model(name: str, store: Store, data_root: str | Path | None) -> str | Path:

@@ -167,6 +167,11 @@ class VisionTask:
         images, own = self.eval_images, slice(processes.rank(), None, processes.count())
         return zip(images.pixels.split(EVAL_BATCH)[own], images.labels.split(EVAL_BATCH)[own], strict=True)
 
+    @property
+    def eval_failure(self) -> str | None:
+        """Why capturing the evaluation failed, see `capture_evaluation`; None where it did not."""
+        return self._correct.failure if isinstance(self._correct, Captured) else None
+
     def capture_evaluation(self) -> None:
         """Evaluate whole batches by a CUDA graph from now on; a shorter last one stays eager."""
         self._correct = Captured(self._count_correct, self.device)

@@ -169,3 +169,21 @@ def test_a_gpu_makes_the_same_views():
     # A sum in another order, maybe in TF32 where that is allowed, may round to the next level.
     assert difference(views.cpu(), augmentation.apply(images, codes)) <= ONE_LEVEL
     assert mix_bits(codes.cuda()).cpu().equal(mix_bits(codes))
+
+
+def test_the_crops_of_a_batch_go_to_the_device_as_one_copy(monkeypatch):
+    images = [torch.zeros(3, 20 + place, 30, dtype=torch.uint8) for place in range(5)]
+    augmentation = RandomResizedCropFlip(8)
+    moved, to = [], torch.Tensor.to
+
+    def counted(self, *args, **kwargs):
+        if isinstance(args[0], torch.device):
+            moved.append(tuple(self.shape))
+        return to(self, *args, **kwargs)
+
+    codes = augmentation.draw(torch.arange(5), 4, 0, 1)
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    augmentation.apply(images, codes)
+    center_crop(images, 8)
+    # For each view rows and columns: eight centres, two ends and a reach; and whether it is flipped.
+    assert moved == [(5, 4, 23), (5, 1, 23)]

@@ -27,7 +27,8 @@ from transformers import (
 
 from mmel.augment import text_fill
 from mmel.augment.text import MaskedLMAugmenter, encode
-from mmel.augment.text_cache import weights_digest
+from mmel.augment.text_cache import FillCache, weights_digest
+from mmel.augment.text_fill import Filler
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNUSED = [f"[unused{place}]" for place in range(5)]
@@ -633,6 +634,45 @@ def test_pickled(build, tmp_path):
     assert copy.deepcopy(augment)(sentences) == expected
 
 
+# Precision.
+
+
+@pytest.mark.parametrize("fill", ["greedy", "beam"])
+def test_in_bf16_the_encoder_is_bf16_and_the_choice_is_not(build, model, monkeypatch, fill):
+    sentences, dtypes, found = make_sentences(40), [], []
+    layer = model.bert.encoder.layer[0].output.dense
+    handle = layer.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    original = Filler._logits
+
+    def watched(self, *args):
+        found.append(original(self, *args))
+        return found[-1].clone()
+
+    monkeypatch.setattr(Filler, "_logits", watched)
+    exact = build(fill=fill).ids(sentences)
+    assert set(dtypes) == {torch.float32}
+    dtypes.clear()
+    found.clear()
+    rough = build(fill=fill, bf16=True).ids(sentences)
+    handle.remove()
+    assert set(dtypes) == {torch.bfloat16}
+    logits = torch.cat(found)
+    assert logits.dtype == torch.float32
+    # Not bfloat16's values in another type: those would tie.
+    assert (logits != logits.bfloat16()).float().mean() > 0.9
+    same = [a == b for ours, theirs in zip(rough, exact, strict=True) for a, b in zip(ours, theirs, strict=True)]
+    assert sum(same) > 0.8 * len(same)
+    # The call leaves nothing behind.
+    assert not torch.is_autocast_enabled("cpu")
+    assert build(fill=fill).ids(sentences) == exact
+
+
+def test_in_bf16_a_head_that_is_no_linear_layer_is_left_to_autocast(build, model, monkeypatch):
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    ids = build(bf16=True).ids(make_sentences(5))
+    assert [len(variants) for variants in ids] == [5] * 5
+
+
 # The cache.
 
 
@@ -716,6 +756,19 @@ def test_another_model_or_precision_is_filled_anew(build, tokenizer, model, tmp_
     with torch.autocast("cpu", dtype=torch.bfloat16):
         build(cache=tmp_path).ids(sentences)
     assert len(list(tmp_path.glob("*.sqlite"))) == 4
+
+
+def test_bf16_fills_have_files_of_their_own_and_the_others_keep_their_names(build, model, tokenizer, tmp_path):
+    sentences = make_sentences(6)
+    for bf16, count in ((False, 1), (True, 2), (True, 2)):
+        assert build(cache=tmp_path, bf16=bf16).ids(sentences) == build(bf16=bf16).ids(sentences)
+        assert len(list(tmp_path.glob("*.sqlite"))) == count
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        build(cache=tmp_path).ids(sentences)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 3
+    # As it was before there was a choice.
+    settings = {"num_augmented": 5, "mask_ratio": 0.4, "fill": "greedy", "width": 4, "seed": 0}
+    assert build(cache=tmp_path)._cache.path == FillCache(tmp_path, model, tokenizer, settings).path
 
 
 def test_separate_and_joint_share_a_folder(build, tmp_path):

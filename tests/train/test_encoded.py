@@ -1,5 +1,6 @@
 """Training on images that are decoded step by step."""
 
+import contextlib
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from mmel.data import DataError
 from mmel.data.encoded import EncodedImages
 from mmel.data.imagenet import load_encoded
 from mmel.records import Store
-from mmel.train import load_trained, train
+from mmel.train import load_trained, processes, train
 from mmel.train.encoded import EncodedVisionTask
 from mmel.train.step import Step
 
@@ -105,6 +106,37 @@ def test_an_image_is_decoded_once_a_step_whatever_k(monkeypatch):
     assert sorted(decoded) == list(range(24))
 
 
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_of_several_processes_each_decodes_what_it_takes(monkeypatch, drop_last):
+    few(monkeypatch)
+    config = CONFIG.replace(train_size=0, batch_size=7, drop_last=drop_last)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "main_first", contextlib.nullcontext)
+    decoded, taken, original = [], [], EncodedImages.decode
+    monkeypatch.setattr(EncodedImages, "decode", lambda self, place: decoded.append(place) or original(self, place))
+    for rank in (0, 1):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        task = EncodedVisionTask(config, None, CPU)
+        for batch in task.order(1).split(config.batch_size)[: task.steps]:
+            mine = processes.share(batch)
+            taken += mine.tolist()
+            task.terms(mine, 1)
+        task._train._threads.shutdown()
+    assert len(taken) == (21 if drop_last else 24)
+    assert sorted(decoded) == sorted(taken)
+
+
+def test_processes_of_one_machine_divide_its_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert processes.cores() == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert processes.cores() == 5
+    few(monkeypatch)
+    assert EncodedVisionTask(CONFIG, None, CPU)._train._threads._max_workers == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert processes.cores() == 1
+
+
 def test_an_image_left_out_does_not_change_the_others(monkeypatch):
     few(monkeypatch)
     whole = EncodedVisionTask(CONFIG, None, CPU)
@@ -146,7 +178,7 @@ def test_a_batch_that_does_not_fit_is_halved_before_the_first_step(store, monkey
 
     monkeypatch.setattr(EncodedVisionTask, "terms", small)
     list(train(CONFIG.replace(epochs=1, decay_epochs=()), store, device="cpu"))
-    assert parts == [8, *[4] * 8]
+    assert parts == [8, 8, *[4] * 8]
     assert store.read(CONFIG.replace(epochs=1, decay_epochs=())).result["micro_batch"] == 4
 
 

@@ -1,7 +1,11 @@
 """CUDA graphs: their control flow with a stand-in on the CPU, and the thing itself where there is a GPU."""
 
+import traceback
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmel import RunConfig
 from mmel.augment.image import TransformEach
@@ -31,8 +35,30 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+class Recorder(TorchDispatchMode):
+    """Notes each call of an operator, the backward's too; like a capture, it lets no value be read back."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # Only on a CPU do the losses look at their targets.
+        if function is torch.ops.aten._local_scalar_dense.default and not any(
+            frame.filename.endswith("base_losses.py") for frame in traceback.extract_stack()
+        ):
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        outputs = function(*args, **(kwargs or {}))
+        if function.namespace == "aten":
+            self.calls.append((function, args, kwargs or {}, outputs))
+        return outputs
+
+
 class Stand:
-    """Stands in for a CUDA graph: a replay runs the function on the captured tensors and overwrites its outputs."""
+    """Stands in for a CUDA graph: a replay repeats the captured operators on the captured tensors, in their memory.
+
+    What the function read from Python, numbers and branches, is frozen, as in a graph.
+    """
 
     made = ()
 
@@ -45,21 +71,43 @@ class Stand:
             function()
 
     def capture(self, function):
-        self.function, self.outputs = function, function()
-        return self.outputs
+        with Recorder() as recorder:
+            outputs = function()
+        self.calls = recorder.calls
+        return outputs
 
     def replay(self):
         self.replays += 1
-        new = self.function()
-        pairs = zip(self.outputs, new, strict=True) if isinstance(new, tuple) else [(self.outputs, new)]
-        for static, value in pairs:
-            static.copy_(value)
+        with torch.no_grad():
+            for function, args, kwargs, outputs in self.calls:
+                new = function(*args, **kwargs)
+                # Views, and what an operator changed in place, are where they were.
+                if any(returned.alias_info for returned in function._schema.returns):
+                    continue
+                for old, value in zip(tree_leaves(outputs), tree_leaves(new), strict=True):
+                    if isinstance(old, torch.Tensor):
+                        old.copy_(value)
 
 
 class Uncapturable(Stand):
     def capture(self, function):
         super().capture(function)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+@pytest.fixture(autouse=True)
+def fused(monkeypatch):
+    """SGD as on a GPU: only its fused kernel takes a learning rate that is a tensor without reading it."""
+    build = VisionTask.build_optimizer
+
+    def build_fused(task):
+        optimizer = build(task)
+        for group in optimizer.param_groups:
+            group["fused"] = True
+        return optimizer
+
+    monkeypatch.setattr(VisionTask, "build_optimizer", build_fused)
+    return build
 
 
 def use(monkeypatch, stand):
@@ -101,13 +149,106 @@ def test_a_graphed_run_is_the_eager_run(stores, monkeypatch):
     assert (result["engine"], result["why_eager"]) == ("cuda graph", None)
 
 
+def test_a_learning_rate_that_a_graph_froze_is_seen(stores, monkeypatch):
+    use(monkeypatch, Stand)
+    lines, _ = content(CONFIG, stores("graph"))
+    step_optimizer = Step._step_optimizer
+    monkeypatch.setattr(Step, "_step_optimizer", lambda self, lr: step_optimizer(self, 0.1))
+    frozen, _ = content(CONFIG, stores("frozen"))
+    # It falls after the first epoch.
+    assert frozen[0] == lines[0]
+    assert frozen[1]["train_loss"] != lines[1]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "change"),
+    [
+        (
+            Step,
+            "_forward_backward",
+            lambda call: lambda self, index, epoch, total: call(self, index, int(epoch), total),
+        ),
+        (Step, "_step_optimizer", lambda call: lambda self, lr: call(self, float(lr))),
+    ],
+)
+def test_a_step_that_reads_a_value_back_cannot_be_captured(owner, name, change, monkeypatch):
+    use(monkeypatch, Stand)
+    monkeypatch.setattr(owner, name, change(getattr(owner, name)))
+    taken = Step(VisionTask(CONFIG, None, CPU), CONFIG, CPU)
+    taken(torch.arange(20), 1)
+    assert taken.engine["why_eager"] == "capture failed: operation not permitted when stream is capturing"
+
+
+def test_a_replay_takes_the_epoch_and_the_rate_that_it_is_given(monkeypatch):
+    use(monkeypatch, Stand)
+    index, tasks = torch.arange(20), [VisionTask(CONFIG, None, CPU) for _ in range(2)]
+    graphed = Step(tasks[0], CONFIG, CPU)
+    monkeypatch.setattr(step, "why_eager", lambda *_: "asked for")
+    eager = Step(tasks[1], CONFIG, CPU)
+    for epoch, rate in ((1, 0.1), (2, 0.02), (2, 0.0), (7, 1.0)):
+        for taken in (graphed, eager):
+            taken.optimizer.param_groups[0]["lr"] = rate
+        before = [parameter.clone() for parameter in tasks[0].model.parameters()]
+        for one, other in zip(graphed(index, epoch), eager(index, epoch), strict=True):
+            assert torch.equal(one, other)
+        weights = [list(task.model.parameters()) for task in tasks]
+        assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
+        moved = [not torch.equal(one, other) for one, other in zip(weights[0], before, strict=True)]
+        assert any(moved) == (rate > 0)
+    assert [stand.replays for stand in Stand.made] == [4]
+
+
+def test_fused_sgd_is_sgd_whatever_its_rate_is_read_from(fused):
+    weights = []
+    for build, rate in (
+        (fused, 0.1),
+        (VisionTask.build_optimizer, 0.1),
+        (VisionTask.build_optimizer, torch.tensor(0.1)),
+    ):
+        task = VisionTask(CONFIG, None, CPU)
+        task.build_optimizer = lambda build=build, task=task: build(task)
+        taken = Step(task, CONFIG, CPU)
+        for part in range(2):
+            taken.gradients(torch.arange(20) + part, 1)
+            taken._step_optimizer(rate)
+        weights.append(list(task.model.parameters()))
+    for plain, by_number, by_tensor in zip(*weights, strict=True):
+        assert torch.equal(by_number, by_tensor)
+        torch.testing.assert_close(by_number, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_record_names_the_engines_of_all_its_processes(stores, monkeypatch):
+    store = stores("stopped")
+    run = train(CONFIG, store, device="cpu")
+    next(run)
+    run.close()
+    use(monkeypatch, Stand)
+    content(CONFIG, store)
+    result = store.read(CONFIG).result
+    assert (result["engine"], result["why_eager"]) == ("eager; cuda graph", "no CUDA device")
+
+
+def test_an_evaluation_that_could_not_be_captured_is_recorded(stores, monkeypatch):
+    eager = content(CONFIG, stores("eager"))
+    use(monkeypatch, Stand)
+    count = VisionTask._count_correct
+    monkeypatch.setattr(
+        VisionTask, "_count_correct", lambda self, *args: (count(self, *args).item(), count(self, *args))[1]
+    )
+    assert_same(content(CONFIG, store := stores("failed")), eager)
+    result = store.read(CONFIG).result
+    assert result["engine"] == "cuda graph"
+    assert result["why_eager"] == ("evaluation: capture failed: operation not permitted when stream is capturing")
+
+
 def test_a_failed_capture_falls_back_and_the_record_says_so(stores, monkeypatch):
     eager = content(CONFIG, stores("eager"))
     use(monkeypatch, Uncapturable)
     assert_same(content(CONFIG, store := stores("failed")), eager)
     result = store.read(CONFIG).result
     assert result["engine"] == "eager"
-    assert result["why_eager"] == "capture failed: operation not permitted when stream is capturing"
+    failed = "capture failed: operation not permitted when stream is capturing"
+    assert result["why_eager"] == f"{failed}; evaluation: {failed}"
     assert sum(stand.replays for stand in Uncapturable.made) == 0
 
 

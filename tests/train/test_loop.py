@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import time
 
 import pytest
 import torch
@@ -6,8 +9,9 @@ import torch
 from mmel import RunConfig
 from mmel.grids import candidates
 from mmel.records import ResultsError, Store, write_atomically
-from mmel.train import TrainingError, load_trained, loop, machine, train
+from mmel.train import BudgetError, TrainingError, load_trained, loop, machine, train
 from mmel.train.selection import with_choices
+from mmel.train.step import Step
 from mmel.train.vision import VisionTask
 
 SMALL = RunConfig(
@@ -209,11 +213,155 @@ def _limited(monkeypatch, limit):
 def test_a_step_that_does_not_fit_halves_its_micro_batch_along_n(store, monkeypatch, capsys):
     machines = _limited(monkeypatch, limit=16)
     run(SMALL, store)
-    # 20 originals of 3 views do not fit, nor 10, but 5 do: K is never split.
-    assert machines[0].seen[:3] == [60, 30, 15]
-    assert set(machines[0].seen[2:]) == {15}
+    # 20 originals of 3 views do not fit, nor 10, but 5 do: K is never split. Each is tried twice.
+    assert machines[0].seen[:5] == [60, 60, 30, 30, 15]
+    assert set(machines[0].seen[4:]) == {15}
     assert store.read(SMALL).result["micro_batch"] == 5
-    assert "out of memory; going on with 5 originals" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "out of memory; going on with 5 originals" in told
+    assert "If other processes have the device's memory" in told
+
+
+def test_memory_that_is_free_again_a_moment_later_splits_nothing(store, monkeypatch, tmp_path_factory):
+    expected = run(SMALL, Store(tmp_path_factory.mktemp("whole")))
+    terms, failed = VisionTask.terms, []
+
+    def once(self, index, epoch):
+        found = terms(self, index, epoch)
+        if not failed:
+            failed.append(epoch)
+            raise torch.OutOfMemoryError("another run had it")
+        return found
+
+    monkeypatch.setattr(VisionTask, "terms", once)
+    lines = run(SMALL, store)
+    assert failed
+    assert store.read(SMALL).result["micro_batch"] is None
+    # BatchNorm did not see the failed batch.
+    for name in ("train_loss", "accuracy_pct"):
+        assert [line[name] for line in lines] == [line[name] for line in expected]
+
+
+def test_the_trial_of_memory_has_the_optimizers_state_and_leaves_no_trace(task, monkeypatch):
+    taken = Step(task, SMALL, CPU)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    counts, gradients = [], Step.gradients
+
+    def counted(self, index, epoch):
+        counts.append(len(self.optimizer.state))
+        return gradients(self, index, epoch)
+
+    monkeypatch.setattr(Step, "gradients", counted)
+    taken.try_out(torch.arange(20))
+    assert counts == [len(list(task.model.parameters()))]
+    assert not taken.optimizer.state
+    assert all(parameter.grad is None for parameter in task.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
+    # What a resumed run has brought along stays.
+    taken(torch.arange(20), 1)
+    momenta = [state["momentum_buffer"].clone() for state in taken.optimizer.state.values()]
+    taken.try_out(torch.arange(20, 40))
+    after = [state["momentum_buffer"] for state in taken.optimizer.state.values()]
+    assert all(torch.equal(one, other) for one, other in zip(momenta, after, strict=True))
+
+
+# Stopping.
+
+
+class Clock:
+    """Stands in for `time` in the loop: `seconds` go by in each epoch's training."""
+
+    perf_counter = staticmethod(time.perf_counter)
+
+    def __init__(self, seconds):
+        self.now, self.seconds = 0.0, seconds
+
+    def time(self):
+        return self.now
+
+    monotonic = time
+
+    def started(self, monkeypatch):
+        train_and_evaluate = loop._Training._train_and_evaluate
+
+        def timed(training, number, bar):
+            self.now += self.seconds
+            return train_and_evaluate(training, number, bar) | {"train_seconds": self.seconds, "eval_seconds": 0.0}
+
+        monkeypatch.setattr(loop, "time", self)
+        monkeypatch.setattr(loop._Training, "_train_and_evaluate", timed)
+        return self
+
+
+def checkpointed(config, store):
+    return [line["epoch"] for line in torch.load(store.checkpoint_path(config))["lines"][1:]]
+
+
+def test_a_budget_stops_a_run_at_an_evaluation_within_an_epoch_and_nothing_is_lost(
+    store, monkeypatch, tmp_path_factory
+):
+    config = SMALL.replace(evals_per_epoch=3)
+    whole = run(config, Store(tmp_path_factory.mktemp("whole")))
+    Clock(10).started(monkeypatch)
+    stopped = train(config, store, device="cpu", stop_at=25)
+    epochs = [next(stopped)["epoch"], next(stopped)["epoch"]]
+    with pytest.raises(BudgetError, match=r"goes on from epoch 0\.6667 another time"):
+        next(stopped)
+    assert checkpointed(config, store) == epochs == [0.3333, 0.6667]
+    lines = run(config, store)
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in whole]
+    assert lines[-1]["accuracy_pct"] == whole[-1]["accuracy_pct"]
+
+
+def test_a_resumed_run_begins_nothing_that_its_checkpoint_says_is_too_long(store, monkeypatch):
+    clock = Clock(10).started(monkeypatch)
+    first = train(SMALL, store, device="cpu", stop_at=15)
+    assert next(first)["epoch"] == 1
+    with pytest.raises(BudgetError, match="goes on from epoch 1 another time"):
+        next(first)
+    taken = []
+    monkeypatch.setattr(Step, "__call__", lambda *_: taken.append(1))
+    again = train(SMALL, store, device="cpu", stop_at=clock.now + 5)
+    assert next(again)["epoch"] == 1
+    with pytest.raises(BudgetError, match="goes on from epoch 1 another time"):
+        next(again)
+    assert not taken
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(10, [1]), (40, [2 / 3, 1]), (70, [1 / 3, 2 / 3, 1])])
+def test_within_an_epoch_a_checkpoint_waits_for_a_minute_of_work(seconds, expected, store, monkeypatch):
+    config = SMALL.replace(evals_per_epoch=3)
+    Clock(seconds).started(monkeypatch)
+    saved, original = [], loop._Training._checkpoint
+
+    def save(training):
+        saved.append(training.lines[-1]["epoch"])
+        original(training)
+
+    monkeypatch.setattr(loop._Training, "_checkpoint", save)
+    run(config, store)
+    assert [epoch for epoch in saved if epoch <= 1] == pytest.approx(expected, abs=1e-4)
+
+
+# Precision.
+
+
+def test_fp32_is_fp32_in_convolutions_and_products_of_a_gpu_and_only_there(store, monkeypatch):
+    settings, seen = (torch.backends.cudnn.conv, torch.backends.cuda.matmul), []
+    terms = VisionTask.terms
+
+    def note(self, index, epoch):
+        seen.append((self.config.precision, *(setting.fp32_precision for setting in settings)))
+        return terms(self, index, epoch)
+
+    monkeypatch.setattr(VisionTask, "terms", note)
+    before = [setting.fp32_precision for setting in settings]
+    run(SMALL, store)
+    run(SMALL.replace(precision="bf16"), store)
+    assert set(seen) == {("fp32", "ieee", "ieee"), ("bf16", *before)}
+    assert [setting.fp32_precision for setting in settings] == before
+    # The older interface can be read as ever.
+    assert torch.backends.cudnn.allow_tf32 is (before[0] == "tf32")
 
 
 def test_a_run_that_was_split_equals_one_configured_so(store, monkeypatch):
@@ -361,3 +509,26 @@ def test_the_device_is_named_or_refused(monkeypatch):
 def test_the_commit_can_be_passed_in(monkeypatch):
     monkeypatch.setenv("MMEL_COMMIT", "abc123")
     assert machine.code_version() == {"commit": "abc123", "dirty": None}
+
+
+def test_the_commit_is_that_of_a_repository_that_tracks_the_package(monkeypatch, tmp_path):
+    monkeypatch.delenv("MMEL_COMMIT", raising=False)
+    module = tmp_path / "project" / "site-packages" / "mmel" / "train" / "machine.py"
+    module.parent.mkdir(parents=True)
+    (module.parents[1] / "__init__.py").touch()
+    monkeypatch.setattr(machine, "__file__", str(module))
+
+    def git(*arguments):
+        names = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        command = ["git", "-C", str(tmp_path / "project"), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | names).stdout
+
+    assert machine.code_version() == {"commit": None, "dirty": None}
+    git("init")
+    git("commit", "--allow-empty", "--message", "another project")
+    assert machine.code_version() == {"commit": None, "dirty": None}
+    git("add", "site-packages/mmel/__init__.py")
+    git("commit", "--message", "now it is ours")
+    assert machine.code_version() == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
+    (module.parents[1] / "__init__.py").write_text("changed")
+    assert machine.code_version()["dirty"]

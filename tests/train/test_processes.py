@@ -2,13 +2,14 @@
 
 import os
 import socket
+import time
 
 import pytest
 import torch
 
 from mmel import RunConfig
 from mmel.records import Store
-from mmel.train import processes, train
+from mmel.train import BudgetError, processes, train
 from mmel.train.step import Step
 from mmel.train.vision import VisionTask
 
@@ -26,6 +27,8 @@ IMAGES = RunConfig(
     decay_epochs=(),
     precision="fp32",
 )
+# Two epochs, a short batch at the end of each.
+TRAINED = IMAGES.replace(epochs=2, drop_last=False)
 TEXTS = RunConfig(
     dataset="grammar_cola",
     model="small-bert",
@@ -42,7 +45,7 @@ TEXTS = RunConfig(
     attention_dropout=0.0,
 )
 # Clocks, and what is no number.
-LEFT_OUT = {"kind", "train_seconds", "eval_seconds", "sequences_per_second"}
+LEFT_OUT = {"kind", "train_seconds", "eval_seconds", "sequences_per_second", "images_per_second"}
 
 
 def image_gradients():
@@ -56,8 +59,20 @@ def image_gradients():
     return [*found, torch.tensor(task.evaluate()["accuracy_pct"])]
 
 
-def text_lines(folder):
-    return [{k: v for k, v in line.items() if k not in LEFT_OUT} for line in train(TEXTS, Store(folder), device="cpu")]
+def lines_of(config, folder, **options):
+    return [
+        {k: v for k, v in line.items() if k not in LEFT_OUT}
+        for line in train(config, Store(folder), device="cpu", **options)
+    ]
+
+
+def stopped(config, folder):
+    """Whether a run is stopped after its first epoch, in this process too."""
+    try:
+        lines_of(config, folder, stop_at=time.time())
+    except BudgetError:
+        return True
+    return False
 
 
 def _work(folder):
@@ -68,7 +83,10 @@ def _work(folder):
         "count": processes.count(),
         "gradients": image_gradients(),
         "gathered": processes.gathered(7 - rank),
-        "lines": text_lines(folder / "results"),
+        "lines": lines_of(TEXTS, folder / "results"),
+        "whole": lines_of(TRAINED, folder / "whole"),
+        "stopped": stopped(TRAINED, folder / "results"),
+        "resumed": lines_of(TRAINED, folder / "results"),
     }
     torch.save(found, folder / f"rank{rank}.pt")
 
@@ -84,7 +102,8 @@ def _launched(rank, port, folder, model):
 def together(small_bert, tmp_path_factory):
     """What two processes found, and the folder of their records."""
     folder = tmp_path_factory.mktemp("together")
-    (folder / "results").mkdir()
+    for name in ("results", "whole"):
+        (folder / name).mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,13 +124,13 @@ def test_gradients_losses_and_scores_are_those_of_one_process(together):
 @pytest.mark.usefixtures("one_thread")
 def test_a_text_run_with_its_teacher_is_that_of_one_process(together, text_model, tmp_path):
     (main, other), store = together
-    alone = text_lines(tmp_path)
+    alone = lines_of(TEXTS, tmp_path)
     assert [line["epoch"] for line in main["lines"]] == [line["epoch"] for line in alone] == [1, 2]
     for ours, expected in zip(main["lines"], alone, strict=True):
         assert ours == pytest.approx(expected, rel=1e-3)
     # The main process alone yields, and each run has one record.
     assert other["lines"] == []
-    records = list(store.records("mini"))
+    records = [record for record in store.records("mini") if record.config.is_text]
     assert [record.config.method for record in sorted(records, key=lambda r: r.header["started"])][-1] == "mmel_s"
     assert len(records) == 2
     for record in records:
@@ -119,6 +138,29 @@ def test_a_text_run_with_its_teacher_is_that_of_one_process(together, text_model
         assert record.header["processes"] == 2
         assert record.result["micro_batch"] is None
     assert Store(tmp_path).read(TEXTS).header["processes"] == 1
+
+
+def test_an_image_run_is_trained_recorded_once_and_resumed(together):
+    (main, other), store = together
+    assert [line["epoch"] for line in main["whole"]] == [1, 2]
+    assert main["whole"][1]["train_loss"] < main["whole"][0]["train_loss"]
+    record = store.read(TRAINED)
+    assert record.header["processes"] == 2
+    assert record.header["sizes"] == {"train": 130, "train_available": 1437, "eval": 360, "eval_split": "test"}
+    assert record.result["micro_batch"] is None
+    assert (record.result["engine"], record.result["why_eager"]) == ("eager", "no CUDA device")
+    # All of the test images, and each once.
+    assert (record.score * 360 / 100) % 1 == pytest.approx(0, abs=1e-9)
+    # Both were stopped after the first epoch, and went on as if they had not been.
+    assert (main["stopped"], other["stopped"]) == (True, True)
+    assert len(record.header["resumed_from"]) == 1
+    assert main["resumed"] == main["whole"]
+    assert (other["whole"], other["resumed"]) == ([], [])
+    whole = Store(store.root.parent / "whole")
+    assert len(list(whole.records("mini"))) == 1
+    ours, theirs = (torch.load(s.weights_path(TRAINED), weights_only=True) for s in (store, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not store.checkpoint_path(TRAINED).exists()
 
 
 def test_all_processes_know_every_value(together):
@@ -129,6 +171,19 @@ def test_one_process_needs_no_launcher():
     assert (processes.count(), processes.rank(), processes.is_main()) == (1, 0, True)
     index = torch.arange(5)
     assert torch.equal(processes.share(index), index)
+
+
+def test_a_launch_that_started_one_process_of_several_is_refused(monkeypatch):
+    # What `accelerate launch --cpu --num_processes 2 --num_machines 1` leaves in the environment of its one process.
+    for name, value in (("USE_CPU", "True"), ("MIXED_PRECISION", "no"), ("DYNAMO_BACKEND", "NO")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    # With --num_processes 1.
+    assert processes.start("cpu") == CPU
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ValueError, match=r"asked for several processes and started one without WORLD_SIZE.*torchrun"):
+        processes.start("cpu")
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch):

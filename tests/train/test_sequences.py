@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmel.models.text import load_classifier
+from mmel.train import machine
 from mmel.train import sequences as module
 from mmel.train.sequences import Sequences, forward, predict
 
@@ -65,6 +66,19 @@ def one_by_one(network, ids, types, name="bert"):
         extra = {"token_type_ids": torch.tensor([kinds])} if name == "bert" else {}
         outputs.append([network(input_ids=torch.tensor([one]), **extra).logits[0] for one in variants])
     return torch.stack([torch.stack(rows) for rows in outputs])
+
+
+@torch.no_grad()
+def test_the_places_of_a_batch_go_to_the_device_once_however_many_parts_it_has(sequences, networks, monkeypatch):
+    moved, to_device = [], machine.to_device
+    monkeypatch.setattr(machine, "to_device", lambda values, device: moved.append(values) or to_device(values, device))
+    for number in (1, 4):
+        forward(networks["bert"], sequences, torch.arange(len(LENGTHS)), cut_into(number))
+        # The places, longest first, and the way back.
+        (places,) = moved
+        assert places[0].tolist() == sorted(range(len(LENGTHS)), key=lambda place: -LENGTHS[place])
+        assert places[0][places[1]].tolist() == list(range(len(LENGTHS)))
+        moved.clear()
 
 
 def test_a_batch_is_padded_to_its_longest_sample_major(sequences):

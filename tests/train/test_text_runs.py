@@ -11,8 +11,9 @@ import torch
 from mmel.config import TEXT_METHODS
 from mmel.grids import SELECTION_SEED, candidates, teacher_of
 from mmel.records import ResultsError, Store, write_atomically
-from mmel.train import TrainingError, load_trained, loop, train
+from mmel.train import BudgetError, TrainingError, load_trained, loop, train
 from mmel.train.selection import with_choices
+from mmel.train.step import Step
 from mmel.train.text import TextTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,6 +69,7 @@ def test_an_evaluation_has_the_promised_fields_and_the_record_its_provenance(sto
         "sampled": [],
     }
     assert header["text_model"]["name"] == "small-bert"
+    assert header["augmentation_precision"] == "fp32"
     assert header["teacher"] == teacher_of(text_config).run_id
     assert 0 <= header["teacher_disagreement_pct"] <= 100
     assert (header["hidden_dropout"], header["attention_dropout"], header["lambda_t"]) == (0.1, 0.1, 1.0)
@@ -241,9 +243,9 @@ def test_texts_that_do_not_fit_are_halved_along_n_before_the_first_step(store, s
     expected = losses(run(simple.replace(micro_batch=2), store))
     del watched.seen[:]
     found = losses(run(simple, store))
-    assert [len(places) for places in watched.seen[:4]] == [8, 4, 2, 2]
+    assert [len(places) for places in watched.seen[:6]] == [8, 8, 4, 4, 2, 2]
     # No step is lost to it: all of them go two by two, as in a run configured so.
-    assert {len(places) for places in watched.seen[4:]} == {2}
+    assert {len(places) for places in watched.seen[6:]} == {2}
     assert found == expected
     assert store.read(simple).result["micro_batch"] == 2
     assert store.read(simple.replace(micro_batch=2)).result["micro_batch"] is None
@@ -257,7 +259,7 @@ def test_one_text_that_does_not_fit_fails_the_run_before_the_first_step(store, s
     record = store.read(simple)
     assert record.result["status"] == "failed"
     assert record.epochs == []
-    assert [len(places) for places in watched.seen] == [8, 4, 2, 1]
+    assert [len(places) for places in watched.seen] == [8, 8, 4, 4, 2, 2, 1, 1]
 
 
 def test_micro_batches_add_up_to_the_whole_batch_gradient(store, simple):
@@ -340,6 +342,28 @@ def test_a_teacher_whose_record_came_without_weights_is_trained_aside(store, tex
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert {record.config for record in store.records("mini")} == {teacher, text_config}
     assert not store.partial_path(teacher).exists()
+
+
+def test_a_teacher_that_is_trained_aside_and_stopped_goes_on_another_time(store, text_config, monkeypatch):
+    teacher = teacher_of(text_config)
+    run(teacher, store)
+    record, weights = store.run_path(teacher).read_bytes(), torch.load(store.weights_path(teacher))
+    store.weights_path(teacher).unlink()
+    steps, call = [], Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda self, *args: (steps.append(self.config), call(self, *args))[1])
+    # It has two epochs of three steps.
+    with pytest.raises(BudgetError, match=f"{teacher.run_id} goes on from epoch 1"):
+        run(text_config, store, stop_at=time.time())
+    assert steps == [teacher] * 3
+    assert not store.weights_path(teacher).exists()
+    run(text_config, store)
+    assert steps == [teacher] * 6 + [text_config] * 6
+    again = torch.load(store.weights_path(teacher))
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert store.run_path(teacher).read_bytes() == record
+    # Nothing of it is left but the files of the claims.
+    left = [path for path in (store.root / "checkpoints").rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} == {".lock"}
 
 
 def test_a_teacher_that_failed_fails_what_it_would_teach(store, text_config):

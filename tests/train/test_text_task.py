@@ -570,10 +570,24 @@ def test_a_folder_is_found_by_the_name_that_the_grids_gave_it(store, small_bert,
     assert find_model(name, store, None) == small_bert
 
 
-def test_the_embedded_encoder_is_made_in_the_results_folder(store, monkeypatch):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_gpu_augments_in_bf16_and_the_record_says_so(store, text_config, bf16, monkeypatch):
+    assert [module._fills_in_bf16(torch.device(name)) for name in ("cpu", "cuda")] == [False, True]
+    monkeypatch.setattr(module, "_fills_in_bf16", lambda device: bf16)
+    config = text_config.replace(label_source="original")
+    task = TextTask(config, None, store, None, torch.device("cpu"))
+    assert task.provenance["augmentation_precision"] == ("bf16" if bf16 else "fp32")
+    # What was filled is found again by an augmenter of that precision alone.
+    (path,) = store.augmentation_dir().glob("*.sqlite")
+    assert module.build_augmenter(config, store, device="cpu")._cache.path == path
+    monkeypatch.setattr(module, "_fills_in_bf16", lambda device: not bf16)
+    assert module.build_augmenter(config, store, device="cpu")._cache.path != path
+
+
+def test_the_embedded_encoder_is_made_in_the_results_folder(store, text_config, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "tiny_bert", lambda texts, folder: (asked.append((len(texts), folder)), folder)[1])
     assert find_model("tiny-bert", store, None) == store.model_dir("tiny-bert")
-    with store.scratch() as scratch:
+    with store.scratch(text_config) as scratch:
         assert find_model("tiny-bert", scratch, None) == store.model_dir("tiny-bert")
     assert asked[0][0] > 1000
