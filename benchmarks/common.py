@@ -163,7 +163,7 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
         batches = task.order(epoch).split(config.batch_size)[: task.steps]
         losses = torch.zeros(len(batches), device=device)
         begin = time.perf_counter()
-        with _true_fp32() if config.precision == "fp32" else contextlib.nullcontext():
+        with machine.ieee_fp32() if config.precision == "fp32" else contextlib.nullcontext():
             for step, index in enumerate(batches):
                 optimizer.zero_grad()
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -174,18 +174,6 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
             mean = losses.mean().item()
         rate = sum(map(len, batches)) * config.num_views / (time.perf_counter() - begin)
         yield {"train_loss": mean, f"{task.unit}_per_second": rate}
-
-
-@contextlib.contextmanager
-def _true_fp32() -> Iterator[None]:
-    """Have a GPU compute float32 convolutions in float32: by itself PyTorch lets cuDNN round them to TF32."""
-    convolutions = torch.backends.cudnn.conv
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
 
 
 def timed_sweep(start: Sequence[str], *options: str) -> tuple[float, list[float]]:

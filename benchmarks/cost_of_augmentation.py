@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
@@ -73,7 +72,7 @@ def _steps(
         machine.keep_freed_memory()
     criterion = MMELHardLoss()
     machine.reset_peak_memory(device)
-    before = _peak_memory_bytes(device)
+    before = machine.peak_memory_bytes(device)
     while True:
         begin = time.perf_counter()
         optimizer.zero_grad()
@@ -82,16 +81,7 @@ def _steps(
         criterion(outputs, labels).backward()
         optimizer.step()
         synchronize(device)
-        yield time.perf_counter() - begin, _peak_memory_bytes(device) - before
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """As `machine.peak_memory_bytes`, of this process alone: getrusage begins at the peak of the one that began it."""
-    status = Path("/proc/self/status")
-    if device.type == "cuda" or not status.exists():
-        return machine.peak_memory_bytes(device)
-    (kibibytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(kibibytes)
+        yield time.perf_counter() - begin, machine.peak_memory_bytes(device) - before
 
 
 def measure(rounds: int = 3) -> Iterator[str]:

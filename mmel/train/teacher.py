@@ -12,6 +12,7 @@ from mmel.config import RunConfig
 from mmel.grids import teacher_of
 from mmel.records import Store, write_atomically
 from mmel.train import processes
+from mmel.train.encoder import check_encoder
 from mmel.train.selection import with_choices
 from mmel.train.sequences import Sequences, predict
 
@@ -41,6 +42,7 @@ def ensure_teacher(config: RunConfig, store: Store, train: Callable[..., Iterabl
         resolved = with_choices(teacher, store)
         for _ in train(resolved, scratch, wait=False):
             pass
+        check_encoder(scratch.read(resolved).header, store.read(teacher).header)
         processes.on_main(lambda: write_atomically(weights, scratch.weights_path(resolved).read_bytes()))
 
 
