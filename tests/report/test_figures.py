@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 
 from mmel.methods import LABELS
 from mmel.records import Store
-from mmel.report import figures, tables
+from mmel.report import figures, tables, text_figures
 
 plt.switch_backend("Agg")
 
@@ -138,7 +138,7 @@ def test_methods_figure_of_texts_has_one_panel_a_task(texts):
 
 
 def test_curves_figure_draws_the_frame(curves):
-    figure = figures.curves_figure(curves)
+    figure = text_figures.curves_figure(curves)
     assert [axis.get_title() for axis in figure.axes] == list(dict.fromkeys(curves["task"]))
     assert len(figure.axes) == 8
     for axis, (_, group) in zip(figure.axes, curves.groupby("task", sort=False), strict=True):
@@ -153,26 +153,26 @@ def test_curves_figure_draws_the_frame(curves):
 def test_curves_figure_bands_reach_from_the_lowest_to_the_highest_seed(curves):
     frame = curves[(curves["dataset"] == "grammar_cola") & (curves["method"] == "mmel_h")]
     frame = frame.assign(min=frame["mean"] - [1.0, 2.0], max=frame["mean"] + [3.0, 0.5])
-    (axis,) = figures.curves_figure(frame).axes
+    (axis,) = text_figures.curves_figure(frame).axes
     (band,) = axis.collections
     corners = {tuple(point) for point in band.get_paths()[0].vertices}
     assert corners == {(1.0, 40.0), (1.0, 44.0), (2.0, 44.0), (2.0, 46.5)}
 
 
 def test_curves_figure_has_one_legend_and_says_which_tasks_lack_runs(curves):
-    figure = figures.curves_figure(curves)
+    figure = text_figures.curves_figure(curves)
     (legend,) = figure.legends
     methods = ("baseline", "baseline_da_uni", "mmel_h", "mmel_s")
     assert [text.get_text() for text in legend.get_texts()] == [LABELS[method] for method in methods]
     assert figure.get_supxlabel() == "epoch"
-    two = figures.curves_figure(curves[curves["dataset"].isin(["grammar_cola", "grammar_rte"])])
+    two = text_figures.curves_figure(curves[curves["dataset"].isin(["grammar_cola", "grammar_rte"])])
     assert len(two.axes) == 2
     assert two.get_supxlabel().endswith("(no runs: SST-2, MRPC, STS-B, QQP, MNLI, QNLI)")
     render(two)
 
 
 def test_a_row_holds_four_panels(curves):
-    figure = figures.curves_figure(curves[curves["dataset"] != "grammar_rte"])
+    figure = text_figures.curves_figure(curves[curves["dataset"] != "grammar_rte"])
     columns = [axis.get_subplotspec().colspan.start for axis in figure.axes]
     assert columns == [0, 1, 2, 3, 0, 1, 2]
 
@@ -181,7 +181,7 @@ def test_a_row_holds_four_panels(curves):
 def test_settings_figure_puts_every_run_at_its_setting(texts, name):
     runs = texts[name]
     fields = {"table4": ["label_source"], "table6": ["fill", "pair_mode", "mask_ratio"]}[name]
-    figure = figures.settings_figure(runs)
+    figure = text_figures.settings_figure(runs)
     for axis, (_, group) in zip(figure.axes, runs.groupby("task", sort=False), strict=True):
         labels = [label.get_text() for label in axis.get_yticklabels()]
         varied = group[group["method"] != "baseline"]
@@ -202,12 +202,12 @@ def test_training_curve_of_a_text_shows_its_own_metric():
     assert axis.lines[0].get_ydata().tolist() == [41.0, 46.0]
 
 
-@pytest.mark.parametrize("draw", [figures.methods_figure, figures.settings_figure, figures.curves_figure])
+@pytest.mark.parametrize("draw", [figures.methods_figure, text_figures.settings_figure, text_figures.curves_figure])
 def test_no_texts_give_an_empty_panel_that_says_so(tmp_path, draw):
     store = Store(tmp_path)
     nothing = (
         tables.build("figure2", store, "mini").levels
-        if draw is figures.curves_figure
+        if draw is text_figures.curves_figure
         else tables.seeds(store, "table6", "mini")
     )
     figure = draw(nothing)
