@@ -112,9 +112,14 @@ def emphasized(cells: pd.DataFrame, best: pd.DataFrame, form: str) -> pd.DataFra
     return cells.mask(best.to_numpy(), cells.map(form.format))
 
 
+# A space within a number and what belongs to it. `92.53 ± 0.10 (5)` may break before the sign alone.
+_WITHIN_NUMBERS = re.compile(r"(?<=\d) (?=[(\[])|(?<=±) (?=\d)|(?<=\d,) (?=[+−])")
+
+
 def _texts(column: pd.Series) -> list[str]:
-    """A column as HTML; fractions with one number of decimals, and minus signs as wide as plus signs."""
+    """A column as HTML: one number of decimals, minus signs as wide as plus signs, no line break within a number."""
     if pd.api.types.is_float_dtype(column):
         short = column.dropna().round(1).eq(column.dropna()).all()
         return ["" if pd.isna(value) else f"{value:g}" if short else f"{value:.2f}" for value in column]
-    return [re.sub(r"(?<![^\s\[])-(?=\d)", "−", escape(str(value))) for value in column]
+    texts = [re.sub(r"(?<![^\s\[])-(?=\d)", "−", escape(str(value))) for value in column]
+    return [_WITHIN_NUMBERS.sub("\N{NO-BREAK SPACE}", text) for text in texts]

@@ -484,7 +484,7 @@ def test_show_escapes_its_text_and_sets_the_best_in_bold():
     assert "<th>a &lt; b</th>" in shown
     assert "<td>x &amp; y</td>" in shown
     # As wide as a plus sign; a hyphen elsewhere stays.
-    assert "<td>−1.50 [−2.00, +1.00]</td>" in shown
+    assert "<td>−1.50\N{NO-BREAK SPACE}[−2.00,\N{NO-BREAK SPACE}+1.00]</td>" in shown
     assert "<td><b>81.00</b></td>" in shown
     assert "<td>80.12</td>" in shown
     assert shown.count("<b>") == 1
