@@ -186,7 +186,7 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
         for place, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
             weights = softmax(losses / value)
             left = np.arange(len(losses)) + (place - (len(lambdas) - 1) / 2) * width
-            axis.bar(left, weights, width, color=shade, label=f"λ_P = {value:g}")
+            axis.bar(left, weights, width, color=shade, label=f"$\\lambda_P$ = {value:g}")
         axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
         axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
         axis.set_ylabel("weight P*")

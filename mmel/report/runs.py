@@ -55,11 +55,12 @@ def load_runs(
     Returns:
         RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), `select`, `usable` (whether a table
         may average it), and for finished runs `metric`, `score` and `best_score` (in percent: test accuracy of images,
-        the dev score of a text), `history` (epochs done and score at each evaluation), `train_seconds`, `device` (its
-        name), `threads` (of a CPU, else 0), `num_train`, `num_available` (training examples before a subset was taken),
-        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`, `sampled` (the data are not of the official
-        size), `num_unreadable` (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched dev
-        set), `test_score` and `test_score_mm` (where the test labels are known; always of the last evaluation),
+        the dev score of a text), `history` (epochs done and score at each evaluation), `train_seconds` (NaN of a run
+        that went on on another device), `device` (its name, or how many of it), `threads` (of a CPU, else 0),
+        `num_train`, `num_available` (training examples before a subset was taken), `num_eval`, `num_parameters`,
+        `commit`, `dirty`, `split_for_memory`, `sampled` (the data are not of the official size), `num_unreadable`
+        (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched dev set), `test_score` and
+        `test_score_mm` (where the test labels are known; always of the last evaluation),
         `confusion` (2 x 2 counts on the dev set after the last evaluation, a row a true class; None where not recorded,
         or where `score` is of another), `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the
         variants with their teacher's label for the original).
@@ -109,7 +110,8 @@ def seconds(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         Indexed by `by`, `device` and `threads`, in the grid's order: `seconds` (median over the usable runs) and
         `num_runs`. A CPU with another number of threads is another device.
     """
-    groups = usable(runs).groupby([*by, "device", "threads"], sort=False)["train_seconds"]
+    timed = usable(runs).dropna(subset="train_seconds")
+    groups = timed.groupby([*by, "device", "threads"], sort=False)["train_seconds"]
     return groups.agg(seconds="median", num_runs="size")
 
 
@@ -138,9 +140,10 @@ def device_label(device: str, threads: int) -> str:
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}" if threads else device
 
 
-def _device_name(name: str) -> str:
-    """A processor's name without trade marks: `Intel Xeon` of `Intel(R) Xeon(R) Processor`."""
-    return re.sub(r"\((?:R|TM)\)| (?:Processor|CPU)\b", "", name)
+def _device_name(name: str, processes: int) -> str:
+    """A name without trade marks, `Intel Xeon` of `Intel(R) Xeon(R) Processor`; of several processes how many."""
+    short = re.sub(r"\((?:R|TM)\)| (?:Processor|CPU)\b", "", name)
+    return short if processes == 1 else f"{processes} x {short}"
 
 
 def _row(config: RunConfig, record: Record | None, select: str, include_split: bool) -> dict[str, object]:
@@ -156,6 +159,7 @@ def _row(config: RunConfig, record: Record | None, select: str, include_split: b
     tests = {name: value for name, value in result.items() if name.startswith("test_")}
     shown = record.epochs[-1] if select == "last" else max(record.epochs, key=lambda line: line[metric])
     split = result["micro_batch"] is not None
+    on_one_device = all(earlier["device"] == device for earlier in header.get("resumed_from", []))
     return row | {
         "metric": metric,
         "score": shown[metric],
@@ -165,10 +169,10 @@ def _row(config: RunConfig, record: Record | None, select: str, include_split: b
         "test_score_mm": next((value for name, value in tests.items() if name.endswith("_mm_pct")), np.nan),
         "history": [(line["epoch"], line[metric]) for line in record.epochs],
         "confusion": result.get("dev_confusion") if select == "last" else None,
-        "train_seconds": result["train_seconds"],
+        "train_seconds": result["train_seconds"] if on_one_device else np.nan,
         "split_for_memory": split,
         "usable": include_split or not split,
-        "device": _device_name(device["name"]),
+        "device": _device_name(device["name"], header.get("processes", 1)),
         "threads": device.get("threads", 0),
         "num_train": sizes["train"],
         "num_available": sizes["train_available"],

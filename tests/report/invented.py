@@ -91,6 +91,8 @@ def write_run(
     train_seconds=10.0,
     device=DEVICE,
     threads=None,
+    processes=None,
+    resumed_from=None,
     dirty=False,
     micro_batch=None,
     sampled=(),
@@ -106,6 +108,8 @@ def write_run(
         test_mm: of MNLI's mismatched test set.
         history: the score at every evaluation, by default two whatever the configuration says.
         threads: of a CPU; by default the device is a GPU.
+        processes: how many trained it together; records of one process need not say.
+        resumed_from: the device that it began on.
         sampled: splits that are not GLUE's own.
         confusion: counts on the dev set after the last evaluation.
     """
@@ -117,6 +121,8 @@ def write_run(
         "lambda_t": config.lambda_t,
         **(_text_header(config, sampled) if config.is_text else _image_header(config)),
         "device": {"type": "cuda", "name": device} if threads is None else _cpu(device, threads),
+        **({} if processes is None else {"processes": processes}),
+        **({} if resumed_from is None else {"resumed_from": [{"device": {"type": "cuda", "name": resumed_from}}]}),
         "versions": {"python": "3.11.0"},
         "commit": "0" * 40,
         "dirty": dirty,

@@ -3,9 +3,11 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN, mini_run, text_run
+from invented import FROZEN, mini_run, text_run, write_run
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 
+from mmel.grids import reported
 from mmel.methods import LABELS
 from mmel.records import Store
 from mmel.report import figures, tables, text_figures
@@ -214,6 +216,83 @@ def test_no_texts_give_an_empty_panel_that_says_so(tmp_path, draw):
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == ["no runs yet"]
     render(figure)
+
+
+# The contrasts.
+
+
+def drawn(axis):
+    """Colour -> (height, low, high) of each line and (height, value) of each dot, in order."""
+    lines = {}
+    for bar in axis.collections:
+        (segment,) = bar.get_segments()
+        lines.setdefault(to_hex(bar.get_color()[0]), []).append((segment[0, 1], *segment[:, 0]))
+    dots = {}
+    for line in axis.lines:
+        if line.get_marker() != "None":
+            dots.setdefault(to_hex(line.get_color()), []).append((line.get_ydata()[0], line.get_xdata()[0]))
+    return lines, dots
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return {name: tables.build(name, Store(FROZEN), "mini").claims for name in ("table1", "table3")}
+
+
+def test_contrasts_figure_has_a_panel_a_model_and_a_row_a_contrast(claims):
+    figure = figures.contrasts_figure(claims["table1"])
+    assert [axis.get_title() for axis in figure.axes] == ["Digits, ResNet-8", "Digits, ResNet-14"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [claim.label for claim in claims["table1"][:7]]
+    # The first row stands on top.
+    low, high = figure.axes[0].get_ylim()
+    assert low > 6 > 0 > high
+    render(figure)
+
+
+def test_contrasts_figure_draws_the_claims(claims):
+    figure = figures.contrasts_figure(claims["table1"])
+    for axis, group in zip(figure.axes, (claims["table1"][:7], claims["table1"][7:]), strict=True):
+        lines, dots = drawn(axis)
+        for place, claim in enumerate(group):
+            # The paper has no digits: its range over its cells, without a dot.
+            (span,) = [line[1:] for line in lines[figures.PAPER_COLOR] if round(line[0]) == place]
+            assert span == (claim.paper.low, claim.paper.high)
+            color = figures.VERDICT_COLORS[claim.ours.verdict] if claim.ours else None
+            values = [value for height, value in dots.get(color, []) if round(height) == place]
+            assert values == ([claim.ours.difference] if claim.ours else [])
+            intervals = [line[1:] for line in lines.get(color, []) if round(line[0]) == place]
+            has_interval = claim.ours is not None and not np.isnan(claim.ours.low)
+            assert intervals == ([(claim.ours.low, claim.ours.high)] if has_interval else [])
+        assert figures.PAPER_COLOR not in dots
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ours: holds",
+        "ours: undecided",
+        "ours: contradicted",
+        "paper",
+    ]
+
+
+def test_contrasts_figure_of_texts_leaves_out_tasks_without_runs(tmp_path):
+    store = Store(tmp_path)
+    for run in reported("table3", "reduced"):
+        if run.dataset == "rte" and run.method in ("mmel_h", "baseline"):
+            write_run(store, run, 60.0 + run.seed + (run.method == "mmel_h"))
+    claims = tables.build("table3", store, "reduced").claims
+    (axis,) = figures.contrasts_figure(claims).axes
+    assert axis.get_title() == "RTE (subset)"
+    lines, dots = drawn(axis)
+    # The paper's own contrast has its dot.
+    printed = [claim.paper for claim in claims if claim.place["Task"] == "RTE (subset)"]
+    assert [value for _, value in dots[figures.PAPER_COLOR]] == [found.difference for found in printed]
+    assert [line[1:] for line in lines[figures.PAPER_COLOR]] == [(found.low, found.high) for found in printed]
+    assert [value for _, value in dots[figures.VERDICT_COLORS["undecided"]]] == pytest.approx([1.0])
+
+
+def test_contrasts_figure_without_runs_says_so(tmp_path):
+    (axis,) = figures.contrasts_figure(tables.build("table1", Store(tmp_path), "mini").claims).axes
+    assert [text.get_text() for text in axis.texts] == ["no runs yet"]
 
 
 # Nothing to draw yet.

@@ -213,6 +213,24 @@ def test_a_cpu_with_other_threads_is_another_device(store):
     assert found["seconds"].to_dict() == {("mmel_h", "Some Chip 7", 1): 12.0, ("mmel_h", "Some Chip 7", 2): 6.0}
 
 
+def test_a_time_over_two_devices_is_none(store):
+    for run, began, took in zip(seeds_of(A, 3), (None, "one", "two"), (10.0, 14.0, 90.0), strict=True):
+        write_run(store, run, 95.0, device="one", resumed_from=began, train_seconds=took)
+    runs = load_runs(store, seeds_of(A, 3))
+    assert seconds(runs, ["method"]).to_dict("index") == {("mmel_h", "one", 0): {"seconds": 12.0, "num_runs": 2}}
+    # Its score counts all the same.
+    assert summarize(runs, ["method"])["num_runs"].tolist() == [3]
+
+
+def test_several_processes_are_another_device(store):
+    for run, processes in zip(seeds_of(A, 3), (None, 1, 4), strict=True):
+        write_run(store, run, 95.0, device="GPU", processes=processes)
+    assert seconds(load_runs(store, seeds_of(A, 3)), ["method"])["num_runs"].to_dict() == {
+        ("mmel_h", "GPU", 0): 2,
+        ("mmel_h", "4 x GPU", 0): 1,
+    }
+
+
 def test_device_labels():
     labels = [device_label("a cpu", threads) for threads in (0, 1, 2)]
     assert labels == ["a cpu", "a cpu, 1 thread", "a cpu, 2 threads"]
