@@ -130,6 +130,42 @@ def test_a_report_away_from_the_notebooks_says_what_it_misses(capsys, monkeypatc
     assert "checkout" in message
 
 
+def test_a_submission_is_written_and_its_placeholders_told(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def submit(store, profile, method):
+        asked.append((store.root, profile, method))
+        return tmp_path / "glue.zip", ["WNLI.tsv is a placeholder"]
+
+    monkeypatch.setattr("mmel.report.glue_submission.submit", submit)
+    options = ["report", "--glue-submission", "mmel_s", "--profile", "paper", "--results", str(tmp_path)]
+    assert main(options) == 0
+    assert asked == [(tmp_path, "paper", "mmel_s")]
+    assert capsys.readouterr().out == f"submission: {tmp_path / 'glue.zip'}\nWNLI.tsv is a placeholder\n"
+
+
+def test_a_submission_without_predictions_is_refused(capsys):
+    message = refused(capsys, "report", "--glue-submission", "mmel_h", "--results", str(FROZEN))
+    assert "profile mini has no finished mmel_h run with test predictions for cola, " in message
+
+
+def test_a_checked_submission_is_judged_by_the_exit_status(capsys, monkeypatch, tmp_path):
+    path = tmp_path / "glue.zip"
+    assert main(["report", "--check-submission", str(path)]) == 1
+    assert capsys.readouterr().out.startswith(f"{path}: cannot be read as a zip")
+    monkeypatch.setattr("mmel.report.glue_submission.validate_submission", lambda path: [])
+    assert main(["report", "--check-submission", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: as the GLUE server wants it\n"
+
+
+def test_a_report_is_told_which_evaluation_and_which_runs_count(capsys, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("mmel.report.render.render", lambda *given: asked.append(given[3:]) or tmp_path)
+    for options in ([], ["--select", "best"], ["--include-split"]):
+        assert main(["report", "--results", str(tmp_path), *options]) == 0
+    assert asked == [("last", False), ("best", False), ("last", True)]
+
+
 # What is not installed is named, with the command that installs it.
 
 

@@ -1,10 +1,10 @@
-"""Runs as a table of numbers, and the statistics on them; nothing here knows a layout.
+"""The statistics on scores of runs; nothing here knows a record or a layout.
 
 A claim is a contrast between two methods on the same data set and model, fixed beforehand. It is reported with its
 Welch t interval (docs/decisions.md, "Statistics").
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -12,33 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmel.config import RunConfig
-from mmel.records import Record, Store
-
 CONFIDENCE = 0.95
-
-# What the columns of `load_runs` hold where no finished run fills them.
-_NOTHING = {
-    "metric": None,
-    "score": np.nan,
-    "best_score": np.nan,
-    "score_mm": np.nan,
-    "test_score": np.nan,
-    "test_score_mm": np.nan,
-    "train_seconds": np.nan,
-    "split_for_memory": False,
-    "device": None,
-    "num_train": np.nan,
-    "num_available": np.nan,
-    "num_eval": np.nan,
-    "sampled": False,
-    "num_unreadable": 0,
-    "num_parameters": np.nan,
-    "dropout": None,
-    "disagreement_pct": np.nan,
-    "commit": None,
-    "dirty": None,
-}
 
 
 @dataclass(frozen=True)
@@ -65,81 +39,6 @@ class Contrast:
         if self.low > 0:
             return "holds"
         return "contradicted" if self.high < 0 else "undecided"
-
-
-def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
-    """One row for each configuration, whether its run is recorded or not.
-
-    Args:
-        store: where the records are.
-        configs: the runs of a grid.
-
-    Returns:
-        RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and for finished runs `metric`,
-        `score` after the last evaluation and `best_score` (in percent: test accuracy of images, the dev score of a
-        text), `train_seconds`, `device`, `num_train`, `num_available` (training examples before a subset was taken),
-        `num_eval`, `num_parameters`, `commit`, `dirty`, `split_for_memory`, `sampled` (the data are not of the
-        official size), `num_unreadable` (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched
-        dev set), `test_score` and `test_score_mm` (where the test labels are known), `dropout` (hidden and attention,
-        as trained) and `disagreement_pct` (of the variants with their teacher's label for the original).
-    """
-    return pd.DataFrame([_row(config, store.read(config)) for config in configs])
-
-
-def usable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs whose batches were not split for memory: those a table may average."""
-    return runs[(runs["status"] == "finished") & ~runs["split_for_memory"]]
-
-
-def summarize(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean, sample standard deviation (ddof = 1) and number of usable runs in each group of a grid.
-
-    Args:
-        runs: from `load_runs`.
-        by: columns that make a group.
-
-    Returns:
-        Indexed by `by`, in the grid's order: `mean`, `std` (NaN for one run), `num_runs`, `num_planned`,
-        `train_seconds` (median), `device` (one name, or several joined), `num_eval`.
-    """
-    planned = runs.groupby(list(by), sort=False).size().rename("num_planned")
-    groups = usable(runs).groupby(list(by), sort=False)
-    found = groups.agg(
-        mean=("score", "mean"),
-        std=("score", "std"),
-        num_runs=("score", "size"),
-        train_seconds=("train_seconds", "median"),
-        device=("device", lambda names: " / ".join(sorted(set(names)))),
-        num_eval=("num_eval", "first"),
-    )
-    summary = found.reindex(planned.index)
-    summary["num_runs"] = summary["num_runs"].fillna(0).astype(int)
-    summary["num_planned"] = planned
-    return summary
-
-
-def curves(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
-    """The score over training, over the runs that a table may average.
-
-    Args:
-        store: where the records are.
-        configs: the runs of a grid.
-
-    Returns:
-        One row for each data set, method and evaluation, in the grid's order: `dataset`, `method`, `metric`, `epoch`
-        (epochs done, a fraction within one), `mean`, `min` and `max` of the score over seeds, `num_runs`.
-    """
-    configs = list(configs)
-    left_in = set(usable(load_runs(store, configs))["run_id"]) if configs else set()
-    keys = ["dataset", "method", "metric", "epoch"]
-    lines = []
-    for config in configs:
-        if config.run_id in left_in:
-            record = store.read(config)
-            cell = (config.dataset, config.method, record.metric)
-            lines += [(*cell, float(line["epoch"]), line[record.metric]) for line in record.epochs]
-    groups = pd.DataFrame(lines, columns=[*keys, "score"]).groupby(keys, sort=False)["score"]
-    return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
 
 
 def contrast(first: Sequence[float], second: Sequence[float]) -> Contrast:
@@ -190,14 +89,17 @@ def stratified_permutation_test(
     return float((1 + extreme.sum()) / (1 + num_resamples))
 
 
-def sampling_error(score_pct: float, num_eval: int, metric: str = "accuracy_pct") -> float:
+def sampling_error(
+    score_pct: float, num_eval: int, metric: str = "accuracy_pct", confusion: Sequence[Sequence[int]] | None = None
+) -> float:
     """Standard error, in points, that a score has from the finite set it was measured on.
 
     Args:
         score_pct: the score.
         num_eval: examples of that set.
-        metric: `accuracy_pct` (binomial), `spearman_pct` (Bonett and Wright's), or another, of which a score alone
-            does not tell: Matthews' depends on the whole table of confusions.
+        metric: `accuracy_pct` (binomial), `spearman_pct` (Bonett and Wright's), `matthews_pct` (the delta method's), or
+            another, of which nothing is told.
+        confusion: for `matthews_pct`, whose error a score alone does not tell: 2 x 2 counts, a row a true class.
 
     Returns:
         The error, or NaN where it cannot be told.
@@ -208,6 +110,8 @@ def sampling_error(score_pct: float, num_eval: int, metric: str = "accuracy_pct"
     if metric == "spearman_pct" and num_eval > 3:
         # Its Fisher transform has about the variance (1 + r^2 / 2) / (n - 3) (Bonett and Wright 2000).
         return 100 * float((1 - share**2) * np.sqrt((1 + share**2 / 2) / (num_eval - 3)))
+    if metric == "matthews_pct" and confusion is not None:
+        return 100 * _phi_error(np.asarray(confusion, dtype=float))
     return float("nan")
 
 
@@ -231,40 +135,23 @@ def _welch(first: tuple[float, float, int], second: tuple[float, float, int]) ->
     return Contrast(difference, float(low), float(high), n1, n2)
 
 
-def _device(device: dict[str, object]) -> str:
-    """A CPU with another number of threads is another device: times are not compared across them."""
-    threads = device.get("threads")
-    return f"{device['name']}, {threads} thread{'s' if threads > 1 else ''}" if threads else str(device["name"])
+def _phi_error(counts: np.ndarray) -> float:
+    """Standard error of phi, which is Matthews' correlation, of a 2 x 2 table.
 
-
-def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
-    row: dict[str, object] = {**config.to_dict(), "run_id": config.run_id, "status": "missing", **_NOTHING}
-    if record is None:
-        return row
-    row["status"] = record.result["status"]
-    if not record.finished:
-        return row
-    header, result, metric = record.header, record.result, record.metric
-    sizes = header["sizes"]
-    tests = {name: value for name, value in result.items() if name.startswith("test_")}
-    return row | {
-        "metric": metric,
-        "score": record.score,
-        "best_score": result[f"best_{metric}"],
-        "score_mm": result.get(metric.replace("_pct", "_mm_pct"), np.nan),
-        "test_score": next((value for name, value in tests.items() if not name.endswith("_mm_pct")), np.nan),
-        "test_score_mm": next((value for name, value in tests.items() if name.endswith("_mm_pct")), np.nan),
-        "train_seconds": result["train_seconds"],
-        "split_for_memory": result["micro_batch"] is not None,
-        "device": _device(header["device"]),
-        "num_train": sizes["train"],
-        "num_available": sizes["train_available"],
-        "num_eval": sizes["eval"],
-        "sampled": bool(sizes.get("sampled")),
-        "num_unreadable": record.result.get("num_unreadable", 0),
-        "num_parameters": header["num_parameters"],
-        "dropout": f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}" if config.is_text else None,
-        "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
-        "commit": header["commit"],
-        "dirty": header["dirty"],
-    }
+    The delta method on multinomial counts (Bishop, Fienberg and Holland 1975, section 11.3); NaN where a class is never
+    predicted or never true.
+    """
+    shares = counts / counts.sum()
+    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
+    spread = rows.prod() * columns.prod()
+    if spread == 0:
+        return float("nan")
+    phi = (shares[0, 0] * shares[1, 1] - shares[0, 1] * shares[1, 0]) / np.sqrt(spread)
+    tilt, lean = rows[0] - rows[1], columns[0] - columns[1]
+    variance = (
+        1
+        - phi**2
+        + phi * (1 + phi**2 / 2) * tilt * lean / np.sqrt(spread)
+        - 3 / 4 * phi**2 * (tilt**2 / rows.prod() + lean**2 / columns.prod())
+    )
+    return float(np.sqrt(max(variance, 0.0) / counts.sum()))

@@ -1,12 +1,13 @@
 """What the image and the text tables share: names, the form of a cell, notes and tests that apply to any run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from mmel.config import GLUE_DATASETS
-from mmel.report.aggregate import Contrast, contrast, stratified_permutation_test, usable
+from mmel.report.aggregate import Contrast, contrast, stratified_permutation_test
+from mmel.report.runs import usable
 
 _GLUE_LABELS = dict(zip(GLUE_DATASETS, ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE"), strict=True))
 DATASET_LABELS = {
@@ -24,6 +25,39 @@ METRIC_LABELS = {
     "matthews_pct": "Matthews corr. (%)",
     "spearman_pct": "Spearman corr. (%)",
 }
+BOLD = "Bold is the highest mean {among}, which is no claim."
+
+
+@dataclass(frozen=True)
+class Span:
+    """The range of the paper's contrast over its cells, where it has not the one that is asked for.
+
+    Attributes:
+        low: the least.
+        high: the greatest.
+        num_cells: over how many.
+    """
+
+    low: float
+    high: float
+    num_cells: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One contrast in numbers, ours and the paper's: what the table of contrasts prints and their figure draws.
+
+    Attributes:
+        place: heading -> data set and model, or task.
+        label: `MMEL-H − Baseline(DA)`.
+        ours: None where a side has no usable run.
+        paper: of the same cell, or over all of its cells.
+    """
+
+    place: dict[str, str]
+    label: str
+    ours: Contrast | None
+    paper: Contrast | Span
 
 
 @dataclass(frozen=True)
@@ -34,17 +68,21 @@ class Table:
         name: as in `grids.TABLES`.
         caption: what it shows, with data set sizes and devices.
         levels: scores, ours and the paper's.
+        best: of the same shape, whether a cell is to be set in bold.
         contrasts: the claims, ours and the paper's, with their intervals.
         missing: one line for each cell that lacks runs; empty when the grid is complete.
         notes: what a reader must know to read it.
+        claims: the contrasts in numbers; empty where they have no interval by construction.
     """
 
     name: str
     caption: str
     levels: pd.DataFrame
+    best: pd.DataFrame
     contrasts: pd.DataFrame
     missing: list[str]
     notes: list[str]
+    claims: list[Claim] = field(default_factory=list)
 
 
 def level(mean: float, std: float, num_runs: float) -> str:
@@ -61,13 +99,45 @@ def interval(found: Contrast) -> str:
     return f"{found.difference:+.2f}{bounds}"
 
 
-def our_contrast(first: list[float] | None, second: list[float] | None) -> dict[str, str]:
-    """Our columns of a contrast, from the runs of its two sides (None where none are usable)."""
-    if not first or not second:
-        return {"Ours [95 %]": "no runs yet", "n": "", "Verdict": ""}
-    found = contrast(first, second)
-    counts = f"{found.num_first} + {found.num_second}"
-    return {"Ours [95 %]": interval(found), "n": counts, "Verdict": found.verdict}
+def compare(
+    place: dict[str, str],
+    label: str,
+    first: list[float] | None,
+    second: list[float] | None,
+    paper: Contrast | Span,
+) -> Claim:
+    """A claim from the runs of its two sides (None, or empty, where none are usable) and the paper's contrast."""
+    return Claim(place, label, contrast(first, second) if first and second else None, paper)
+
+
+def claims_frame(claims: Iterable[Claim]) -> pd.DataFrame:
+    """One row a claim: ours with interval and verdict, the paper's beside it."""
+    rows = []
+    for each in claims:
+        ours, paper = each.ours, each.paper
+        rows.append(
+            {
+                **each.place,
+                "Contrast": each.label,
+                "Ours [95 %]": interval(ours) if ours else "no runs yet",
+                "n": f"{ours.num_first} + {ours.num_second}" if ours else "",
+                "Verdict": ours.verdict if ours else "",
+                "Paper [95 %]": interval(paper) if isinstance(paper, Contrast) else _span(paper),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _span(paper: Span) -> str:
+    return f"{paper.low:+.2f} to {paper.high:+.2f} over {paper.num_cells} cells"
+
+
+def highest(means: pd.DataFrame) -> pd.DataFrame:
+    """Where the highest number of a row is, all of them where several print alike; nowhere in a row with one number."""
+    # What prints alike is alike.
+    printed = means.round(2)
+    compared = (printed.notna().sum(axis="columns") > 1).to_numpy()
+    return printed.eq(printed.max(axis="columns"), axis="index") & compared[:, None]
 
 
 def claim_row(claim: str, strata: Mapping[str, tuple[list[float], list[float]]]) -> dict[str, object]:
@@ -101,11 +171,9 @@ def claim_row(claim: str, strata: Mapping[str, tuple[list[float], list[float]]])
     return row
 
 
-def ratio(cell: pd.Series, base: pd.Series) -> str:
-    """A training time over the baseline's; `-` where the two are of different devices."""
-    if not base["num_runs"] or cell["device"] != base["device"]:
-        return "-"
-    return f"{cell['train_seconds'] / base['train_seconds']:.1f}"
+def ratio(mine: float, base: float | None) -> str:
+    """A training time over the baseline's on the same device; `-` where the baseline was not trained there."""
+    return "-" if base is None else f"{mine / base:.1f}"
 
 
 def duration(seconds: float) -> str:
@@ -113,9 +181,21 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def devices(runs: pd.DataFrame) -> str:
-    """Every device that the usable runs were trained on."""
-    return ", ".join(sorted(set(usable(runs)["device"])))
+def where_trained(runs: pd.DataFrame) -> str:
+    """`Trained on AMD EPYC (1 thread), Intel Xeon (1 or 2 threads).`: every device of the usable runs."""
+    parts = []
+    for name, group in usable(runs).groupby("device"):
+        threads = sorted(set(group["threads"]) - {0})
+        counts = " or ".join(map(str, threads))
+        parts.append(name + (f" ({counts} thread{'s' if threads != [1] else ''})" if threads else ""))
+    return f"Trained on {', '.join(parts)}."
+
+
+def which_evaluation(runs: pd.DataFrame) -> str:
+    """What of a run its score is."""
+    if set(runs["select"]) == {"best"}:
+        return "at the best epoch, chosen on these very data and so an optimistic figure"
+    return "after the last epoch"
 
 
 def scale_notes(profile: str) -> list[str]:
@@ -141,7 +221,8 @@ def provenance_notes(runs: pd.DataFrame, why_split: str) -> list[str]:
         notes.append(f"Failed and left out: {', '.join(failed['run_id'])}.")
     split = runs[runs["split_for_memory"]]
     if not split.empty:
-        notes.append(f"Left out because {why_split}: {', '.join(split['run_id'])}.")
+        kept = "Included, although" if split["usable"].all() else "Left out because"
+        notes.append(f"{kept} {why_split}: {', '.join(split['run_id'])}.")
     if bool((usable(runs)["dirty"] == True).any()):  # noqa: E712  the column also holds None
         notes.append("Some runs were made by code with uncommitted changes.")
     return notes
@@ -155,7 +236,7 @@ def missing_lines(summary: pd.DataFrame, label: Iterable[str]) -> list[str]:
         label: of each of its rows.
     """
     return [
-        f"{name}: {cell['num_runs']} of {cell['num_planned']} runs"
-        for name, (_, cell) in zip(label, summary.iterrows(), strict=True)
-        if cell["num_runs"] < cell["num_planned"]
+        f"{name}: {found} of {planned} runs"
+        for name, found, planned in zip(label, summary["num_runs"], summary["num_planned"], strict=True)
+        if found < planned
     ]

@@ -1,4 +1,4 @@
-"""The study's figures, with matplotlib; each draws numbers it is given."""
+"""The study's figures, with matplotlib; each draws numbers it is given. Those of texts alone are in `text_figures`."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from mmel.config import GLUE_DATASETS
 from mmel.methods import LABELS
-from mmel.report.common import DATASET_LABELS, METRIC_LABELS
+from mmel.report.aggregate import Contrast
+from mmel.report.common import DATASET_LABELS, METRIC_LABELS, Claim, Span
 from mmel.report.image_tables import model_label
-from mmel.report.text_cells import FIELDS, task_of
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLORS = {
@@ -35,6 +34,8 @@ STYLE = {
     "font.size": 9,
 }
 COLUMNS = 4
+VERDICT_COLORS = {"holds": "#0072b2", "undecided": "#7f7f7f", "contradicted": "#d55e00"}
+PAPER_COLOR = "#b9a06a"
 
 
 def methods_figure(runs: pd.DataFrame) -> Figure:
@@ -44,8 +45,8 @@ def methods_figure(runs: pd.DataFrame) -> Figure:
         runs: from `tables.seeds` of Table 1 or 3.
     """
     with plt.rc_context(STYLE):
-        figure, panels = _panels(runs)
-        for axis, group in panels:
+        figure, cells = panels(runs)
+        for axis, group in cells:
             methods = [method for method in LABELS if (group["method"] == method).any()]
             for place, method in enumerate(methods):
                 values = group.loc[group["method"] == method, _score(runs)].to_numpy()
@@ -66,8 +67,8 @@ def over_k_figure(runs: pd.DataFrame) -> Figure:
         runs: from `tables.seeds("table2")`.
     """
     with plt.rc_context(STYLE):
-        figure, panels = _panels(runs)
-        for axis, group in panels:
+        figure, cells = panels(runs)
+        for axis, group in cells:
             baseline = group.loc[group["method"] == "baseline_da", "accuracy_pct"]
             if len(baseline):
                 axis.axhline(baseline.mean(), color=COLORS["baseline_da"], ls="--", lw=1.2, label=LABELS["baseline_da"])
@@ -88,53 +89,43 @@ def over_k_figure(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def settings_figure(runs: pd.DataFrame) -> Figure:
-    """Scores of MMEL-H and MMEL-S for each way of making augmented texts, every run a dot; one panel a task.
+def contrasts_figure(claims: Sequence[Claim]) -> Figure:
+    """The contrasts with their 95 % intervals, ours beside the paper's: a row a contrast, a panel a model or task.
+
+    The colour of ours is its verdict. Without an interval a dot stands alone; where the paper has no such model, the
+    range over its cells is a line without a dot. Models and tasks without a run of ours are left out.
 
     Args:
-        runs: from `tables.seeds` of Table 4 or 6. A dashed line is the baseline's mean.
+        claims: of `tables.build`, Tables 1 to 4.
     """
-    fields = [field for field in FIELDS["table4"] + FIELDS["table6"] if field in runs]
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(", ".join(claim.place.values()), []).append(claim)
+    groups = {name: group for name, group in groups.items() if any(claim.ours for claim in group)}
+    count = max(len(groups), 1)
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    longest = max(map(len, groups.values()), default=4)
     with plt.rc_context(STYLE):
-        figure, panels = _panels(runs, across=True)
-        for axis, group in panels:
-            baseline = group.loc[group["method"] == "baseline", "score"]
-            if len(baseline):
-                axis.axvline(baseline.mean(), color=COLORS["baseline"], ls="--", lw=1.2, label=LABELS["baseline"])
-            varied = group[group["method"] != "baseline"]
-            named = varied[fields].astype(str).agg(", ".join, axis="columns") if len(varied) else pd.Series(dtype=str)
-            settings = list(dict.fromkeys(named))
-            for method, shift in (("mmel_h", -0.12), ("mmel_s", 0.12)):
-                mine = varied["method"] == method
-                places = [settings.index(name) + shift for name in named[mine]]
-                scores = varied.loc[mine, "score"]
-                axis.scatter(scores, places, s=26, color=COLORS[method], alpha=0.8, label=LABELS[method], zorder=3)
-            axis.set_yticks(range(len(settings)), settings)
-            axis.set_ylim(len(settings) - 0.5, -0.5)
+        size = (1.6 + 3.6 * columns, rows * (0.75 + 0.3 * longest) + 0.35)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        for axis in axes.flat[count:]:
+            axis.remove()
+        if not groups:
+            axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
+        for axis, (name, group) in zip(axes.flat, groups.items(), strict=False):
+            axis.axvline(0, color="#1d2125", lw=0.8)
+            for place, claim in enumerate(group):
+                if claim.ours:
+                    color = VERDICT_COLORS[claim.ours.verdict]
+                    _interval(axis, claim.ours, place - 0.15, color, "o", f"ours: {claim.ours.verdict}")
+                _interval(axis, claim.paper, place + 0.2, PAPER_COLOR, "D", "paper")
+            axis.set_yticks(range(len(group)), [claim.label for claim in group], fontsize=8)
+            axis.set_ylim(len(group) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
-        _shared_legend(figure)
-        plt.close(figure)
-    return figure
-
-
-def curves_figure(frame: pd.DataFrame) -> Figure:
-    """The dev score over training, as Figure 2: a line a method, a band from its lowest to its highest seed.
-
-    Args:
-        frame: the levels of `tables.build("figure2", ...)`. Tasks that are not in it are named below the panels.
-    """
-    drawn = set(map(task_of, frame["dataset"]))
-    absent = ", ".join(DATASET_LABELS[name] for name in GLUE_DATASETS if name not in drawn)
-    with plt.rc_context(STYLE):
-        figure, panels = _panels(frame)
-        for axis, group in panels:
-            for method, line in group.groupby("method", sort=False):
-                style = {"color": COLORS[method], "lw": 1.4, "marker": "o", "ms": 2.5}
-                axis.plot(line["epoch"], line["mean"], label=LABELS[method], **style)
-                axis.fill_between(line["epoch"], line["min"], line["max"], color=COLORS[method], alpha=0.16, lw=0)
-            axis.set_xlim(left=0)
-        figure.supxlabel(f"epoch      (no runs: {absent})" if absent and drawn else "epoch", fontsize=9)
-        _shared_legend(figure)
+            axis.set_title(name)
+            axis.set_xlabel("difference (points)")
+        shared_legend(figure, [*(f"ours: {verdict}" for verdict in VERDICT_COLORS), "paper"])
         plt.close(figure)
     return figure
 
@@ -196,7 +187,7 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
         for place, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
             weights = softmax(losses / value)
             left = np.arange(len(losses)) + (place - (len(lambdas) - 1) / 2) * width
-            axis.bar(left, weights, width, color=shade, label=f"λ_P = {value:g}")
+            axis.bar(left, weights, width, color=shade, label=f"$\\lambda_P$ = {value:g}")
         axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
         axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
         axis.set_ylabel("weight P*")
@@ -206,7 +197,7 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
     return figure
 
 
-def _panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+def panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with one titled panel for each data set and model, four in a row, and the runs that go into each.
 
     Args:
@@ -214,8 +205,8 @@ def _panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[t
         across: whether the score runs from left to right, in place of upwards.
     """
     is_text = "task" in runs
-    cells = list(runs.groupby(["task", "metric"] if is_text else ["dataset", "model"], sort=False))
-    count = max(len(cells), 1)
+    groups = list(runs.groupby(["task", "metric"] if is_text else ["dataset", "model"], sort=False))
+    count = max(len(groups), 1)
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
     size = (1.2 + (3.2 if is_text else 3.4) * columns, (2.6 if is_text else 3.2) * rows + 0.4 * is_text)
@@ -223,28 +214,41 @@ def _panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[t
     figure.get_layout_engine().set(w_pad=0.08)
     for axis in axes.flat[count:]:
         axis.remove()
-    if not cells:
+    if not groups:
         axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
     if not is_text:
         for axis in axes[:, 0]:
             axis.set_ylabel("test accuracy (%)")
-    panels = []
-    for axis, ((name, kind), group) in zip(axes.flat, cells, strict=False):
+    found = []
+    for axis, ((name, kind), group) in zip(axes.flat, groups, strict=False):
         axis.set_title(name if is_text else f"{DATASET_LABELS[name]}, {model_label(kind)}")
         if is_text:
             (axis.set_xlabel if across else axis.set_ylabel)(f"dev {METRIC_LABELS[kind]}")
-        panels.append((axis, group))
-    return figure, panels
+        found.append((axis, group))
+    return figure, found
 
 
-def _shared_legend(figure: Figure) -> None:
-    """One legend above all panels."""
+def shared_legend(figure: Figure, order: Sequence[str] = tuple(LABELS.values())) -> None:
+    """One legend above all panels.
+
+    Args:
+        figure: whose lines and dots have labels.
+        order: of the labels.
+    """
     found = {
         label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    ordered = [label for label in LABELS.values() if label in found]
+    ordered = [label for label in order if label in found]
     if ordered:
         figure.legend([found[label] for label in ordered], ordered, loc="outside upper center", ncols=len(ordered))
+
+
+def _interval(axis: Axes, found: Contrast | Span, height: float, color: str, marker: str, label: str) -> None:
+    """An interval as a line, the difference as a dot on it."""
+    if not np.isnan(found.low):
+        axis.hlines(height, found.low, found.high, color=color, lw=1.6, label=label)
+    if isinstance(found, Contrast):
+        axis.plot(found.difference, height, marker, color=color, ms=4.5, label=label)
 
 
 def _score(runs: pd.DataFrame) -> str:

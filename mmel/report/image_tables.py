@@ -4,31 +4,28 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mmel.grids import reported
 from mmel.methods import LABELS
-from mmel.records import Store
-from mmel.report.aggregate import (
-    contrast_from_summary,
-    load_runs,
-    paper_table,
-    sampling_error,
-    summarize,
-    usable,
-)
+from mmel.report.aggregate import Contrast, contrast_from_summary, paper_table, sampling_error
 from mmel.report.common import (
+    BOLD,
     DATASET_LABELS,
+    Claim,
+    Span,
     Table,
     claim_row,
-    devices,
+    claims_frame,
+    compare,
     duration,
-    interval,
+    highest,
     level,
     missing_lines,
-    our_contrast,
     provenance_notes,
     ratio,
     scale_notes,
+    where_trained,
+    which_evaluation,
 )
+from mmel.report.runs import device_label, seconds, summarize, usable
 
 CELL = ["dataset", "model", "method", "num_augmented"]
 
@@ -48,31 +45,32 @@ TABLE2_K = (2, 5, 10, 20)
 TABLE2_CONTRASTS = ((5, 2), (10, 5), (20, 10))
 
 
-def build(name: str, store: Store, profile: str) -> Table:
-    """Table 1, 2 or 5, see `tables.build`."""
-    runs = load_runs(store, reported(name, profile))
+def build(name: str, runs: pd.DataFrame, profile: str) -> Table:
+    """Table 1, 2 or 5 of the runs of its grid, see `tables.build`."""
     summary = summarize(runs, CELL)
     paper = _paper(name).set_index(CELL)
     columns = _columns(name, summary)
-    levels = pd.concat([_our_levels(summary, columns, profile), _paper_levels(paper, name)])
-    pairs = _pairs(name, columns)
+    levels, means = _levels(name, summary, paper, columns, profile)
+    claims = _claims(runs, paper, columns, _pairs(name, columns))
     return Table(
         name=name,
         caption=_caption(name, runs, profile),
         levels=levels,
-        contrasts=_contrasts(runs, paper, columns, pairs),
+        best=highest(means),
+        contrasts=claims_frame(claims),
         missing=missing_lines(summary, (_cell_label(cell, columns) for cell in summary.index)),
         notes=_notes(runs, summary, profile),
+        claims=claims,
     )
 
 
-def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
+def training_time(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """The time column of Table 1, 2 or 5, see `tables.training_time`."""
-    summary = summarize(load_runs(store, reported(name, profile)), CELL)
+    times = seconds(runs, CELL)
     paper = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
     rows = []
-    for (dataset, model, method, k), cell in summary[summary["num_runs"] > 0].iterrows():
-        base = summary.xs((dataset, model, "baseline_da"), level=("dataset", "model", "method")).iloc[0]
+    for (dataset, model, method, k, *device), cell in times.iterrows():
+        base = times["seconds"].get((dataset, model, "baseline_da", 1, *device))
         printed = paper.get((dataset, model, method))
         rows.append(
             {
@@ -80,9 +78,10 @@ def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
                 "Model": model_label(model),
                 "Method": LABELS[method],
                 "K": k,
-                "Training": duration(cell["train_seconds"]),
-                "Device": cell["device"],
-                "Ratio to Baseline(DA)": ratio(cell, base),
+                "Device": device_label(*device),
+                "n": int(cell["num_runs"]),
+                "Training": duration(cell["seconds"]),
+                "Ratio to Baseline(DA)": ratio(cell["seconds"], base),
                 "Paper, K = 10, V100": "" if printed is None else f"{printed:.1f} h",
                 "Paper's ratio": "" if printed is None else f"{printed / paper[(dataset, model, 'baseline_da')]:.1f}",
             }
@@ -90,27 +89,27 @@ def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claim_tests(store: Store, name: str, profile: str) -> pd.DataFrame:
-    """The claims of Table 1 over all data sets and models, see `tables.claim_tests`."""
-    runs = load_runs(store, reported(name, profile))
-    found = usable(runs).groupby(["dataset", "model", "method"])["score"].apply(list).to_dict()
+def claim_tests(name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """The claims of Table 1 or 2 over all data sets and models, see `tables.claim_tests`."""
+    found = usable(runs).groupby(CELL)["score"].apply(list).to_dict()
     cells = dict.fromkeys(zip(runs["dataset"], runs["model"], strict=True))
+    columns = _columns(name, summarize(runs, CELL))
     rows = []
-    for first, second in TABLE1_CONTRASTS:
+    for sides in _pairs(name, columns):
         strata = {
             f"{DATASET_LABELS[dataset]}, {model_label(model)}": tuple(
-                found.get((dataset, model, method), []) for method in (first, second)
+                found.get((dataset, model, *side), []) for side in sides
             )
             for dataset, model in cells
         }
-        rows.append(claim_row(f"{LABELS[first]} − {LABELS[second]}", strata))
+        rows.append(claim_row(_pair_label(columns, *sides), strata))
     return pd.DataFrame(rows)
 
 
-def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
+def seeds(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """Every run of Table 1, 2 or 5, see `tables.seeds`."""
-    runs = usable(load_runs(store, reported(name, profile)))[[*CELL, "seed", "score", "best_score"]]
-    return runs.rename(columns={"score": "accuracy_pct", "best_score": "best_accuracy_pct"}).reset_index(drop=True)
+    found = usable(runs)[[*CELL, "seed", "score", "best_score"]]
+    return found.rename(columns={"score": "accuracy_pct", "best_score": "best_accuracy_pct"}).reset_index(drop=True)
 
 
 def model_label(model: str) -> str:
@@ -130,8 +129,13 @@ def _columns(name: str, summary: pd.DataFrame) -> dict[tuple[str, int], str]:
     if name != "table2":
         cells = dict.fromkeys((method, k) for _, _, method, k in summary.index)
         return {cell: LABELS[method] for method in LABELS for cell in cells if cell[0] == method}
-    headings = {("baseline_da", 1): LABELS["baseline_da"]}
-    return headings | {(m, k): f"{LABELS[m]}-{k}" for k in TABLE2_K for m in ("mmel_h", "mmel_s")}
+    cells = [("baseline_da", 1), *((m, k) for k in TABLE2_K for m in ("mmel_h", "mmel_s"))]
+    return {cell: _heading(name, *cell) for cell in cells}
+
+
+def _heading(name: str, method: str, k: int) -> str:
+    """`MMEL-H`, or in Table 2, where K differs, `MMEL-H-5`."""
+    return f"{LABELS[method]}-{k}" if name == "table2" and method != "baseline_da" else LABELS[method]
 
 
 def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
@@ -144,55 +148,48 @@ def _pairs(name: str, columns: dict[tuple[str, int], str]) -> list[tuple[tuple[s
     return [*growing, *(((m, k), ("baseline_da", 1)) for m in ("mmel_h", "mmel_s") for k in TABLE2_K)]
 
 
-def _our_levels(summary: pd.DataFrame, columns: dict[tuple[str, int], str], profile: str) -> pd.DataFrame:
-    rows = []
-    for dataset, model in dict.fromkeys((d, m) for d, m, _, _ in summary.index):
-        row = {"Source": f"ours ({profile})", "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
-        for (method, k), heading in columns.items():
-            cell = summary.loc[(dataset, model, method, k)]
-            row[heading] = level(cell["mean"], cell["std"], cell["num_runs"])
-        rows.append(row)
-    return pd.DataFrame(rows)
+def _levels(
+    name: str, summary: pd.DataFrame, paper: pd.DataFrame, columns: dict[tuple[str, int], str], profile: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Our rows, then the paper's: as they are printed, and the means in them."""
+    rows, means = [], []
+    for source, cells in ((f"ours ({profile})", summary), ("paper", paper)):
+        for (dataset, model), group in cells.groupby(level=["dataset", "model"], sort=False):
+            row = {"Source": source, "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
+            # Table 1 has one K a method, ours may be another than the paper's.
+            found = {_heading(name, method, k): cell for (_, _, method, k), cell in group.iterrows()}
+            printed = {heading: level(*found[heading][["mean", "std", "num_runs"]]) for heading in columns.values()}
+            rows.append(row | printed)
+            means.append(dict.fromkeys(row) | {heading: found[heading]["mean"] for heading in columns.values()})
+    return pd.DataFrame(rows), pd.DataFrame(means).astype(float)
 
 
-def _paper_levels(paper: pd.DataFrame, name: str) -> pd.DataFrame:
-    rows = []
-    for (dataset, model), group in paper.groupby(level=["dataset", "model"], sort=False):
-        row = {"Source": "paper", "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
-        for (_, _, method, k), cell in group.iterrows():
-            heading = f"{LABELS[method]}-{k}" if name == "table2" and method != "baseline_da" else LABELS[method]
-            row[heading] = level(cell["mean"], cell["std"], cell["num_runs"])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _contrasts(
+def _claims(
     runs: pd.DataFrame,
     paper: pd.DataFrame,
     columns: dict[tuple[str, int], str],
     pairs: Sequence[tuple[tuple[str, int], tuple[str, int]]],
-) -> pd.DataFrame:
-    """One row for each data set, model and pair: ours with interval and verdict, the paper's beside it."""
+) -> list[Claim]:
+    """One for each data set, model and pair."""
     found = {cell: group["score"].tolist() for cell, group in usable(runs).groupby(CELL, sort=False)}
-    rows = []
+    claims = []
     for dataset, model in dict.fromkeys(zip(runs["dataset"], runs["model"], strict=True)):
-        for (first, k1), (second, k2) in pairs:
-            sides = found.get((dataset, model, first, k1)), found.get((dataset, model, second, k2))
-            rows.append(
-                {
-                    "Data set": DATASET_LABELS[dataset],
-                    "Model": model_label(model),
-                    "Contrast": f"{columns[first, k1]} − {columns[second, k2]}",
-                    **our_contrast(*sides),
-                    "Paper [95 %]": _paper_contrast(paper, dataset, model, (first, k1), (second, k2)),
-                }
+        place = {"Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
+        for pair in pairs:
+            sides = (found.get((dataset, model, *side)) for side in pair)
+            claims.append(
+                compare(place, _pair_label(columns, *pair), *sides, _paper_contrast(paper, dataset, model, *pair))
             )
-    return pd.DataFrame(rows)
+    return claims
+
+
+def _pair_label(columns: dict[tuple[str, int], str], first: tuple[str, int], second: tuple[str, int]) -> str:
+    return f"{columns[first]} − {columns[second]}"
 
 
 def _paper_contrast(
     paper: pd.DataFrame, dataset: str, model: str, first: tuple[str, int], second: tuple[str, int]
-) -> str:
+) -> Contrast | Span:
     """The paper's contrast in the same cell, or its range over all cells where it has no such data set or model."""
     # Table 1 has one K a method, ours may be another; Table 2 has them all.
     by_method = paper.droplevel("num_augmented") if paper.index.to_frame()["num_augmented"].max() == 10 else None
@@ -202,9 +199,9 @@ def _paper_contrast(
         one, two = (by_method.loc[key[:3]] if by_method is not None else paper.loc[key] for key in keys)
         differences[cell] = contrast_from_summary(one, two)
     if (dataset, model) in differences:
-        return interval(differences[dataset, model])
+        return differences[dataset, model]
     values = [found.difference for found in differences.values()]
-    return f"{min(values):+.2f} to {max(values):+.2f} over {len(values)} cells"
+    return Span(min(values), max(values), len(values))
 
 
 def _cell_label(cell: tuple[str, str, str, int], columns: dict[tuple[str, int], str]) -> str:
@@ -214,18 +211,18 @@ def _cell_label(cell: tuple[str, str, str, int], columns: dict[tuple[str, int], 
 
 def _caption(name: str, runs: pd.DataFrame, profile: str) -> str:
     done = usable(runs)
-    number = name.removeprefix("table")
+    number, bold = name.removeprefix("table"), BOLD.format(among="of a row")
     title = {"1": "five methods", "2": "MMEL with |B(x)| = K", "5": "three methods"}[number]
     if done.empty:
-        return f"Table {number} ({title}), profile {profile}: no runs recorded yet."
+        return f"Table {number} ({title}), profile {profile}: no runs recorded yet. {bold}"
     sizes = "; ".join(
         f"{DATASET_LABELS[dataset]}: {int(group['num_train'].iloc[0]):,} training and "
         f"{int(group['num_eval'].iloc[0]):,} test images, {int(group['epochs'].iloc[0])} epochs"
         for dataset, group in done.groupby("dataset", sort=False)
     )
     return (
-        f"Table {number} ({title}), profile {profile}: test accuracy in percent after the last epoch, "
-        f"mean ± std (n) over seeds. {sizes}. Trained on {devices(runs)}."
+        f"Table {number} ({title}), profile {profile}: test accuracy in percent "
+        f"{which_evaluation(runs)}, mean ± std (n) over seeds. {bold} {sizes}. {where_trained(runs)}"
     )
 
 

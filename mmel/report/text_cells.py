@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mmel.methods import LABELS
-from mmel.report.aggregate import paper_table, usable
+from mmel.report.aggregate import paper_table
 from mmel.report.common import DATASET_LABELS
+from mmel.report.runs import usable
 
 # (method, then the values of the table's FIELDS); the baseline augments nothing and has "" there.
 Arm = tuple[str | float, ...]

@@ -6,8 +6,9 @@ import pandas as pd
 from mmel.config import CHOSEN_DROPOUT, TEXT_METHODS
 from mmel.grids import DROPOUT_CANDIDATES, PAPER_TEXT_MODEL
 from mmel.methods import LABELS
-from mmel.report.aggregate import sampling_error, usable
-from mmel.report.common import devices, provenance_notes, scale_notes
+from mmel.report.aggregate import sampling_error
+from mmel.report.common import BOLD, provenance_notes, scale_notes, where_trained, which_evaluation
+from mmel.report.runs import usable
 from mmel.report.text_cells import COLUMNS, Cells, cells, column_labels, dataset_labels, kinds, task_of
 
 TITLES = {
@@ -22,18 +23,20 @@ _SCORES = "Matthews correlation for CoLA, Spearman correlation for STS-B, else a
 def caption(name: str, runs: pd.DataFrame, profile: str) -> str:
     """What a table or Figure 2 shows, on which data, with which encoder, trained where."""
     done = usable(runs)
+    bold = "" if name == "figure2" else " " + BOLD.format(among="of a column, ours and the paper's apart")
     if done.empty:
-        return f"{TITLES[name]}, profile {profile}: no runs recorded yet."
+        return f"{TITLES[name]}, profile {profile}: no runs recorded yet.{bold}"
     more = {"table3": "; test: F1 for MRPC and QQP", "figure2": "; MNLI on its matched dev set"}.get(name, "")
+    when = which_evaluation(runs)
     what = {
-        "table3": "score in percent after the last epoch, mean ± std (n) over seeds",
-        "table4": "dev score in percent after the last epoch, mean ± std (n) over seeds",
-        "table6": "dev score in percent after the last epoch, one run (1) a cell",
+        "table3": f"score in percent {when}, mean ± std (n) over seeds",
+        "table4": f"dev score in percent {when}, mean ± std (n) over seeds",
+        "table6": f"dev score in percent {when}, one run (1) a cell",
         "figure2": "dev score in percent at each evaluation, mean and range over seeds",
     }[name]
     return (
-        f"{TITLES[name]}, profile {profile}: {what} ({_SCORES}{more}). {_sizes(done)}. {_encoders(done)}. "
-        f"Trained on {devices(runs)}."
+        f"{TITLES[name]}, profile {profile}: {what} ({_SCORES}{more}).{bold} {_sizes(done)}. {_encoders(done)}. "
+        f"{where_trained(runs)}"
     )
 
 
@@ -122,6 +125,13 @@ def _layout_notes(name: str, runs: pd.DataFrame, profile: str) -> list[str]:
             "outputs are made once, before it, and the teacher is the first run of Baseline. SMART is quoted as the "
             "paper quotes it. Contrasts are of the dev sets."
         )
+        if (runs["threads"] > 0).any():
+            found.append(
+                "Times on a CPU whose cores other work shared are no measure of cost; those of the committed `reduced` "
+                "runs are such."
+            )
+        if set(runs["select"]) == {"best"} and usable(runs)["test_score"].notna().any():
+            found.append("Test scores are after the last epoch all the same.")
     if name == "table4":
         found.append(
             "The paper's rows with MMEL repeat single runs of its Table 6, its Baseline is Table 3's mean of five."
@@ -171,21 +181,29 @@ def _sampling_notes(ours: Cells, runs: pd.DataFrame, done: pd.DataFrame) -> list
     if done.empty:
         return []
     labels = column_labels(runs)
-    of_task = {task_of(dataset): group.iloc[0] for dataset, group in done.groupby("dataset", sort=False)}
+    of_task = {task_of(dataset): group for dataset, group in done.groupby("dataset", sort=False)}
     told, untold = [], []
     for column in COLUMNS:
         means = [np.mean(columns[column]) for columns in ours.values() if columns.get(column)]
         if not means:
             continue
-        run = of_task[column.removesuffix("_mm")]
-        error = max(sampling_error(mean, run["num_eval"], run["metric"]) for mean in means)
-        if np.isnan(error):
+        group = of_task[column.removesuffix("_mm")]
+        num_eval, metric = group[["num_eval", "metric"]].iloc[0]
+        if metric == "matthews_pct":
+            counted = group["confusion"].dropna()
+            errors = [sampling_error(np.nan, num_eval, metric, counts) for counts in counted]
+        else:
+            errors = [sampling_error(mean, num_eval, metric) for mean in means]
+        if np.isnan(errors).all():
             untold.append(labels[column])
         else:
-            told.append(f"{labels[column]} {error:.1f}")
+            told.append(f"{labels[column]} {np.nanmax(errors):.1f}")
     found = "The finite dev set alone gives a level a standard error; methods share it, so a contrast has less."
     if told:
         found += f" In points, at most: {', '.join(told)}."
     if untold:
-        found += f" {', '.join(untold)}: not computed, since Matthews' error depends on the confusions, not recorded."
+        found += (
+            f" {', '.join(untold)}: not told, since the error of Matthews' correlation depends on the confusion "
+            "counts, which these runs did not record."
+        )
     return [found]

@@ -1,17 +1,23 @@
 """Tables 3, 4 and 6: GLUE, or its miniatures."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
-from mmel.grids import reported
 from mmel.methods import LABELS
-from mmel.records import Store
-from mmel.report.aggregate import contrast_from_summary, curves, load_runs, paper_table, summarize, usable
-from mmel.report.common import Table, claim_row, duration, interval, level, missing_lines, our_contrast, ratio
+from mmel.report import text_claims
+from mmel.report.aggregate import paper_table
+from mmel.report.common import (
+    Claim,
+    Table,
+    claims_frame,
+    duration,
+    highest,
+    level,
+    missing_lines,
+    ratio,
+)
+from mmel.report.runs import curves, device_label, seconds, summarize, usable
 from mmel.report.text_cells import (
-    COLUMNS,
     FIELDS,
     Arm,
     Cells,
@@ -22,97 +28,63 @@ from mmel.report.text_cells import (
     column_labels,
     dataset_labels,
     paper_cells,
-    task_of,
 )
 from mmel.report.text_notes import caption, notes
 
 HEADINGS = {"label_source": "Labels", "fill": "Search", "pair_mode": "Pair", "mask_ratio": "Masked"}
 TIME = "Time (ratio to Baseline)"
 
-# The claims of each table, fixed before any run: (first arm, second arm), as the text of section 4.2 argues.
-CONTRASTS: dict[str, tuple[tuple[Arm, Arm], ...]] = {
-    "table3": (
-        (("mmel_h",), ("baseline_da_uni",)),
-        (("mmel_s",), ("baseline_da_uni",)),
-        (("mmel_h",), ("baseline",)),
-        (("mmel_s",), ("baseline",)),
-        (("baseline_da_uni",), ("baseline",)),
-        (("mmel_h",), ("baseline_da_long",)),
-        (("mmel_s",), ("baseline_da_long",)),
-    ),
-    "table4": (
-        (("mmel_h", "predicted"), ("mmel_h", "original")),
-        (("mmel_s", "predicted"), ("mmel_s", "original")),
-        # "Using the label of the original sample even hurts the performance."
-        (("mmel_h", "original"), ("baseline", "")),
-        (("mmel_s", "original"), ("baseline", "")),
-    ),
-}
-# Table 6's: (claim, place in an arm of the setting that differs, its two values), all else equal.
-TABLE6_CONTRASTS = (
-    ("beam − greedy", 1, "beam", "greedy"),
-    ("separate − joint", 2, "separate", "joint"),
-    ("0.4 − 0.2 masked", 3, 0.4, 0.2),
-)
 
-
-def build(name: str, store: Store, profile: str) -> Table:
-    """Table 3, 4 or 6, or Figure 2, see `tables.build`."""
-    configs = reported(name, profile)
-    runs = load_runs(store, configs)
+def build(name: str, runs: pd.DataFrame, profile: str) -> Table:
+    """Table 3, 4 or 6, or Figure 2, of the runs of its grid, see `tables.build`."""
+    claims: list[Claim] = []
     if name == "figure2":
-        levels, contrasts = curves(store, configs), pd.DataFrame()
+        contrasts = pd.DataFrame()
+        levels = curves(runs)
         levels.insert(0, "task", levels["dataset"].map(dataset_labels(runs)))
+        best = pd.DataFrame(False, index=levels.index, columns=levels.columns)
     else:
-        levels, contrasts = _levels(name, runs, profile), _contrasts(name, runs)
+        levels, best = _levels(name, runs, profile)
+        if name == "table6":
+            contrasts = text_claims.setting_contrasts(runs)
+        else:
+            claims = text_claims.claims(name, runs)
+            contrasts = claims_frame(claims)
     return Table(
         name=name,
         caption=caption(name, runs, profile),
         levels=levels,
+        best=best,
         contrasts=contrasts,
         missing=_missing(name, runs),
         notes=notes(name, runs, profile),
+        claims=claims,
     )
 
 
-def training_time(store: Store, name: str, profile: str) -> pd.DataFrame:
+def training_time(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """The times of Table 3, 4 or 6 task by task, see `tables.training_time`."""
-    runs = load_runs(store, reported(name, profile))
-    summary, labels = _summary(name, runs), dataset_labels(runs)
-    hours = _paper_hours()
+    times, labels, hours = _seconds(name, runs), dataset_labels(runs), _paper_hours()
     rows = []
-    for (dataset, *arm), cell in summary[summary["num_runs"] > 0].iterrows():
+    for (dataset, *arm, device, threads), cell in times.iterrows():
+        base = times["seconds"].get(_baseline(name, dataset, device, threads))
         rows.append(
             {
                 "Task": labels[dataset],
                 "Method": LABELS[arm[0]],
                 **_settings(name, tuple(arm)),
-                "Training": duration(cell["train_seconds"]),
-                "Device": cell["device"],
-                "Ratio to Baseline": ratio(cell, _baseline(summary, name, dataset)),
+                "Device": device_label(device, threads),
+                "n": int(cell["num_runs"]),
+                "Training": duration(cell["seconds"]),
+                "Ratio to Baseline": ratio(cell["seconds"], base),
                 "Paper's ratio, all tasks, V100": f"{hours[arm[0]] / hours['baseline']:.1f}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def claim_tests(store: Store, name: str, profile: str) -> pd.DataFrame:
-    """The claims of Table 3 or 4 over all tasks, see `tables.claim_tests`; of MNLI the matched dev set counts."""
-    runs = load_runs(store, reported(name, profile))
-    found, labels = cells(runs, name), dataset_labels(runs)
-    rows = []
-    for first, second in CONTRASTS[name]:
-        strata = {
-            label: tuple(found.get(arm, {}).get(task_of(dataset), []) for arm in (first, second))
-            for dataset, label in labels.items()
-        }
-        rows.append(claim_row(f"{arm_label(first)} − {arm_label(second)}", strata))
-    return pd.DataFrame(rows)
-
-
-def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
+def seeds(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """Every run of Table 3, 4 or 6, see `tables.seeds`; columns that no run fills are left out."""
-    runs = load_runs(store, reported(name, profile))
     found = usable(runs)
     optional = ["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]
     filled = [column for column in optional if found[column].notna().any()]
@@ -122,104 +94,52 @@ def seeds(store: Store, name: str, profile: str) -> pd.DataFrame:
     return found
 
 
-def _levels(name: str, runs: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """Our rows, then the paper's; in Table 3 for the dev sets and again for the test sets."""
-    headings = column_labels(runs, "(ours: {})")
-    times, hours = _times(name, runs), _paper_hours()
-
-    def rows(split: str, found: Cells, printed: PaperCells) -> list[dict[str, str]]:
-        part = {"Split": split} if name == "table3" else {}
-        made = []
-        # In the paper's order.
-        for arm in filter(found.__contains__, printed):
-            row = part | {"Source": f"ours ({profile})", "Method": LABELS[arm[0]], **_settings(name, arm)}
-            row |= {heading: _level(found[arm].get(column)) for column, heading in headings.items()}
-            made.append(row | ({TIME: times[arm]} if name == "table3" else {}))
-        for arm, columns in printed.items():
-            source = "paper, Table 3" if (name, arm[0]) == ("table4", "baseline") else "paper"
-            row = part | {"Source": source, "Method": arm_label(arm[:1]), **_settings(name, arm)}
-            row |= {heading: columns[column]["text"] for column, heading in headings.items()}
-            made.append(row | ({TIME: _paper_time(hours, arm[0])} if name == "table3" else {}))
-        return made
-
-    made = rows("dev", cells(runs, name), paper_cells(name))
+def _levels(name: str, runs: pd.DataFrame, profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Our rows, then the paper's, in Table 3 for the dev sets and again for the test sets; and which cells are bold."""
+    splits = {"dev": cells(runs, name)}
     if name == "table3":
         # Only the miniatures' test labels are here; GLUE's server has the others.
-        tested = cells(runs[runs["dataset"].str.startswith("grammar_")], name, "test")
-        made += rows("test", tested, paper_cells(name, "test"))
-    return pd.DataFrame(made)
+        splits["test"] = cells(runs[runs["dataset"].str.startswith("grammar_")], name, "test")
+    headings, times = column_labels(runs, "(ours: {})"), _times(name, runs) if name == "table3" else {}
+    parts = []
+    for split, found in splits.items():
+        fixed = {"Split": split} if name == "table3" else {}
+        printed = paper_cells(name, split)
+        parts.append(_our_rows(name, fixed | {"Source": f"ours ({profile})"}, found, list(printed), headings, times))
+        parts.append(_paper_rows(name, fixed, printed, headings))
+    levels = pd.concat([pd.DataFrame(rows) for rows, _ in parts], ignore_index=True)
+    # A column is what a reader compares, of ours and of the paper's by themselves.
+    best = [highest(pd.DataFrame(means, columns=list(headings)).astype(float).T).T for _, means in parts]
+    best = pd.concat(best, ignore_index=True).rename(columns=headings)
+    return levels, best.reindex(columns=levels.columns).eq(True)
 
 
-def _contrasts(name: str, runs: pd.DataFrame) -> pd.DataFrame:
-    ours, paper, labels = cells(runs, name), paper_cells(name), column_labels(runs)
-    if name == "table6":
-        return _setting_contrasts(ours, paper, labels)
-    return _arm_contrasts(CONTRASTS[name], ours, paper, labels)
+# The rows of a table, and the mean in each of their cells.
+_Rows = tuple[list[dict[str, str]], list[dict[str, float]]]
 
 
-def _arm_contrasts(
-    pairs: Sequence[tuple[Arm, Arm]], ours: Cells, paper: PaperCells, labels: dict[str, str]
-) -> pd.DataFrame:
-    """One row for each column and pair of arms in the grid: ours with interval and verdict, the paper's beside it."""
-    rows = []
-    for column in _planned_columns(ours):
-        for first, second in pairs:
-            if first in ours and second in ours:
-                printed = contrast_from_summary(
-                    *(paper[arm][column].fillna({"num_runs": 1}) for arm in (first, second))
-                )
-                rows.append(
-                    {
-                        "Task": labels[column],
-                        "Contrast": f"{arm_label(first)} − {arm_label(second)}",
-                        **our_contrast(ours[first].get(column), ours[second].get(column)),
-                        "Paper [95 %]": interval(printed),
-                    }
-                )
-    return pd.DataFrame(rows)
+def _our_rows(
+    name: str, fixed: dict[str, str], found: Cells, order: list[Arm], headings: dict[str, str], times: dict[Arm, str]
+) -> _Rows:
+    rows, means = [], []
+    for arm in filter(found.__contains__, order):
+        row = fixed | {"Method": LABELS[arm[0]], **_settings(name, arm)}
+        row |= {heading: _level(found[arm].get(column)) for column, heading in headings.items()}
+        rows.append(row | ({TIME: times[arm]} if times else {}))
+        means.append({column: float(np.mean(scores)) for column, scores in found[arm].items() if scores})
+    return rows, means
 
 
-def _setting_contrasts(ours: Cells, paper: PaperCells, labels: dict[str, str]) -> pd.DataFrame:
-    """What each setting of the augmentation changes, the mean over pairs of rows that differ in it alone.
-
-    One run a row: there is no scatter over seeds, so no interval, and no verdict.
-    """
-    printed = {arm: {column: [cell["mean"]] for column, cell in columns.items()} for arm, columns in paper.items()}
-    rows = []
-    for column in _planned_columns(ours):
-        for method in ("mmel_h", "mmel_s"):
-            arms = [arm for arm in ours if arm[0] == method]
-            pairs = {"all settings − Baseline": [(arm, ("baseline", "", "", "")) for arm in arms]}
-            for claim, place, one, other in TABLE6_CONTRASTS:
-                pairs[claim] = [(arm, (*arm[:place], other, *arm[place + 1 :])) for arm in arms if arm[place] == one]
-            for claim, both in pairs.items():
-                # A single sentence has nothing to be joined with, whatever the paper prints.
-                planned = [sides for sides in both if all(column in ours.get(arm, {}) for arm in sides)]
-                if planned:
-                    rows.append(
-                        {
-                            "Task": labels[column],
-                            "Contrast": f"{LABELS[method]}, {claim}",
-                            **_mean_difference("Ours", ours, planned, column),
-                            **_mean_difference("Paper", printed, planned, column),
-                        }
-                    )
-    return pd.DataFrame(rows)
-
-
-def _mean_difference(source: str, found: Cells, pairs: Sequence[tuple[Arm, Arm]], column: str) -> dict[str, str]:
-    """Mean difference over the pairs whose sides both have a run, and in how many of them the first is higher."""
-    sides = [(found.get(arm, {}).get(column), found.get(other, {}).get(column)) for arm, other in pairs]
-    differences = [np.mean(one) - np.mean(other) for one, other in sides if one and other]
-    if not differences:
-        return {source: "no runs yet", f"{source}: pairs above 0": ""}
-    # Scores of one decimal subtract to 1e-15 rather than to 0.
-    above = sum(round(value, 9) > 0 for value in differences)
-    return {source: f"{np.mean(differences):+.2f}", f"{source}: pairs above 0": f"{above} of {len(differences)}"}
-
-
-def _planned_columns(ours: Cells) -> list[str]:
-    return [column for column in (*COLUMNS, "avg") if any(column in columns for columns in ours.values())]
+def _paper_rows(name: str, fixed: dict[str, str], printed: PaperCells, headings: dict[str, str]) -> _Rows:
+    hours = _paper_hours()
+    rows, means = [], []
+    for arm, columns in printed.items():
+        source = "paper, Table 3" if (name, arm[0]) == ("table4", "baseline") else "paper"
+        row = fixed | {"Source": source, "Method": arm_label(arm[:1]), **_settings(name, arm)}
+        row |= {heading: columns[column]["text"] for column, heading in headings.items()}
+        rows.append(row | ({TIME: _paper_time(hours, arm[0])} if name == "table3" else {}))
+        means.append({column: cell["mean"] for column, cell in columns.items()})
+    return rows, means
 
 
 def _missing(name: str, runs: pd.DataFrame) -> list[str]:
@@ -229,13 +149,24 @@ def _missing(name: str, runs: pd.DataFrame) -> list[str]:
 
 def _summary(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """`summarize` by data set and arm."""
+    return summarize(_by_arm(name, runs), ["dataset", "method", *FIELDS[name]])
+
+
+def _seconds(name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """`seconds` by data set and arm."""
+    return seconds(_by_arm(name, runs), ["dataset", "method", *FIELDS[name]])
+
+
+def _by_arm(name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the fields of their arm in place of their own."""
     fields = ["method", *FIELDS[name]]
     arms = pd.DataFrame([arm_of(run, name) for run in runs.to_dict("records")], columns=fields, index=runs.index)
-    return summarize(runs.drop(columns=fields).join(arms), ["dataset", *fields])
+    return runs.drop(columns=fields).join(arms)
 
 
-def _baseline(summary: pd.DataFrame, name: str, dataset: str) -> pd.Series:
-    return summary.loc[(dataset, "baseline", *("" for _ in FIELDS[name]))]
+def _baseline(name: str, dataset: str, *device: str | int) -> tuple[str | int, ...]:
+    """Where the baseline of a data set stands on a device."""
+    return (dataset, "baseline", *("" for _ in FIELDS[name]), *device)
 
 
 def _settings(name: str, arm: Arm) -> dict[str, str]:
@@ -249,18 +180,24 @@ def _level(values: list[float] | None) -> str:
 
 
 def _times(name: str, runs: pd.DataFrame) -> dict[Arm, str]:
-    """Each arm's training time and its ratio to the baseline's, summed over the tasks that both have on one device."""
-    summary = _summary(name, runs)
+    """Each arm's training time and its ratio to the baseline's, summed over the tasks that both have on one device.
+
+    Where a task was trained on several such devices the one with most runs of the arm counts.
+    """
+    times, planned = _seconds(name, runs), _summary(name, runs)
     found = {}
-    for arm, group in summary.groupby(["method", *FIELDS[name]], sort=False):
+    for arm, group in planned.groupby(["method", *FIELDS[name]], sort=False):
         both = []
-        for (dataset, *_), cell in group.iterrows():
-            base = _baseline(summary, name, dataset)
-            if ratio(cell, base) != "-":
-                both.append((cell["train_seconds"], base["train_seconds"]))
-        mine, theirs = np.sum(both, axis=0) if both else (np.nan, np.nan)
+        for dataset in group.index.get_level_values("dataset"):
+            mine = times[times.index.droplevel(["device", "threads"]).isin([(dataset, *arm)])]
+            bases = {key[-2:]: times["seconds"].get(_baseline(name, dataset, *key[-2:])) for key in mine.index}
+            shared = [key for key in mine.index if bases[key[-2:]] is not None]
+            if shared:
+                most = max(shared, key=mine["num_runs"].get)
+                both.append((mine["seconds"][most], bases[most[-2:]]))
+        own, base = np.sum(both, axis=0) if both else (np.nan, np.nan)
         tasks = "" if len(both) == len(group) else f", {len(both)} of {len(group)} tasks"
-        found[arm] = f"{duration(mine)} ({mine / theirs:.1f}{tasks})" if both else "-"
+        found[arm] = f"{duration(own)} ({own / base:.1f}{tasks})" if both else "-"
     return found
 
 

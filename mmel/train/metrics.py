@@ -28,6 +28,20 @@ def score(metric: str, predictions: list, targets: list) -> float:
     return 100 * float(_SCORES[metric](np.asarray(predictions), np.asarray(targets)))
 
 
+def confusion(predictions: list, targets: list) -> list[list[int]]:
+    """How often each of two classes was taken for which.
+
+    Args:
+        predictions: N classes, 0 or 1.
+        targets: likewise.
+
+    Returns:
+        2 x 2 counts, a row a true class, as scikit-learn has them: what the sampling error of Matthews' correlation
+        depends on.
+    """
+    return np.bincount(2 * np.asarray(targets) + np.asarray(predictions), minlength=4).reshape(2, 2).tolist()
+
+
 def _accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
     return (predictions == targets).mean()
 

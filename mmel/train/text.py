@@ -23,7 +23,7 @@ from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, ti
 from mmel.records import Store
 from mmel.train import machine, processes
 from mmel.train.encoder import check_encoder
-from mmel.train.metrics import score
+from mmel.train.metrics import confusion, score
 from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
 
@@ -172,13 +172,17 @@ class TextTask:
             for name, part in self._evaluated.items()
         }
 
-    def test(self) -> tuple[dict[str, float], dict[str, list]]:
+    def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """What the network says of the test splits, unless it was trained on a subset.
 
         Returns:
-            Scores `test_...` where labels are there, and for each other split its N classes or scores.
+            Scores `test_...` where labels are there, and for each other split its N classes or scores. Among the scores
+            of a task judged by Matthews' correlation, `dev_confusion`, whatever it was trained on.
         """
-        scores: dict[str, float] = {}
+        scores: dict[str, Any] = {}
+        if self.metric == "matthews_pct":
+            dev = self._predictions(self._eval_sequences["dev"])
+            scores["dev_confusion"] = confusion(dev, self.data.splits["dev"].targets)
         predictions: dict[str, list] = {}
         splits = {} if self.config.train_size else self.data.splits
         for name in ("test", "test_mm"):

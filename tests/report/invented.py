@@ -90,20 +90,28 @@ def write_run(
     history=None,
     train_seconds=10.0,
     device=DEVICE,
+    threads=None,
+    processes=None,
+    resumed_from=None,
     dirty=False,
     micro_batch=None,
     sampled=(),
+    confusion=None,
     error=None,
 ):
     """Record a run as training would have; with `error` it failed.
 
     Args:
         score: after the last evaluation, in percent.
-        mm: of MNLI's mismatched dev set.
+        mm: of MNLI's mismatched dev set, one for all evaluations or one for each.
         test: of the test set, of a text.
         test_mm: of MNLI's mismatched test set.
         history: the score at every evaluation, by default two whatever the configuration says.
+        threads: of a CPU; by default the device is a GPU.
+        processes: how many trained it together; records of one process need not say.
+        resumed_from: the device that it began on.
         sampled: splits that are not GLUE's own.
+        confusion: counts on the dev set after the last evaluation.
     """
     header = {
         "kind": "run",
@@ -112,7 +120,9 @@ def write_run(
         "config": config.to_dict(),
         "lambda_t": config.lambda_t,
         **(_text_header(config, sampled) if config.is_text else _image_header(config)),
-        "device": {"type": "cuda", "name": device},
+        "device": {"type": "cuda", "name": device} if threads is None else _cpu(device, threads),
+        **({} if processes is None else {"processes": processes}),
+        **({} if resumed_from is None else {"resumed_from": [{"device": {"type": "cuda", "name": resumed_from}}]}),
         "versions": {"python": "3.11.0"},
         "commit": "0" * 40,
         "dirty": dirty,
@@ -121,14 +131,15 @@ def write_run(
     metric = header.get("metric", "accuracy_pct")
     writer = RunWriter(store, config, [header])
     history = [float(value) for value in ([score - 5, score] if history is None else history)]
-    for number, value in enumerate(history, start=1):
+    mismatched = mm if isinstance(mm, list) else [mm] * len(history)
+    for number, (value, other) in enumerate(zip(history, mismatched, strict=True), start=1):
         writer.append(
             {
                 "kind": "epoch",
                 "epoch": number if config.evals_per_epoch == 1 else number / config.evals_per_epoch,
                 "train_loss": 2.5 - number,
                 metric: value,
-                **({} if mm is None else {"accuracy_mm_pct": mm}),
+                **({} if other is None else {"accuracy_mm_pct": other}),
                 "learning_rate": config.lr,
                 "train_seconds": train_seconds / len(history),
                 "eval_seconds": 0.1,
@@ -146,14 +157,20 @@ def write_run(
     if error:
         writer.finish({"status": "failed", "error": error, **costs})
         return
-    outcome = {metric: history[-1], f"best_{metric}": max(history), "best_epoch": 2}
+    outcome = {metric: history[-1], f"best_{metric}": max(history), "best_epoch": 1 + history.index(max(history))}
     if mm is not None:
-        outcome["accuracy_mm_pct"] = mm
+        outcome["accuracy_mm_pct"] = mismatched[-1]
+    if confusion is not None:
+        outcome["dev_confusion"] = confusion
     if test is not None:
         outcome[f"test_{TASKS[config.dataset.removeprefix('grammar_')].test_metric}"] = test
     if test_mm is not None:
         outcome["test_accuracy_mm_pct"] = test_mm
     writer.finish({"status": "finished", **outcome, **costs})
+
+
+def _cpu(name, threads):
+    return {"type": "cpu", "name": name, "threads": threads}
 
 
 def _image_header(config):
@@ -183,7 +200,7 @@ def _text_header(config, sampled):
             "eval_split": "dev",
             "sampled": list(sampled),
         },
-        "text_model": {"name": config.model, "weights": "0" * 64},
+        "text_model": {"name": config.model, "embeddings": "0" * 64},
         **taught,
         "num_parameters": ENCODER_PARAMETERS[config.model],
     }
@@ -212,7 +229,9 @@ def text_run(task, method, **fields) -> RunConfig:
 def golden_frames(store) -> dict[str, str]:
     """File name -> CSV of every table that the frozen runs make."""
     frames = {"claim_tests.csv": tables.claim_tests(store, "mini"), "table7.csv": table7("mini")}
-    frames |= {f"{name}_claim_tests.csv": tables.claim_tests(store, "mini", name) for name in ("table3", "table4")}
+    frames |= {
+        f"{name}_claim_tests.csv": tables.claim_tests(store, "mini", name) for name in ("table2", "table3", "table4")
+    }
     for name in TABLES:
         table = tables.build(name, store, "mini")
         frames[f"{name}_levels.csv"] = table.levels

@@ -3,12 +3,14 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN, mini_run, text_run
+from invented import FROZEN, mini_run, text_run, write_run
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 
+from mmel.grids import reported
 from mmel.methods import LABELS
 from mmel.records import Store
-from mmel.report import figures, tables
+from mmel.report import figures, tables, text_figures
 
 plt.switch_backend("Agg")
 
@@ -138,7 +140,7 @@ def test_methods_figure_of_texts_has_one_panel_a_task(texts):
 
 
 def test_curves_figure_draws_the_frame(curves):
-    figure = figures.curves_figure(curves)
+    figure = text_figures.curves_figure(curves)
     assert [axis.get_title() for axis in figure.axes] == list(dict.fromkeys(curves["task"]))
     assert len(figure.axes) == 8
     for axis, (_, group) in zip(figure.axes, curves.groupby("task", sort=False), strict=True):
@@ -153,26 +155,26 @@ def test_curves_figure_draws_the_frame(curves):
 def test_curves_figure_bands_reach_from_the_lowest_to_the_highest_seed(curves):
     frame = curves[(curves["dataset"] == "grammar_cola") & (curves["method"] == "mmel_h")]
     frame = frame.assign(min=frame["mean"] - [1.0, 2.0], max=frame["mean"] + [3.0, 0.5])
-    (axis,) = figures.curves_figure(frame).axes
+    (axis,) = text_figures.curves_figure(frame).axes
     (band,) = axis.collections
     corners = {tuple(point) for point in band.get_paths()[0].vertices}
     assert corners == {(1.0, 40.0), (1.0, 44.0), (2.0, 44.0), (2.0, 46.5)}
 
 
 def test_curves_figure_has_one_legend_and_says_which_tasks_lack_runs(curves):
-    figure = figures.curves_figure(curves)
+    figure = text_figures.curves_figure(curves)
     (legend,) = figure.legends
     methods = ("baseline", "baseline_da_uni", "mmel_h", "mmel_s")
     assert [text.get_text() for text in legend.get_texts()] == [LABELS[method] for method in methods]
     assert figure.get_supxlabel() == "epoch"
-    two = figures.curves_figure(curves[curves["dataset"].isin(["grammar_cola", "grammar_rte"])])
+    two = text_figures.curves_figure(curves[curves["dataset"].isin(["grammar_cola", "grammar_rte"])])
     assert len(two.axes) == 2
     assert two.get_supxlabel().endswith("(no runs: SST-2, MRPC, STS-B, QQP, MNLI, QNLI)")
     render(two)
 
 
 def test_a_row_holds_four_panels(curves):
-    figure = figures.curves_figure(curves[curves["dataset"] != "grammar_rte"])
+    figure = text_figures.curves_figure(curves[curves["dataset"] != "grammar_rte"])
     columns = [axis.get_subplotspec().colspan.start for axis in figure.axes]
     assert columns == [0, 1, 2, 3, 0, 1, 2]
 
@@ -181,7 +183,7 @@ def test_a_row_holds_four_panels(curves):
 def test_settings_figure_puts_every_run_at_its_setting(texts, name):
     runs = texts[name]
     fields = {"table4": ["label_source"], "table6": ["fill", "pair_mode", "mask_ratio"]}[name]
-    figure = figures.settings_figure(runs)
+    figure = text_figures.settings_figure(runs)
     for axis, (_, group) in zip(figure.axes, runs.groupby("task", sort=False), strict=True):
         labels = [label.get_text() for label in axis.get_yticklabels()]
         varied = group[group["method"] != "baseline"]
@@ -202,18 +204,95 @@ def test_training_curve_of_a_text_shows_its_own_metric():
     assert axis.lines[0].get_ydata().tolist() == [41.0, 46.0]
 
 
-@pytest.mark.parametrize("draw", [figures.methods_figure, figures.settings_figure, figures.curves_figure])
+@pytest.mark.parametrize("draw", [figures.methods_figure, text_figures.settings_figure, text_figures.curves_figure])
 def test_no_texts_give_an_empty_panel_that_says_so(tmp_path, draw):
     store = Store(tmp_path)
     nothing = (
         tables.build("figure2", store, "mini").levels
-        if draw is figures.curves_figure
+        if draw is text_figures.curves_figure
         else tables.seeds(store, "table6", "mini")
     )
     figure = draw(nothing)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == ["no runs yet"]
     render(figure)
+
+
+# The contrasts.
+
+
+def drawn(axis):
+    """Colour -> (height, low, high) of each line and (height, value) of each dot, in order."""
+    lines = {}
+    for bar in axis.collections:
+        (segment,) = bar.get_segments()
+        lines.setdefault(to_hex(bar.get_color()[0]), []).append((segment[0, 1], *segment[:, 0]))
+    dots = {}
+    for line in axis.lines:
+        if line.get_marker() != "None":
+            dots.setdefault(to_hex(line.get_color()), []).append((line.get_ydata()[0], line.get_xdata()[0]))
+    return lines, dots
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return {name: tables.build(name, Store(FROZEN), "mini").claims for name in ("table1", "table3")}
+
+
+def test_contrasts_figure_has_a_panel_a_model_and_a_row_a_contrast(claims):
+    figure = figures.contrasts_figure(claims["table1"])
+    assert [axis.get_title() for axis in figure.axes] == ["Digits, ResNet-8", "Digits, ResNet-14"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [claim.label for claim in claims["table1"][:7]]
+    # The first row stands on top.
+    low, high = figure.axes[0].get_ylim()
+    assert low > 6 > 0 > high
+    render(figure)
+
+
+def test_contrasts_figure_draws_the_claims(claims):
+    figure = figures.contrasts_figure(claims["table1"])
+    for axis, group in zip(figure.axes, (claims["table1"][:7], claims["table1"][7:]), strict=True):
+        lines, dots = drawn(axis)
+        for place, claim in enumerate(group):
+            # The paper has no digits: its range over its cells, without a dot.
+            (span,) = [line[1:] for line in lines[figures.PAPER_COLOR] if round(line[0]) == place]
+            assert span == (claim.paper.low, claim.paper.high)
+            color = figures.VERDICT_COLORS[claim.ours.verdict] if claim.ours else None
+            values = [value for height, value in dots.get(color, []) if round(height) == place]
+            assert values == ([claim.ours.difference] if claim.ours else [])
+            intervals = [line[1:] for line in lines.get(color, []) if round(line[0]) == place]
+            has_interval = claim.ours is not None and not np.isnan(claim.ours.low)
+            assert intervals == ([(claim.ours.low, claim.ours.high)] if has_interval else [])
+        assert figures.PAPER_COLOR not in dots
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "ours: holds",
+        "ours: undecided",
+        "ours: contradicted",
+        "paper",
+    ]
+
+
+def test_contrasts_figure_of_texts_leaves_out_tasks_without_runs(tmp_path):
+    store = Store(tmp_path)
+    for run in reported("table3", "reduced"):
+        if run.dataset == "rte" and run.method in ("mmel_h", "baseline"):
+            write_run(store, run, 60.0 + run.seed + (run.method == "mmel_h"))
+    claims = tables.build("table3", store, "reduced").claims
+    (axis,) = figures.contrasts_figure(claims).axes
+    assert axis.get_title() == "RTE (subset)"
+    lines, dots = drawn(axis)
+    # The paper's own contrast has its dot.
+    printed = [claim.paper for claim in claims if claim.place["Task"] == "RTE (subset)"]
+    assert [value for _, value in dots[figures.PAPER_COLOR]] == [found.difference for found in printed]
+    assert [line[1:] for line in lines[figures.PAPER_COLOR]] == [(found.low, found.high) for found in printed]
+    assert [value for _, value in dots[figures.VERDICT_COLORS["undecided"]]] == pytest.approx([1.0])
+
+
+def test_contrasts_figure_without_runs_says_so(tmp_path):
+    (axis,) = figures.contrasts_figure(tables.build("table1", Store(tmp_path), "mini").claims).axes
+    assert [text.get_text() for text in axis.texts] == ["no runs yet"]
 
 
 # Nothing to draw yet.

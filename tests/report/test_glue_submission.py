@@ -1,11 +1,22 @@
 import io
+import json
 import math
 import zipfile
 from dataclasses import replace
 
 import pytest
+from invented import write_run
 
-from mmel.report.glue_submission import PREDICTED, TEST_SETS, SubmissionError, validate_submission, write_submission
+from mmel.grids import reported
+from mmel.records import Store, write_atomically
+from mmel.report.glue_submission import (
+    PREDICTED,
+    TEST_SETS,
+    SubmissionError,
+    submit,
+    validate_submission,
+    write_submission,
+)
 
 # As the server has them, written down apart from the module.
 ROWS = {
@@ -265,3 +276,77 @@ def test_damage_inside_a_compressed_file(files, tmp_path):
     (tmp_path / "damaged.zip").write_bytes(data)
     (found,) = validate_submission(tmp_path / "damaged.zip")
     assert "cannot be read as a zip" in found
+
+
+# One method's submission, from its recorded runs.
+
+
+def write_method(store, method="mmel_h", scores=(70.0, 72.0, 71.0), without=()):
+    """Runs of Table 3 in `paper`, one a score, and test predictions that tell seed and split."""
+    for config in reported("table3", "paper"):
+        if config.method != method or config.seed >= len(scores) or config.dataset in without:
+            continue
+        mismatched = {"mm": 10.0} if config.dataset == "mnli" else {}
+        write_run(store, config, scores[config.seed], **mismatched)
+        splits = {"test": config.dataset} | ({"test_mm": "mnli_mm"} if config.dataset == "mnli" else {})
+        said = {split: [said_by(config.seed, name)] * TEST_SETS[name].rows for split, name in splits.items()}
+        write_atomically(store.predictions_path(config), json.dumps(said))
+
+
+def said_by(seed, name):
+    """What a run predicts in every row: another class for another seed, and for the mismatched split."""
+    if not TEST_SETS[name].labels:
+        return float(seed)
+    return (seed + (name == "mnli_mm")) % len(TEST_SETS[name].labels)
+
+
+def words(path):
+    """The one word of each file that the study predicts."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(TEST_SETS[name].file).decode().splitlines()[1:] for name in PREDICTED}
+    found = {name: {line.split("\t")[1] for line in lines} for name, lines in contents.items()}
+    assert {len(said) for said in found.values()} == {1}
+    return {name: said.pop() for name, said in found.items()}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_a_submission_takes_the_run_that_is_best_on_dev(store, short_qqp):
+    write_method(store)
+    path, notes = submit(store, "paper", "mmel_h")
+    assert path == store.report_dir("paper") / "glue_mmel_h.zip"
+    assert [note.split()[0] for note in notes] == ["WNLI.tsv", "AX.tsv"]
+    found = words(path)
+    # Seed 1 has 72.0.
+    assert (found["cola"], found["rte"], found["stsb"]) == ("1", "not_entailment", "1.000")
+    # Each of MNLI's two splits goes into its own file.
+    assert (found["mnli"], found["mnli_mm"]) == ("neutral", "contradiction")
+
+
+def test_the_best_run_is_chosen_task_by_task(store, short_qqp):
+    write_method(store)
+    first = next(run for run in reported("table3", "paper") if (run.dataset, run.method) == ("cola", "mmel_h"))
+    write_run(store, first, 99.0)
+    found = words(submit(store, "paper", "mmel_h")[0])
+    assert (found["cola"], found["sst2"]) == ("0", "1")
+
+
+def test_what_another_method_or_a_failed_run_says_is_not_submitted(store, short_qqp):
+    write_method(store, scores=(70.0,))
+    write_method(store, "mmel_s", scores=(10.0, 99.0))
+    failed = next(
+        run for run in reported("table3", "paper") if (run.dataset, run.method, run.seed) == ("cola", "mmel_h", 1)
+    )
+    write_run(store, failed, error="loss is nan")
+    write_atomically(store.predictions_path(failed), json.dumps({"test": [1] * TEST_SETS["cola"].rows}))
+    assert words(submit(store, "paper", "mmel_h")[0])["cola"] == "0"
+
+
+def test_tasks_without_predictions_are_named(store, short_qqp):
+    write_method(store, without=("rte", "mnli"))
+    with pytest.raises(SubmissionError, match=r"no finished mmel_h run with test predictions for mnli, mnli_mm, rte:"):
+        submit(store, "paper", "mmel_h")
+    assert not store.report_dir("paper").exists()

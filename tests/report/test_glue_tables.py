@@ -333,7 +333,7 @@ def test_captions_have_profile_sizes_and_devices(store):
 @each_of_all
 def test_no_runs_at_all_is_said_plainly(store, name):
     table = tables.build(name, store, "mini")
-    assert table.caption.endswith("profile mini: no runs recorded yet.")
+    assert "profile mini: no runs recorded yet." in table.caption
     assert len(table.missing) == len(reported(name, "mini"))
     assert not any(word in note for note in table.notes for word in ("teacher gives", "standard error", "Failed"))
     if name == "figure2":
@@ -377,7 +377,11 @@ def test_the_dev_sets_own_error_is_said_where_it_can_be_told(store):
     (note,) = [note for note in tables.build("table3", store, "reduced").notes if "finite dev set" in note]
     # RTE's 277 examples.
     assert "RTE (subset) 2.7." in note
-    assert "CoLA (subset): not computed" in note
+    assert "CoLA (subset): not told, since" in note
+    run = next(run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_s"))
+    write_run(store, run, 40.0, confusion=[[220, 102], [90, 631]])
+    (note,) = [note for note in tables.build("table3", store, "reduced").notes if "finite dev set" in note]
+    assert "CoLA (subset) 2.8, RTE (subset) 2.7." in note
 
 
 def test_dropout_chosen_on_dev_scores_is_said(store):
@@ -395,7 +399,7 @@ def test_runs_that_choose_are_never_shown(store, name):
     for run in TABLES[name]("paper"):
         if run.seed == SELECTION_SEED and run.dataset == "cola":
             write_run(store, run, 99.0)
-    assert tables.build(name, store, "paper").caption.endswith("no runs recorded yet.")
+    assert tables.build(name, store, "paper").caption.split("profile paper: ")[1].startswith("no runs recorded yet.")
 
 
 def test_failed_and_split_runs_are_left_out_and_named(store, built):
@@ -438,6 +442,95 @@ def test_times_are_compared_on_one_device_only(store):
     dev = levels[(levels["Split"] == "dev") & (levels["Source"] == "ours (mini)")].set_index("Method")
     assert dev["Time (ratio to Baseline)"]["MMEL-H"] == "45 s (4.5, 1 of 8 tasks)"
     assert dev["Time (ratio to Baseline)"]["MMEL-S"] == "-"
+
+
+def test_the_ratio_of_mixed_devices_is_of_one_of_them(store):
+    """The baseline's median is of a run on one device, the method's of one on another."""
+    base = {"a": [100.0, 102.0], "b": [10.0]}
+    mine = {"a": [300.0], "b": [40.0, 44.0]}
+    for method, by_device in (("baseline", base), ("mmel_h", mine)):
+        took = [(device, value) for device, values in by_device.items() for value in values]
+        runs = [run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", method)]
+        for run, (device, value) in zip(runs, took, strict=True):
+            write_run(store, run, 40.0, device=device, train_seconds=value)
+    times = tables.training_time(store, "table3", "reduced").set_index(["Method", "Device"])
+    assert times["Ratio to Baseline"].to_dict() == {
+        ("Baseline", "a"): "1.0",
+        ("Baseline", "b"): "1.0",
+        ("MMEL-H", "a"): "3.0",
+        ("MMEL-H", "b"): "4.2",
+    }
+    assert times["n"].to_dict() == {("Baseline", "a"): 2, ("Baseline", "b"): 1, ("MMEL-H", "a"): 1, ("MMEL-H", "b"): 2}
+    levels = tables.build("table3", store, "reduced").levels
+    ours = row(levels, Split="dev", Source="ours (reduced)", Method="MMEL-H")
+    # On b, where it has most of its runs.
+    assert ours["Time (ratio to Baseline)"] == "42 s (4.2, 1 of 4 tasks)"
+
+
+def test_times_on_a_cpu_are_said_to_be_no_measure(store):
+    run = reported("table3", "reduced")[0]
+    for threads, said in ((None, False), (1, True)):
+        write_run(store, run, 40.0, threads=threads)
+        notes = tables.build("table3", store, "reduced").notes
+        assert any("no measure of cost" in note for note in notes) is said
+
+
+# Bold, and which evaluation is shown.
+
+
+def bold(table, **wanted):
+    """The headings of the bold cells of one row."""
+    place = row(table.levels, **wanted).name
+    return [heading for heading in table.levels if table.best.loc[place, heading]]
+
+
+def test_the_highest_of_a_column_is_bold_ours_and_the_papers_apart(store):
+    scores = {("cola", "mmel_h"): [40.0, 42.0], ("cola", "mmel_s"): [41.0], ("cola", "baseline"): [39.0]}
+    write_reduced(store, scores | {("rte", "baseline"): [66.0]})
+    table = tables.build("table3", store, "reduced")
+    assert table.best.shape == table.levels.shape
+    ours = {"Split": "dev", "Source": "ours (reduced)"}
+    # The two have the same mean; of RTE one method alone has runs.
+    for method in ("MMEL-H", "MMEL-S"):
+        assert bold(table, **ours, Method=method) == ["CoLA (ours: subset)"]
+    assert bold(table, **ours, Method="Baseline") == []
+    paper = {"Split": "dev", "Source": "paper"}
+    assert bold(table, **paper, Method="MMEL-H") == ["CoLA (ours: subset)", "STS-B (ours: subset)", "QQP"]
+    assert bold(table, **paper, Method="Baseline(DA+Long)") == ["RTE (ours: subset)"]
+    assert bold(table, **paper | {"Split": "test"}, Method="MMEL-S") == [
+        "SST-2",
+        "MNLI-m",
+        "RTE (ours: subset)",
+    ]
+    assert "Bold is the highest mean of a column, ours and the paper's apart, which is no claim." in table.caption
+
+
+def test_the_best_epoch_is_shown_where_it_is_asked_for_and_said(store):
+    runs = [run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_h")]
+    base = next(run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "baseline"))
+    for run in runs[:2]:
+        write_run(store, run, history=[46.0 + run.seed, 40.0])
+    write_run(store, base, history=[39.0, 41.0])
+    last, best = (tables.build("table3", store, "reduced", select) for select in ("last", "best"))
+    cells = [row(t.levels, Split="dev", Source="ours (reduced)", Method="MMEL-H") for t in (last, best)]
+    assert [cell["CoLA (ours: subset)"] for cell in cells] == ["40.00 ± 0.00 (2)", "46.50 ± 0.71 (2)"]
+    contrasts = [row(t.contrasts, Task="CoLA (subset)", Contrast="MMEL-H − Baseline") for t in (last, best)]
+    assert [found["Ours [95 %]"] for found in contrasts] == ["-1.00", "+5.50"]
+    assert "after the last epoch" in last.caption
+    assert "at the best epoch, chosen on these very data and so an optimistic figure" in best.caption
+    assert "after the last epoch" not in best.caption
+    assert tables.seeds(store, "table3", "reduced", "best")["score"].tolist() == [41.0, 46.0, 47.0]
+
+
+def test_runs_split_for_memory_stand_in_the_table_where_they_are_asked_for(store):
+    run = next(run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_h"))
+    write_run(store, run, 40.0, micro_batch=4)
+    table = tables.build("table3", store, "reduced", include_split=True)
+    ours = row(table.levels, Split="dev", Source="ours (reduced)", Method="MMEL-H")
+    assert ours["CoLA (ours: subset)"] == "40.00 (1)"
+    assert any(note.startswith("Included, although memory forced") and run.run_id in note for note in table.notes)
+    assert len(tables.seeds(store, "table3", "reduced", include_split=True)) == 1
+    assert len(tables.training_time(store, "table3", "reduced", include_split=True)) == 1
 
 
 def test_seeds_lists_every_run_with_its_settings():

@@ -233,7 +233,7 @@ def test_the_sampling_error_of_the_test_set_is_said(built):
 @each_table
 def test_no_runs_at_all_is_said_plainly(store, name):
     table = tables.build(name, store, "mini")
-    assert table.caption.endswith(f"profile mini: {EMPTY_NOTE}.")
+    assert f"profile mini: {EMPTY_NOTE}." in table.caption
     ours = table.levels[table.levels["Source"] == "ours (mini)"]
     cells = ours.drop(columns=["Source", "Data set", "Model"])
     assert len(ours) >= 1
@@ -304,7 +304,7 @@ def test_held_out_accuracies_are_never_shown(store):
     candidates = [run for run in table1("paper") if run.holdout]
     for run in candidates:
         write_run(store, run, 95.0)
-    assert tables.build("table1", store, "paper").caption.endswith(f"{EMPTY_NOTE}.")
+    assert f"{EMPTY_NOTE}." in tables.build("table1", store, "paper").caption
     assert tables.seeds(store, "table1", "paper").empty
     assert tables.training_time(store, "table1", "paper").empty
     assert set(tables.claim_tests(store, "paper")["Runs"]) == {0}
@@ -331,6 +331,23 @@ def test_times_are_compared_on_one_device_only(store):
     assert times.loc[("ResNet-8", "MMEL-S"), "Device"] == "GPU b"
 
 
+def test_the_ratio_of_mixed_devices_is_of_one_of_them(store):
+    for cell, seconds, threads in (
+        (("resnet8", "baseline_da", 1, 0), 10.0, 1),
+        (("resnet8", "baseline_da", 1, 1), 4.0, 2),
+        (("resnet8", "mmel_h", 5, 0), 50.0, 1),
+        (("resnet8", "mmel_h", 5, 1), 60.0, 1),
+    ):
+        write_run(store, mini_run(*cell), 95.0, train_seconds=seconds, device="cpu", threads=threads)
+    times = tables.training_time(store, "table1", "mini").set_index(["Method", "Device"])
+    assert times["Ratio to Baseline(DA)"].to_dict() == {
+        ("Baseline(DA)", "cpu, 1 thread"): "1.0",
+        ("Baseline(DA)", "cpu, 2 threads"): "1.0",
+        ("MMEL-H", "cpu, 1 thread"): "5.5",
+    }
+    assert tables.build("table1", store, "mini").caption.endswith("Trained on cpu (1 or 2 threads).")
+
+
 def test_the_papers_times_stand_beside_ours_where_it_has_the_cell(store):
     for run in table1("paper"):
         if run.dataset == "cifar100" and run.model == "resnet56" and run.seed == 0 and not run.holdout:
@@ -346,6 +363,16 @@ def test_the_papers_times_stand_beside_ours_where_it_has_the_cell(store):
     # 10.6 / 1.1 and 7.0 / 1.1.
     assert times["Paper's ratio"].to_dict()["Baseline(DA+Long)"] == "9.6"
     assert times["Paper's ratio"].to_dict()["MMEL-H"] == "6.4"
+
+
+def test_claims_of_table_2_are_over_all_models(frozen):
+    tests = tables.claim_tests(frozen, "mini", "table2").set_index("Contrast")
+    assert list(tests.index[[0, -1]]) == ["MMEL-H-5 − MMEL-H-2", "MMEL-S-20 − Baseline(DA)"]
+    # 349 and 350 of 360 against 341 and 344: 6 labellings, of which 2 are as extreme.
+    found = tests.loc["MMEL-H-5 − MMEL-H-2"]
+    assert (found["Strata"], found["Runs"], found["Mean difference"]) == (1, 4, "+1.94")
+    assert float(found["p (two-sided)"]) == pytest.approx(1 / 3, abs=0.015)
+    assert tests.loc["MMEL-H-10 − MMEL-H-5", "Left out, under 2 runs a side"] == "Digits, ResNet-8: 1 + 2 runs"
 
 
 def test_claims_over_all_models_by_hand(frozen):
@@ -375,9 +402,9 @@ def test_a_claim_that_cannot_be_tested_yet_is_listed_with_the_reason(frozen, sto
     assert set(nothing["Left out, under 2 runs a side"]) == {"Digits, ResNet-8 / Digits, ResNet-14: 0 + 0 runs"}
 
 
-@pytest.mark.parametrize("name", ["table2", "table6", "figure2"])
+@pytest.mark.parametrize("name", ["table5", "table6", "figure2"])
 def test_tables_without_claims_over_models_say_so(store, name):
-    with pytest.raises(ValueError, match=f"name must be one of table1, table3, table4, got '{name}'"):
+    with pytest.raises(ValueError, match=f"name must be one of table1, table2, table3, table4, got '{name}'"):
         tables.claim_tests(store, "mini", name)
 
 
@@ -392,6 +419,55 @@ def test_every_seed_that_the_table_averages_is_listed(frozen):
     assert list(runs.index) == list(range(len(cells)))
 
 
+def bold(table, **wanted):
+    """The headings of the bold cells of one row."""
+    place = row(table.levels, **wanted).name
+    return [heading for heading in table.levels if table.best.loc[place, heading]]
+
+
+def test_the_highest_mean_of_a_row_is_bold(built, frozen):
+    table = built["table1"]
+    assert table.best.shape == table.levels.shape
+    assert bold(table, Source="ours (mini)", Model="ResNet-8") == ["MMEL-H"]
+    # The printed table has 72.51 in bold.
+    assert bold(table, Source="paper", Data_set="CIFAR-100", Model="ResNet-32") == ["MMEL-S"]
+    assert "Bold is the highest mean of a row, which is no claim." in table.caption
+    assert bold(tables.build("table5", frozen, "mini"), Source="ours (mini)") == ["MMEL-H"]
+
+
+def test_all_that_tie_are_bold_and_none_that_stands_alone(store):
+    for cell, score in (
+        (("resnet8", "mmel_h", 5, 0), 97.001),
+        (("resnet8", "mmel_s", 5, 0), 97.004),
+        (("resnet8", "baseline_da", 1, 0), 95.0),
+        (("resnet14", "mmel_h", 5, 0), 99.0),
+    ):
+        write_run(store, mini_run(*cell), score)
+    table = tables.build("table1", store, "mini")
+    # They print alike: 97.00.
+    assert bold(table, Source="ours (mini)", Model="ResNet-8") == ["MMEL-H", "MMEL-S"]
+    assert bold(table, Source="ours (mini)", Model="ResNet-14") == []
+
+
+def test_the_best_epoch_is_shown_where_it_is_asked_for(store):
+    write_run(store, mini_run("resnet8", "mmel_h", 5, 0), history=[96.0, 95.0])
+    write_run(store, mini_run("resnet8", "mmel_h", 5, 1), history=[97.0, 94.0], micro_batch=8)
+    table = tables.build("table1", store, "mini", select="best", include_split=True)
+    assert row(table.levels, Source="ours (mini)", Model="ResNet-8")["MMEL-H"] == "96.50 ± 0.71 (2)"
+    assert "at the best epoch, chosen on these very data and so an optimistic figure" in table.caption
+    claims = tables.claim_tests(store, "mini", "table1", select="best", include_split=True)
+    assert "2 + 0 runs" in claims["Left out, under 2 runs a side"][0]
+
+
+def test_the_table_of_contrasts_prints_the_claims(built, frozen):
+    for name in IMAGE_TABLES:
+        table = built[name]
+        assert [claim.label for claim in table.claims] == table.contrasts["Contrast"].tolist()
+        for claim, printed in zip(table.claims, table.contrasts["Ours [95 %]"], strict=True):
+            start = "no runs yet" if claim.ours is None else f"{claim.ours.difference:+.2f}"
+            assert printed.startswith(start)
+
+
 def test_show_is_the_same_at_every_execution():
     frame = pd.DataFrame({"Model": ["ResNet-8"], "n": [float("nan")]})
     shown = tables.show(frame).data
@@ -399,3 +475,16 @@ def test_show_is_the_same_at_every_execution():
     assert "<td>ResNet-8</td>" in shown
     # What is not there is left blank.
     assert "nan" not in shown.lower()
+
+
+def test_show_escapes_its_text_and_sets_the_best_in_bold():
+    frame = pd.DataFrame({"a < b": ["x & y", "-1.50 [-2.00, +1.00]"], "score": [81.0, 80.123456]})
+    best = pd.DataFrame({"a < b": [False, False], "score": [True, False]})
+    shown = tables.show(frame, best).data
+    assert "<th>a &lt; b</th>" in shown
+    assert "<td>x &amp; y</td>" in shown
+    # As wide as a plus sign; a hyphen elsewhere stays.
+    assert "<td>−1.50\N{NO-BREAK SPACE}[−2.00,\N{NO-BREAK SPACE}+1.00]</td>" in shown
+    assert "<td><b>81.00</b></td>" in shown
+    assert "<td>80.12</td>" in shown
+    assert shown.count("<b>") == 1

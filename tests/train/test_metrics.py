@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
-from mmel.train.metrics import score
+from mmel.train.metrics import confusion, score
 
 # What each score is elsewhere; scipy says NaN for a correlation with a constant.
 REFERENCES = {
@@ -96,3 +96,11 @@ def test_lists_of_other_lengths_are_refused(predictions, targets):
     message = f"^predictions and targets must be equally many.*, got {len(predictions)} and {len(targets)}$"
     with pytest.raises(ValueError, match=message):
         score("accuracy_pct", predictions, targets)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_confusions_are_counted_as_scikit_learn_counts_them(share):
+    generator = np.random.default_rng(0)
+    targets = (generator.random(50) < 0.7).astype(int).tolist()
+    predictions = (generator.random(50) < share).astype(int).tolist()
+    assert confusion(predictions, targets) == confusion_matrix(targets, predictions, labels=[0, 1]).tolist()

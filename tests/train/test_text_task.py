@@ -394,7 +394,7 @@ def test_the_partial_batch_is_dropped_or_kept(build):
 @pytest.mark.parametrize(
     ("dataset", "names", "test_names"),
     [
-        ("grammar_cola", {"matthews_pct"}, {"test_matthews_pct"}),
+        ("grammar_cola", {"matthews_pct"}, {"test_matthews_pct", "dev_confusion"}),
         ("grammar_stsb", {"spearman_pct"}, {"test_spearman_pct"}),
         ("grammar_mrpc", {"accuracy_pct"}, {"test_f1_pct"}),
         (
@@ -427,6 +427,9 @@ def test_a_task_is_scored_as_glue_scores_it(dataset, names, test_names, build, f
     test_metric = "f1_pct" if dataset == "grammar_mrpc" else metric
     expected = module.score(test_metric, said["test"], task.data.splits["test"].targets)
     assert tested[f"test_{test_metric}"] == pytest.approx(expected, abs=1e-6)
+    if dataset == "grammar_cola":
+        pairs = list(zip(task.data.splits["dev"].targets, said["dev"], strict=True))
+        assert tested["dev_confusion"] == [[pairs.count((true, guess)) for guess in (0, 1)] for true in (0, 1)]
     if dataset == "grammar_mnli":
         for found, split in ((scores["accuracy_mm_pct"], "dev_mm"), (tested["test_accuracy_mm_pct"], "test_mm")):
             assert found == pytest.approx(module.score(metric, said[split], task.data.splits[split].targets))
@@ -450,7 +453,9 @@ def test_test_splits_without_labels_are_predicted(dataset, build, few_texts):
 
 
 def test_a_run_on_a_subset_leaves_the_test_split_alone(build):
-    assert build().test() == ({}, {})
+    scores, predictions = build().test()
+    assert set(scores) == {"dev_confusion"}
+    assert predictions == {}
 
 
 def test_evaluation_leaves_the_network_in_training_mode(build):
