@@ -205,9 +205,12 @@ class _Sweep:
         now = time.perf_counter()
         for future, entry in self.training.items():
             entry.where = "" if future.done() else self._store.holder(entry.run.config)
-            entry.begun = (entry.begun or now) if entry.where else None
+            if entry.where:
+                entry.begun = entry.begun or now
+            elif not future.done():
+                entry.begun = None
         if count:
-            self.slots = max(1, sum(entry.begun is not None for entry in self.training.values()))
+            self.slots = max(1, sum(bool(entry.where) for entry in self.training.values()))
 
     def describe(self) -> str:
         """Failed, left and the time to go, then what runs where and for how long."""
@@ -215,7 +218,7 @@ class _Sweep:
         runs = [
             f"{entry.run.config.dataset} {entry.run.config.run_id} on {entry.where} for {duration(now - entry.begun)}"
             for entry in self.training.values()
-            if entry.begun is not None
+            if entry.where
         ]
         waiting = len(self.training) - len(runs)
         beyond = f", {len(self.outcome.left)} beyond the budget" if self.outcome.left else ""
