@@ -8,6 +8,10 @@ BIN     := .venv/bin
 READY   := .venv/ready
 ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)") \
            $(if $(TEXT_MODEL),--text-model "$(TEXT_MODEL)")
+SWEEP   := $(BIN)/mmel sweep $(ARGS) --pack $(PACK) $(if $(BUDGET),--budget-minutes $(BUDGET)) \
+           $(if $(filter-out 0,$(RETRY)),--retry-failed)
+# What a profile keeps for itself. The augmented texts are shared between profiles, and cost hours at paper scale.
+FOLDERS := runs report executed checkpoints weights predictions teacher
 
 # Where this is set, every start of Python would compile torch's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,14 +21,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name, PACK=runs side by side'
+	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name'
+	@echo 'study and sweep take PACK=runs side by side, BUDGET=minutes, RETRY=1 (train failed runs again)'
 
 study: $(READY)  ## train what is missing of the tables, then render the report
-	$(BIN)/mmel sweep $(ARGS) --pack $(PACK)
-	$(BIN)/mmel report $(ARGS)
+	$(SWEEP); status=$$?; $(BIN)/mmel report $(ARGS) && exit $$status
 
 sweep: $(READY)  ## only train what is missing
-	$(BIN)/mmel sweep $(ARGS) --pack $(PACK)
+	$(SWEEP)
 
 report: $(READY)  ## only render the report from what is recorded
 	$(BIN)/mmel report $(ARGS)
@@ -54,9 +58,8 @@ lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra study --extra ray --extra test \
 	    --no-emit-index-url --no-annotate --no-header -o requirements.lock pyproject.toml
 
-clean:  ## remove the environment and everything that mini runs left
-	rm -rf .venv results/runs/mini results/report/mini results/executed \
-	    results/checkpoints results/weights results/teacher results/augmentation results/predictions results/models
+clean:  ## remove .venv and what mini left in results: its runs, report and work in progress, and the tiny BERT
+	rm -rf .venv $(FOLDERS:%=results/%/mini) results/models/tiny-bert
 
 # uv, itself from the lock, puts the hashed packages in place in well under a minute.
 $(READY): requirements.lock pyproject.toml

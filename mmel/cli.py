@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from mmel import __version__
@@ -63,12 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train one configuration and print a line for each evaluation")
     run.set_defaults(command=_run)
     _add_fields(run, field_names(), {**vars(RunConfig()), "num_augmented": "10, 5 for text, 1 for plain baselines"})
+    run.add_argument("--no-notebook", action="store_true", help="as with sweep; a run never uses one")
     _add_places(run)
 
     sweep = commands.add_parser("sweep", help="train what is missing of one or more tables")
     sweep.set_defaults(command=_sweep)
     _add_tables(sweep)
-    sweep.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE", help="only runs with this value")
+    sweep.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only runs with this value, and what they need",
+    )
     sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
     sweep.add_argument("--budget-minutes", type=float, metavar="M", help="stop before, runs under way at a checkpoint")
     sweep.add_argument("--pack", type=int, default=1, metavar="N", help="train N runs side by side; default: 1")
@@ -198,34 +206,28 @@ def _config(given: dict[str, Any]) -> RunConfig:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.sweep.driver import sweep
-    from mmel.sweep.plan import duration, estimate_speed, plan, total_seconds
-    from mmel.sweep.view import watch
+    from mmel.sweep.plan import duration, estimate_speed, plan
+    from mmel.sweep.view import plan_lines, watch
     from mmel.sweep.workers import Cluster
 
     store = Store.find(arguments.results)
-
-    def replan() -> list:
-        return plan(arguments.table, arguments.profile, store, arguments.only)
-
-    if arguments.plan:
-        runs = replan()
-        for run in runs:
-            seconds = duration(run.predicted_seconds)
-            print(f"{run.state:9} {seconds:>10}  {run.table}  {run.config.dataset}  {run.config.run_id}")
-        missing = [run for run in runs if run.state == "missing"]
-        for table in arguments.table:
-            mine = [run.predicted_seconds for run in missing if run.table == table]
-            print(f"{table}: {len(mine)} runs, {duration(total_seconds(mine))}")
-        total = total_seconds(run.predicted_seconds for run in missing)
-        device = estimate_speed(store).device
-        source = f", at the speed recorded on {device}" if device else ": no run is recorded yet that would tell"
-        print(f"{len(missing)} runs to train, each counted with the first of its tables: {duration(total)}{source}")
-        return 0
     on_ray = arguments.executor == "ray"
     if not on_ray and (arguments.address or arguments.gpus_per_run is not None):
         raise ValueError("address and gpus_per_run are for executor 'ray', got executor 'local'")
     if on_ray and arguments.pack != 1:
         raise ValueError(f"pack must be 1 with executor 'ray', which fills the cluster by itself, got {arguments.pack}")
+    # Which devices a cluster has shows in what it records; a record's times are cut to whole seconds.
+    device = None if on_ray else _device_name(arguments.device)
+    since = datetime.now(UTC).replace(microsecond=0) if on_ray else None
+
+    def replan() -> list:
+        speed = estimate_speed(store, device=device, since=since)
+        return plan(arguments.table, arguments.profile, store, arguments.only, speed)
+
+    if arguments.plan:
+        recorded = bool(estimate_speed(store, device=device, since=since))
+        print(*plan_lines(replan(), arguments.table, device, recorded), sep="\n")
+        return 0
     with watch() as (report, status):
         outcome = sweep(
             replan,
@@ -246,10 +248,17 @@ def _sweep(arguments: argparse.Namespace) -> int:
         spent += f" ({1 - outcome.train_seconds / (outcome.wall_seconds * slots):.0%} of it outside training)"
     print(f"{len(outcome.recorded)} recorded before, {len(outcome.trained)} trained in {spent}")
     for run, error in outcome.failed:
-        print(f"failed: {run.config.run_id}: {error}; --retry-failed trains it again")
+        again = "--retry-failed trains it again" if store.read(run.config) else "the next sweep tries it again"
+        print(f"failed: {run.config.run_id}: {error}; {again}")
     for run in outcome.left:
         print(f"left: {run.config.run_id}: predicted {duration(run.predicted_seconds)}")
     return 1 if outcome.failed else 0
+
+
+def _device_name(device: str | None) -> str:
+    from mmel.train.machine import describe_device, pick_device
+
+    return describe_device(pick_device(device))["name"]
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -178,9 +178,19 @@ class Store:
         return _locked(self._lock_path(config), config.run_id, wait)
 
     def holder(self, config: RunConfig) -> str:
-        """Machine and process that hold a run, or held it last; empty where none ever did."""
+        """Machine and process that hold a run; empty where none does."""
+        import fcntl
+
         path = self._lock_path(config)
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        if not path.exists():
+            return ""
+        with path.open(encoding="utf-8") as file:
+            try:
+                # The file still names the last holder when that is gone; only the lock tells.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read()
+        return ""
 
     def _lock_path(self, config: RunConfig) -> Path:
         return self._working("checkpoints", config, ".lock")

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmel import __version__
 from mmel.cli import main
 from mmel.config import DATASETS, IMAGE_METHODS, RunConfig
-from mmel.grids import runs_of
+from mmel.grids import SELECTION_SEED, TABLES, runs_of
 from mmel.records import Store
+from mmel.train.machine import describe_device
 
 IMAGE_TABLES = ("--table", "table1", "table2")
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,12 @@ def refused(capsys, *argv):
     assert err.startswith("mmel: ")
     assert err.count("\n") == 1
     return err
+
+
+@pytest.fixture
+def on_test_device(monkeypatch):
+    """The device on which the frozen runs say they were trained."""
+    monkeypatch.setattr("mmel.cli._device_name", lambda device: "test device")
 
 
 def planned(capsys, *argv):
@@ -199,7 +207,7 @@ def test_plan_lists_every_run_with_its_state(capsys):
     assert {state for state, *_ in runs.values()} == {"recorded", "failed", "missing"}
 
 
-def test_plan_predicts_times_from_what_is_recorded(capsys):
+def test_plan_predicts_times_from_what_is_recorded(capsys, on_test_device):
     runs, _ = planned(capsys, *IMAGE_TABLES)
     mini = runs_of(["table1", "table2"], "mini")
     times = {
@@ -207,8 +215,9 @@ def test_plan_predicts_times_from_what_is_recorded(capsys):
         for run in mini
         if runs[run.run_id][0] == "missing"
     }
-    # The frozen runs take 10 s for ResNet-8 with one view, 20 s for ResNet-14, and K times that with K views or epochs.
-    assert times[("resnet14", "baseline_da_long", 5, 0)] == "100 s"
+    # The frozen runs train 10 s for ResNet-8 with one view, 20 s for ResNet-14, and K times that with K views or
+    # epochs; evaluations take 0.2 s.
+    assert times[("resnet14", "baseline_da_long", 5, 0)] == "101 s"
     assert times[("resnet8", "mmel_s", 2, 0)] == "20 s"
     assert times[("resnet8", "mmel_h", 10, 1)] == "100 s"
     assert times[("resnet8", "mmel_h", 20, 0)] == "3 min"
@@ -220,7 +229,7 @@ def test_plan_names_the_table_whose_notebook_trains_the_run(capsys):
     assert all(table == ("table1" if run_id in first else "table2") for run_id, (_, _, table) in runs.items())
 
 
-def test_plan_of_some_runs_sums_them_up(capsys):
+def test_plan_of_some_runs_sums_them_up(capsys, on_test_device):
     runs, last = planned(capsys, *IMAGE_TABLES, "--only", "method=baseline_da_long")
     assert [state for state, *_ in runs.values()].count("recorded") == 2
     assert (
@@ -238,19 +247,39 @@ def test_plan_of_one_table(capsys):
     assert {table for *_, table in runs.values()} == {"table2"}
 
 
-def test_plan_without_any_record_knows_no_times(capsys, tmp_path):
-    assert main(["sweep", "--plan", "--results", str(tmp_path), *IMAGE_TABLES]) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    *lines, first, second = lines
-    assert all(PLAN_LINE.fullmatch(line)[1] == "missing" for line in lines)
-    assert all(PLAN_LINE.fullmatch(line)[2] == "unknown" for line in lines)
+def test_plan_on_a_device_without_records_knows_no_times(capsys):
+    # Of the frozen runs none was trained on this one.
+    assert main(["sweep", "--plan", "--results", str(FROZEN), "--device", "cpu", *IMAGE_TABLES]) == 0
+    *lines, first, second, last = capsys.readouterr().out.splitlines()
+    assert {PLAN_LINE.fullmatch(line)[2] for line in lines} == {"unknown"}
     assert (first.split()[-1], second.split()[-1]) == ("unknown", "unknown")
-    # It does not name a device either.
-    assert last.startswith(f"{len(lines)} runs to train")
-    assert ": unknown: no run" in last
-    assert "None" not in last
-    # Planning writes nothing.
+    name = describe_device(torch.device("cpu"))["name"]
+    assert last.endswith(f"each counted with the first of its tables: unknown: no run is recorded on {name}")
+
+
+def test_plan_for_a_cluster_counts_no_record_of_another_machine(capsys, on_test_device):
+    assert main(["sweep", "--plan", "--executor", "ray", "--results", str(FROZEN), *IMAGE_TABLES]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(": unknown: what a cluster's devices need shows as it trains")
+
+
+def test_plan_writes_nothing(capsys, tmp_path):
+    assert main(["sweep", "--plan", "--results", str(tmp_path), "--device", "cpu"]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_costs_in_the_documentation_are_what_the_plan_prints(capsys, monkeypatch, tmp_path):
+    # Of a fresh clone on a device that none of its records is from, as on a GPU.
+    monkeypatch.setattr("mmel.cli._device_name", lambda device: "your device")
+    assert main(["sweep", "--profile", "paper", "--plan", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    runs = runs_of(list(TABLES), "paper")
+    assert len(lines) == len(runs) + len(TABLES) + 1
+    costs = "\n".join(lines[len(runs) :])
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert f"```text\n{costs}\n```" in text
+    chosen = sum(run.seed == SELECTION_SEED for run in runs)
+    assert f"{chosen} of these runs choose" in text
 
 
 # Training.
@@ -287,6 +316,11 @@ def test_run_trains_and_says_where_the_record_is(capsys, tmp_path):
     assert run(tmp_path) == 0
     assert capsys.readouterr().out.splitlines() == [*epochs, last]
     assert path.read_bytes() == record
+
+
+def test_run_takes_the_option_of_the_sweep(capsys, tmp_path):
+    assert main(["run", "--no-notebook", "--epochs", "0", "--results", str(tmp_path)]) == 2
+    assert "epochs must be" in capsys.readouterr().err
 
 
 def test_run_that_fails_has_status_1(capsys, tmp_path):

@@ -1,26 +1,33 @@
 """Training where there is torch and little else, as on a borrowed GPU."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mmel.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
+# What the notebooks, tables and tests need beside torch, torchvision, transformers and what these bring along. The
+# embedded digits are scikit-learn's; nothing else that trains needs it.
+DIGITS = ("sklearn", "scipy")
 ABSENT = (
-    "datasets",
-    "papermill",
-    "jupyter_client",
-    "nbclient",
-    "nbformat",
-    "IPython",
-    "ipykernel",
-    "ray",
-    "accelerate",
+    *("datasets", "pandas", "pyarrow", *DIGITS, "matplotlib", "tabulate", "jinja2"),
+    *("papermill", "jupyter_client", "jupyter_core", "nbclient", "nbconvert", "nbformat", "IPython", "ipykernel"),
+    *("ray", "accelerate"),
 )
+# The tiny CIFAR-10 of this file has other checksums than the official one.
+ANY_CIFAR = """
+import sys, torchvision.datasets.cifar as cifar
+cifar.check_integrity = lambda path, md5=None: True
+from mmel.cli import main
+sys.exit(main())
+"""
 TINY = ("--profile", "mini", "--dataset", "digits", "--model", "resnet8", "--augment", "crop", "--train-size", "64")
 SWEEP = ("--table", "table1", "--only", "model=resnet8", "--only", "seed=0", "--only", "method=baseline_da")
 
@@ -31,33 +38,91 @@ def plain(tmp_path):
     # Python imports it in every process that it starts. None in sys.modules makes the import raise ModuleNotFoundError.
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(f"import sys\nfor name in {ABSENT!r}:\n    sys.modules[name] = None\n")
     results = tmp_path / "results"
     results.mkdir()
 
-    def run(*arguments):
+    def run(*arguments, start=("-m", "mmel"), there=()):
+        absent = sorted(set(ABSENT) - set(there))
+        (site / "sitecustomize.py").write_text(f"import sys\nfor name in {absent!r}:\n    sys.modules[name] = None\n")
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]),
             "OMP_NUM_THREADS": "1",
             "MMEL_RESULTS": str(results),
         }
-        command = [sys.executable, "-m", "mmel", *arguments]
+        command = [sys.executable, *start, *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False), results
 
     return run
 
 
 def test_a_run_trains(plain):
-    done, results = plain(
-        "run", *TINY, "--batch-size", "32", "--epochs", "1", "--decay-epochs", "", "--num-augmented", "2"
-    )
+    tiny = (*TINY, "--batch-size", "32", "--epochs", "1", "--decay-epochs", "", "--num-augmented", "2")
+    done, results = plain("run", *tiny, there=DIGITS)
     assert done.returncode == 0, done.stderr
     assert len(list(Store(results).records("mini"))) == 1
 
 
+def write_cifar10(root):
+    """A CIFAR-10 of ten images a file, in the layout of the official one."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        part = {"data": generator.integers(0, 256, (10, 3072), dtype=np.uint8), "labels": list(range(10))}
+        (folder / name).write_bytes(pickle.dumps(part))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(label) for label in range(10)]}))
+
+
+def test_a_run_on_cifar10_trains(plain, tmp_path):
+    write_cifar10(tmp_path / "data")
+    tiny = ("--dataset", "cifar10", "--model", "resnet20", "--batch-size", "25", "--num-augmented", "2")
+    done, results = plain(
+        *("run", "--no-notebook", "--profile", "reduced", *tiny, "--epochs", "1", "--decay-epochs", ""),
+        *("--data-root", str(tmp_path / "data"), "--device", "cpu"),
+        start=("-c", ANY_CIFAR),
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = Store(results).records("reduced")
+    assert record.finished
+    assert (record.config.dataset, record.header["sizes"]["train"]) == ("cifar10", 50)
+
+
+def write_cola(root):
+    """Two dozen sentences in the layout of GLUE's files, and a BERT with random weights that knows their words."""
+    words = ("the", "a", "man", "dog", "old", "young", "sees", "hears")
+    lines = [
+        f"id\t{number % 2}\t\tthe {words[2 + number % 2]} {words[6 + number % 2]} {words[number % 8]} man"
+        for number in range(24)
+    ]
+    folder = root / "glue" / "CoLA"
+    folder.mkdir(parents=True)
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = root / "small-bert"
+    BertForMaskedLM(BertConfig(vocab_size=len(pieces), max_position_embeddings=128, **shape)).save_pretrained(model)
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    BertTokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(model)
+    return model
+
+
+def test_a_run_on_text_trains(plain, tmp_path):
+    model = write_cola(tmp_path / "data")
+    done, results = plain(
+        *("run", "--no-notebook", "--dataset", "cola", "--text-model", str(model), "--batch-size", "8"),
+        *("--epochs", "1", "--num-augmented", "2", "--data-root", str(tmp_path / "data"), "--device", "cpu"),
+    )
+    assert done.returncode == 0, done.stderr
+    # The run, and the teacher that it trained first.
+    records = list(Store(results).records("mini"))
+    assert {record.config.method for record in records} == {"baseline", "mmel_h"}
+    assert all(record.finished and record.metric == "matthews_pct" for record in records)
+
+
 @pytest.mark.parametrize("options", [(), ("--pack", "2", "--only", "lambda_p=1.0")], ids=["serial", "side by side"])
 def test_a_sweep_without_notebooks_trains(plain, options):
-    done, results = plain("sweep", "--no-notebook", *SWEEP, *options)
+    done, results = plain("sweep", "--no-notebook", *SWEEP, *options, there=DIGITS)
     assert done.returncode == 0, done.stderr
     assert [record.finished for record in Store(results).records("mini")] == [True]
 

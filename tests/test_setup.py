@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import mmel
+from mmel.config import RunConfig
+from mmel.grids import TINY_BERT
+from mmel.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -146,3 +150,71 @@ def test_every_listed_target_is_phony():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split())
     assert phony == set(re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE))
+
+
+@pytest.fixture
+def fake_study(tmp_path):
+    """A function that runs make where `mmel` only notes its arguments; a sweep ends with the status of FAKE_STATUS."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    mmel = tmp_path / ".venv" / "bin" / "mmel"
+    mmel.parent.mkdir(parents=True)
+    mmel.write_text('#!/bin/sh\necho "$@" >> calls\ntest "$1" = report || exit $FAKE_STATUS\n')
+    mmel.chmod(0o755)
+    (tmp_path / ".venv" / "ready").touch()
+
+    def run(*arguments, status=0):
+        environment = {"PATH": os.environ["PATH"], "FAKE_STATUS": str(status)}
+        done = subprocess.run(["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, check=False)
+        calls = tmp_path / "calls"
+        return done.returncode, calls.read_text().splitlines() if calls.exists() else []
+
+    return run
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_make_study_reports_whether_or_not_a_run_failed(fake_study, status):
+    code, (sweep, report) = fake_study("study", "TABLES=table1", status=status)
+    # Make itself fails with 2.
+    assert code == (2 if status else 0)
+    assert sweep == "sweep --table table1 --profile mini --pack 2"
+    assert report == "report --table table1 --profile mini"
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["BUDGET=5"], "--budget-minutes 5"),
+        (["RETRY=1"], "--retry-failed"),
+        (["RETRY=0"], ""),
+        (["BUDGET=1.5", "RETRY=1"], "--budget-minutes 1.5 --retry-failed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("target", ["study", "sweep"])
+def test_make_passes_a_budget_and_the_wish_to_retry(fake_study, target, given, options):
+    code, calls = fake_study(target, "TABLES=table1", "PROFILE=reduced", *given)
+    assert code == 0
+    assert calls[0] == f"sweep --table table1 --profile reduced --pack 1 {options}".strip()
+
+
+def test_make_clean_removes_what_mini_left_and_nothing_else(fake_study, tmp_path):
+    kept, gone = set(), set()
+    paths = ("run_path", "partial_path", "checkpoint_path", "weights_path", "notebook_path", "predictions_path")
+    (tmp_path / "results").mkdir()
+    store = Store(tmp_path / "results")
+    for profile, files in (("mini", gone), ("reduced", kept), ("paper", kept)):
+        config = RunConfig(profile=profile)
+        files |= {getattr(store, name)(config) for name in paths}
+        files |= {store.teacher_path(config, "digest"), store.report_dir(profile) / "index.html"}
+    gone.add(store.model_dir(TINY_BERT) / "model.safetensors")
+    kept.add(store.augmentation_dir() / "texts")
+    for path in kept | gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    code, _ = fake_study("clean")
+    assert code == 0
+    assert {path for path in kept | gone if path.exists()} == kept
+    assert not (tmp_path / ".venv").exists()

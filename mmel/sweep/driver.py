@@ -10,7 +10,7 @@ from mmel.config import RunConfig
 from mmel.grids import is_teacher, needs
 from mmel.records import Record, Store
 from mmel.sweep import BUDGET_SPENT, CLAIMED, LOST
-from mmel.sweep.plan import PlannedRun, duration, total_seconds
+from mmel.sweep.plan import PlannedRun, cost, duration, first_epoch_seconds
 from mmel.sweep.workers import Cluster, Worker, local_workers
 
 # A run whose process dies is begun this often; what kills it each time may be the run itself.
@@ -42,13 +42,6 @@ class SweepOutcome:
     wall_seconds: float = 0.0
 
 
-@dataclass
-class _Training:
-    run: PlannedRun
-    worker: Worker
-    started: float
-
-
 def sweep(
     replan: Callable[[], list[PlannedRun]],
     store: Store,
@@ -66,8 +59,8 @@ def sweep(
     """Train the runs of a plan that are not recorded.
 
     A run whose process dies is begun again from its checkpoint, three times in all; one that fails of itself is
-    recorded as failed and is not. A run that another sweep is training is passed over until that one is done with it,
-    so that several sweeps share a results folder.
+    not, whatever it raised, and the sweep goes on. A run that another sweep is training is passed over until that one
+    is done with it, so that several sweeps share a results folder.
 
     The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers'.
 
@@ -85,7 +78,8 @@ def sweep(
         data_root: folder of the data sets.
         device: as `mmel.train.train`.
         report: told one line a run.
-        status: told every two seconds how many runs are done, of how many, and what is under way where.
+        status: told every two seconds how many runs are done, of how many, and in words what failed, what is left, how
+            long that takes and what is under way where.
 
     Returns:
         What became of every run.
@@ -95,71 +89,36 @@ def sweep(
     """
     if pack < 1:
         raise ValueError(f"pack must be at least 1, got {pack}")
-    begin = time.perf_counter()
-    outcome = SweepOutcome()
-    planned = {run.config: run for run in replan()}
-    for run in planned.values():
-        if run.state == "recorded" or (run.state == "failed" and not retry_failed):
-            _note(run, store.read(run.config), outcome)
-    queue = [
-        run.config for run in planned.values() if run.state == "missing" or (run.state == "failed" and retry_failed)
-    ]
-    if not queue:
-        return outcome
-    total, pack = len(queue), min(pack, len(queue))
     budget = float("inf") if budget_minutes is None else budget_minutes * 60
-    stop_at = None if budget_minutes is None else time.time() + budget
-    options = {"notebook": notebook, "data_root": data_root, "device": device, "stop_at": stop_at}
+    state = _Sweep(replan, store, budget, retry_failed, report)
+    if not state.queue:
+        return state.outcome
+    state.slots = min(pack, state.total)
+    options = {
+        "notebook": notebook,
+        "data_root": data_root,
+        "device": device,
+        "stop_at": None if budget_minutes is None else time.time() + budget,
+    }
     if cluster is None:
-        start = local_workers(pack, store, **options)
+        start = local_workers(state.slots, store, **options)
     else:
         from mmel.sweep.ray import ray_workers
 
-        start = ray_workers(total, store, cluster=cluster, **options)
-    training: dict[Future, _Training] = {}
-    attempts, resting = Counter[RunConfig](), dict[RunConfig, float]()
+        start = ray_workers(state.total, store, cluster=cluster, **options)
     with start as workers:
-        free = list(workers)
-        while queue or training:
-            resting = {config: until for config, until in resting.items() if until > time.perf_counter()}
-            while free and (config := _next(queue, training.values(), resting)):
-                queue.remove(config)
-                run, record = planned[config], store.read(config)
-                if record is not None and (record.finished or not retry_failed):
-                    # By another process, since this sweep began.
-                    _note(run, record, outcome)
-                    continue
-                first_epoch = (run.predicted_seconds or 0) / config.total_epochs
-                waits_for = {left.config for left in outcome.left}.intersection(needs(config))
-                if waits_for or time.perf_counter() - begin + first_epoch > budget:
-                    outcome.left.append(run)
-                    continue
-                worker, started = free.pop(0), time.perf_counter()
-                training[worker.submit(run)] = _Training(run, worker, started)
+        state.free = list(workers)
+        while state.queue or state.training:
+            state.begin_runs()
+            state.look(count=cluster is not None)
             if status is not None:
-                going = [*queue, *(entry.run.config for entry in training.values())]
-                ahead = _ahead([planned[config] for config in going], pack)
-                status(total - len(going), total, _under_way(training.values(), store, outcome) + ahead)
-            if queue and not training:
+                status(state.total - len(state.going()), state.total, state.describe())
+            if state.training:
+                state.collect()
+            elif state.queue:
                 time.sleep(PAUSE_SECONDS)
-                continue
-            for future in wait(training, PAUSE_SECONDS, FIRST_COMPLETED).done:
-                entry, error = training.pop(future), future.result()
-                free.append(entry.worker)
-                attempts[entry.run.config] += error == LOST
-                if error == CLAIMED or (error == LOST and attempts[entry.run.config] < ATTEMPTS):
-                    if error == LOST:
-                        report(f"{entry.run.config.run_id}: {LOST}; it goes on from its checkpoint")
-                    queue.append(entry.run.config)
-                    resting[entry.run.config] = time.perf_counter() + PAUSE_SECONDS
-                    continue
-                line = _settle(entry, error, store, outcome)
-                planned = {run.config: run for run in replan()}
-                going = [*queue, *(other.run.config for other in training.values())]
-                ahead = _ahead([planned[config] for config in going], pack)
-                report(f"[{total - len(going)}/{total}] {line}{ahead}")
-    outcome.wall_seconds = time.perf_counter() - begin
-    return outcome
+    state.outcome.wall_seconds = time.perf_counter() - state.begin
+    return state.outcome
 
 
 def drop_weights(config: RunConfig, store: Store) -> None:
@@ -170,6 +129,171 @@ def drop_weights(config: RunConfig, store: Store) -> None:
         path.unlink()
 
 
+@dataclass
+class _Training:
+    """A run that a worker was given.
+
+    Attributes:
+        run: the run.
+        worker: the worker.
+        started: when it was given.
+        where: machine and process that train it; empty while it waits for a place, as it may on Ray.
+        begun: when they were first seen to do so.
+    """
+
+    run: PlannedRun
+    worker: Worker
+    started: float
+    where: str = ""
+    begun: float | None = None
+
+
+class _Sweep:
+    """The state of a sweep: what is queued, what is being trained by whom, and what became of the others."""
+
+    def __init__(
+        self,
+        replan: Callable[[], list[PlannedRun]],
+        store: Store,
+        budget: float,
+        retry_failed: bool,
+        report: Callable[[str], None],
+    ):
+        self.begin = time.perf_counter()
+        self.outcome = SweepOutcome()
+        self.training: dict[Future, _Training] = {}
+        self.free: list[Worker] = []
+        # Runs that train at the same time, as far as that is known.
+        self.slots = 1
+        self._replan, self._store, self._report = replan, store, report
+        self._budget, self._retry_failed = budget, retry_failed
+        self._attempts, self._resting = Counter[RunConfig](), dict[RunConfig, float]()
+        self._planned = {run.config: run for run in replan()}
+        for run in self._planned.values():
+            if run.state == "recorded" or (run.state == "failed" and not retry_failed):
+                self._note(run, store.read(run.config))
+        self.queue = [
+            run.config
+            for run in self._planned.values()
+            if run.state == "missing" or (run.state == "failed" and retry_failed)
+        ]
+        self.total = len(self.queue)
+        self._failed_before = len(self.outcome.failed)
+
+    def going(self) -> list[RunConfig]:
+        """The runs that are queued or under way."""
+        return [*self.queue, *(entry.run.config for entry in self.training.values())]
+
+    def begin_runs(self) -> None:
+        """Give the free workers what may be trained now."""
+        now = time.perf_counter()
+        self._resting = {config: until for config, until in self._resting.items() if until > now}
+        while self.free and (config := _next(self.queue, self.training.values(), self._resting)):
+            self.queue.remove(config)
+            run, record = self._planned[config], self._store.read(config)
+            if record is not None and (record.finished or not self._retry_failed):
+                # By another process, since this sweep began.
+                self._note(run, record)
+            elif self._too_late(run):
+                self.outcome.left.append(run)
+            else:
+                worker, started = self.free.pop(0), time.perf_counter()
+                self.training[worker.submit(run)] = _Training(run, worker, started)
+
+    def look(self, count: bool) -> None:
+        """See which runs are really being trained, and where.
+
+        Args:
+            count: whether as many as that are what trains at the same time, as on Ray, which queues what it is given.
+        """
+        now = time.perf_counter()
+        for future, entry in self.training.items():
+            entry.where = "" if future.done() else self._store.holder(entry.run.config)
+            if entry.where:
+                entry.begun = entry.begun or now
+            elif not future.done():
+                entry.begun = None
+        if count:
+            self.slots = max(1, sum(bool(entry.where) for entry in self.training.values()))
+
+    def describe(self) -> str:
+        """Failed, left and the time to go, then what runs where and for how long."""
+        now = time.perf_counter()
+        runs = [
+            f"{entry.run.config.dataset} {entry.run.config.run_id} on {entry.where} for {duration(now - entry.begun)}"
+            for entry in self.training.values()
+            if entry.where
+        ]
+        waiting = len(self.training) - len(runs)
+        beyond = f", {len(self.outcome.left)} beyond the budget" if self.outcome.left else ""
+        failed = len(self.outcome.failed) - self._failed_before
+        return (
+            f"{failed} failed{beyond}, {len(self.going())} left{self._ahead()}; "
+            f"under way: {', '.join(runs) or 'nothing'}{f'; {waiting} waiting' if waiting else ''}"
+        )
+
+    def collect(self) -> None:
+        """Wait a little for runs to end, and see what became of them."""
+        for future in wait(self.training, PAUSE_SECONDS, FIRST_COMPLETED).done:
+            entry, error = self.training.pop(future), future.result()
+            config = entry.run.config
+            self.free.append(entry.worker)
+            self._attempts[config] += error == LOST
+            if error == CLAIMED or (error == LOST and self._attempts[config] < ATTEMPTS):
+                if error == LOST:
+                    self._report(f"{config.run_id}: {LOST}; it goes on from its checkpoint")
+                self.queue.append(config)
+                self._resting[config] = time.perf_counter() + PAUSE_SECONDS
+                continue
+            line = self._settle(entry, error)
+            self._planned = {run.config: run for run in self._replan()}
+            self._report(f"[{self.total - len(self.going())}/{self.total}] {line}{self._ahead()}")
+
+    def _too_late(self, run: PlannedRun) -> bool:
+        """Whether the budget ends before the run's first epoch, or left out what the run needs."""
+        first_epoch = first_epoch_seconds(run.config, run.predicted_seconds)
+        waits_for = {left.config for left in self.outcome.left}.intersection(needs(run.config))
+        return bool(waits_for) or time.perf_counter() - self.begin + first_epoch > self._budget
+
+    def _ahead(self) -> str:
+        """What the runs that are queued or under way will still take, as far as that can be told."""
+        now, going = time.perf_counter(), self.going()
+        if not going:
+            return ""
+        spent = {entry.run.config: now - (entry.begun or now) for entry in self.training.values()}
+        slots = min(self.slots, len(going))
+        predicted = {config: self._planned[config].predicted_seconds for config in going}
+        ahead = cost(
+            None if seconds is None else max(0.0, seconds - spent.get(config, 0.0)) / slots
+            for config, seconds in predicted.items()
+        )
+        return " (time to go unknown)" if ahead == "unknown" else f" (about {ahead} to go)"
+
+    def _note(self, run: PlannedRun, record: Record) -> None:
+        """Note a run that is recorded."""
+        if record.finished:
+            self.outcome.recorded.append(run)
+        else:
+            self.outcome.failed.append((run, record.result["error"]))
+
+    def _settle(self, entry: _Training, error: str | None) -> str:
+        """Note what became of a run, and say it in a line."""
+        config = entry.run.config
+        seconds = time.perf_counter() - (entry.begun or entry.started)
+        name = f"{config.dataset} {config.run_id}"
+        record = self._store.read(config)
+        if error == BUDGET_SPENT:
+            self.outcome.left.append(entry.run)
+            return f"{name}: the budget is spent; it goes on from its checkpoint, if it has one"
+        if error is None and record is not None and record.finished:
+            self.outcome.trained.append(entry.run)
+            self.outcome.train_seconds += record.result["wall_seconds"]
+            drop_weights(config, self._store)
+            return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
+        self.outcome.failed.append((entry.run, error or "no record was written"))
+        return f"{name}: FAILED: {self.outcome.failed[-1][1]}"
+
+
 def _next(
     queue: list[RunConfig], training: Iterable[_Training], resting: Collection[RunConfig] = ()
 ) -> RunConfig | None:
@@ -177,46 +301,3 @@ def _next(
     pending = {*queue, *(entry.run.config for entry in training)}
     ready = (config for config in queue if config not in resting and pending.isdisjoint(needs(config)))
     return next(ready, None)
-
-
-def _note(run: PlannedRun, record: Record, outcome: SweepOutcome) -> None:
-    """Note a run that is recorded."""
-    if record.finished:
-        outcome.recorded.append(run)
-    else:
-        outcome.failed.append((run, record.result["error"]))
-
-
-def _ahead(runs: list[PlannedRun], pack: int) -> str:
-    """What the runs that are queued or under way will still take, where that can be told."""
-    seconds = total_seconds(run.predicted_seconds for run in runs)
-    return f" (about {duration(seconds / pack)} to go)" if seconds else ""
-
-
-def _under_way(training: Iterable[_Training], store: Store, outcome: SweepOutcome) -> str:
-    """What runs where, for how long."""
-    now = time.perf_counter()
-    runs = [
-        f"{entry.run.config.dataset} {entry.run.config.run_id} on {store.holder(entry.run.config) or '...'} "
-        f"for {duration(now - entry.started)}"
-        for entry in training
-    ]
-    return f"{len(outcome.failed)} failed; under way: {', '.join(runs) or 'nothing'}"
-
-
-def _settle(entry: _Training, error: str | None, store: Store, outcome: SweepOutcome) -> str:
-    """Note what became of a run, and say it in a line."""
-    config = entry.run.config
-    seconds = time.perf_counter() - entry.started
-    name = f"{config.dataset} {config.run_id}"
-    record = store.read(config)
-    if error == BUDGET_SPENT:
-        outcome.left.append(entry.run)
-        return f"{name}: stopped at a checkpoint, the budget is spent"
-    if error is None and record is not None and record.finished:
-        outcome.trained.append(entry.run)
-        outcome.train_seconds += record.result["wall_seconds"]
-        drop_weights(config, store)
-        return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
-    outcome.failed.append((entry.run, error or "no record was written"))
-    return f"{name}: FAILED: {outcome.failed[-1][1]}"

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from mmel import grids
 from mmel.config import PROFILES, RunConfig, parse_field
@@ -34,7 +35,7 @@ class PlannedRun:
         config: the run.
         table: the first table that asks for it; its notebook trains it.
         state: `recorded`, `failed` or `missing`.
-        predicted_seconds: what it should take on the device of the newest record, or None where nothing is known.
+        predicted_seconds: what it should take, or None where nothing is known.
     """
 
     config: RunConfig
@@ -58,69 +59,88 @@ def parse_only(only: Iterable[str]) -> dict[str, object]:
     return chosen
 
 
-def plan(tables: list[str], profile: str, store: Store, only: Iterable[str] = ()) -> list[PlannedRun]:
+def plan(
+    tables: list[str], profile: str, store: Store, only: Iterable[str] = (), speed: "SpeedEstimate | None" = None
+) -> list[PlannedRun]:
     """The runs of some tables in the order in which they should be trained, each with its state and its cost.
 
     Args:
         tables: names of `grids.TABLES`.
         profile: `mini`, `reduced` or `paper`.
         store: what is recorded.
-        only: `field=value` entries that a run must match; it must match them all.
+        only: `field=value` entries that a run must match, all of them; what a matching run needs comes with it.
+        speed: predicts what a run takes.
 
     Raises:
         ValueError: on a table, profile, field or value that does not exist.
     """
     wanted = parse_only(only)
-    runs = [
-        run
-        for run in grids.runs_of(tables, profile)
-        if all(getattr(run, name) == value for name, value in wanted.items())
-    ]
+    grid = grids.runs_of(tables, profile)
+    chosen = {run for run in grid if all(getattr(run, name) == value for name, value in wanted.items())}
+    found = chosen
+    while found := {need for run in found for need in grids.needs(run)} - chosen:
+        chosen |= found
     homes: dict[RunConfig, str] = {}
     for table in tables:
         for run in grids.TABLES[table](profile):
             homes.setdefault(run, table)
-    speed = estimate_speed(store)
-    return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in runs]
+    speed = speed or SpeedEstimate(())
+    return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in grid if run in chosen]
 
 
-def estimate_speed(store: Store) -> "SpeedEstimate":
-    """The speed that a results folder tells of, from the finished runs of every profile."""
-    return SpeedEstimate(record for profile in PROFILES for record in store.records(profile) if record.finished)
+def estimate_speed(store: Store, *, device: str | None = None, since: datetime | None = None) -> "SpeedEstimate":
+    """The speed that a results folder tells of, from the finished runs of every profile.
+
+    Args:
+        store: what is recorded.
+        device: name of the only device whose runs count; None for any.
+        since: time with its zone; only runs that were started then or later count; None for all.
+    """
+    return SpeedEstimate(
+        record
+        for profile in PROFILES
+        for record in store.records(profile)
+        if record.finished
+        and (device is None or _devices(record) == {device})
+        and (since is None or datetime.fromisoformat(record.header["started"]) >= since)
+    )
 
 
 class SpeedEstimate:
-    """Predicts a run's seconds from the finished runs on the device of the newest one.
+    """Predicts a run's seconds, of training and evaluations, from finished runs.
 
-    The time of a run is taken as proportional to its `work`; the factor is the median over recorded runs, of the same
-    data set and model where there are any, else of the same model, else of the same kind of data.
+    The time of a run is taken as proportional to its `work`; the factor is the median over the recorded runs that are
+    most like it: of the same model, data set and number of views where there are any, else of the same model and data
+    set, else of the same model, else of the same kind of data.
 
     Args:
-        records: finished runs.
-
-    Attributes:
-        device: name of that device, or None where nothing is recorded.
+        records: finished runs. Those that several processes trained together do not count.
     """
 
     def __init__(self, records: Iterable[Record]):
-        newest_first = sorted(records, key=lambda record: record.header["started"], reverse=True)
-        self.device: str | None = newest_first[0].header["device"]["name"] if newest_first else None
         self._factors: list[tuple[RunConfig, float]] = [
-            (record.config, record.result["train_seconds"] / work(record.config))
-            for record in newest_first
-            if record.header["device"]["name"] == self.device
+            (record.config, _seconds(record) / work(record.config))
+            for record in records
+            if record.header.get("processes", 1) == 1
         ]
 
+    def __bool__(self) -> bool:
+        """Whether any run tells of the speed."""
+        return bool(self._factors)
+
     def predict(self, config: RunConfig) -> float | None:
-        """Seconds of training, or None where no run is recorded that tells."""
-        same_kind = [(run, factor) for run, factor in self._factors if run.is_text == config.is_text]
+        """Seconds, or None where no run is recorded that tells."""
+        alike = [(run, factor) for run, factor in self._factors if run.is_text == config.is_text]
         if config.is_text and config.model not in LAYER_PARAMETERS:
-            same_kind = [(run, factor) for run, factor in same_kind if run.model == config.model]
-        if not same_kind:
+            alike = [(run, factor) for run, factor in alike if run.model == config.model]
+        if not alike:
             return None
-        same_model = [(run, factor) for run, factor in same_kind if run.model == config.model]
-        alike = [(run, factor) for run, factor in same_model if run.dataset == config.dataset]
-        return statistics.median(factor for _, factor in alike or same_model or same_kind) * work(config)
+        for name in ("model", "dataset", "num_views"):
+            closer = [(run, factor) for run, factor in alike if getattr(run, name) == getattr(config, name)]
+            if not closer:
+                break
+            alike = closer
+        return statistics.median(factor for _, factor in alike) * work(config)
 
 
 def work(config: RunConfig) -> float:
@@ -137,10 +157,19 @@ def work(config: RunConfig) -> float:
     return config.total_epochs * examples * config.num_views * pixels * layers
 
 
-def total_seconds(predicted: Iterable[float | None]) -> float | None:
-    """Their sum, or None where one of them is not known."""
-    known = list(predicted)
-    return None if None in known else sum(known)
+def first_epoch_seconds(config: RunConfig, predicted_seconds: float | None) -> float:
+    """What the first epoch should take, by a prediction for the whole run; 0 where there is none."""
+    return (predicted_seconds or 0.0) / config.total_epochs
+
+
+def cost(predicted: Iterable[float | None]) -> str:
+    """The sum of what is known, in words, and how many runs are not in it."""
+    runs = list(predicted)
+    known = [seconds for seconds in runs if seconds is not None]
+    if not known and runs:
+        return "unknown"
+    missing = len(runs) - len(known)
+    return duration(sum(known)) + (f" and {missing} runs whose time is unknown" if missing else "")
 
 
 def duration(seconds: float | None) -> str:
@@ -156,3 +185,12 @@ def _state(record: Record | None) -> str:
     if record is None:
         return "missing"
     return "recorded" if record.finished else "failed"
+
+
+def _devices(record: Record) -> set[str]:
+    """Names of the devices that trained a run: of a run that was resumed there may be several."""
+    return {header["device"]["name"] for header in [record.header, *record.header.get("resumed_from", [])]}
+
+
+def _seconds(record: Record) -> float:
+    return record.result["train_seconds"] + sum(line["eval_seconds"] for line in record.epochs)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import ray
 
+from mmel.config import RunConfig
 from mmel.records import Store
 from mmel.sweep import BUDGET_SPENT
-from mmel.sweep.plan import PlannedRun
+from mmel.sweep.plan import PlannedRun, estimate_speed, first_epoch_seconds
 from mmel.sweep.workers import Cluster, Worker, start_workers
 
 # How often a run is started again after its worker or its machine was lost.
@@ -91,8 +92,10 @@ def _pass_on(done: "Future[str | None]", outer: "Future[str | None]") -> None:
     if error is None:
         outer.set_result(done.result())
     else:
-        # Lost more often than RETRIES, or cancelled.
-        outer.set_result(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        # Lost more often than RETRIES, or cancelled; what the task itself raised is the cause of Ray's error.
+        error = getattr(error, "cause", None) or error
+        first_line = "".join(str(error).strip().splitlines()[:1])
+        outer.set_result(f"{type(error).__name__}: {first_line}")
 
 
 def _train(
@@ -105,11 +108,21 @@ def _train(
     stop_at: float | None,
 ) -> str | None:
     """What a task does: one run on a worker of its own, in the folder from which the sweep was started."""
-    if stop_at is not None and time.time() > stop_at:
+    if stop_at is not None and _too_late(run.config, Store(root), device, stop_at):
         # It had to wait too long for its turn.
         return BUDGET_SPENT
     with contextlib.chdir(checkout):
         return _own_worker(root, notebook, data_root, device, stop_at).submit(run).result()
+
+
+def _too_late(config: RunConfig, store: Store, device: str | None, stop_at: float) -> bool:
+    """Whether a run's first epoch would end after a time, by what is recorded on the device of this process."""
+    if time.time() > stop_at:
+        return True
+    from mmel.train.machine import describe_device, pick_device
+
+    speed = estimate_speed(store, device=describe_device(pick_device(device))["name"])
+    return time.time() + first_epoch_seconds(config, speed.predict(config)) > stop_at
 
 
 @functools.cache

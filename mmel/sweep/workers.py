@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mmel.data import DataError
-from mmel.records import ClaimedError, ResultsError, Store
+from mmel.records import ClaimedError, Store
 from mmel.sweep import BUDGET_SPENT, CLAIMED, LOST, NotebookError
 from mmel.sweep.plan import PlannedRun
 
@@ -115,7 +114,7 @@ class _OwnProcess:
             self._pool = None
             outer.set_result(LOST)
         elif error is not None:
-            outer.set_exception(error)
+            outer.set_result(_reason(error))
         else:
             outer.set_result(done.result())
 
@@ -162,6 +161,8 @@ class _NotebookWorker:
             if error.name == KERNEL_DIED:
                 return LOST
             return error.name if error.name in (BUDGET_SPENT, CLAIMED) else str(error)
+        except Exception as error:
+            return _reason(error)
         return None
 
     def close(self, abandon: bool = False) -> None:
@@ -172,16 +173,21 @@ class _NotebookWorker:
 
 
 def _train(run: PlannedRun, root: Path, data_root: str | None, device: str | None, stop_at: float | None) -> str | None:
-    from mmel.train import BudgetError, TrainingError, train
+    from mmel.train import BudgetError, train
 
     try:
         for _ in train(run.config, Store(root), data_root=data_root, device=device, stop_at=stop_at):
             pass
     except (BudgetError, ClaimedError) as error:
         return type(error).__name__
-    except (TrainingError, DataError, ResultsError) as error:
-        return str(error)
+    except Exception as error:
+        return _reason(error)
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """What is told of a run that failed: whatever it raised, the other runs of the sweep go on."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _use_threads(count: int) -> None:

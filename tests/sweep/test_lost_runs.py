@@ -124,3 +124,34 @@ def test_a_killed_kernel_counts_as_lost(store, monkeypatch):
         worker._kernel.kill()
         assert future.result(60) == LOST
     assert not multiprocessing.active_children()
+
+
+# Runs that fail for a reason which is not the training's.
+
+
+@pytest.mark.parametrize(
+    ("pack", "notebook"), [(1, False), (2, False), (2, True)], ids=["in this process", "side by side", "papermill"]
+)
+def test_whatever_a_run_raises_is_its_failure_alone(store, tmp_path, monkeypatch, pack, notebook):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # A folder that holds no model.
+    monkeypatch.setenv("MMEL_TEXT_MODEL", str(tmp_path / "empty-bert"))
+    (tmp_path / "empty-bert").mkdir()
+    tiny = RUNS[0].replace(model="resnet8", train_size=64, batch_size=32, epochs=1, decay_epochs=())
+    modelless = RunConfig(dataset="grammar_cola", model="empty-bert", method="baseline", num_augmented=1)
+    senseless = tiny.replace(evals_per_epoch=100)
+    outcome = sweep(
+        lambda: [PlannedRun(config, "table1", "missing", None) for config in (modelless, senseless, tiny)],
+        store,
+        pack=pack,
+        notebook=notebook,
+        device="cpu",
+        report=lambda line: None,
+    )
+    assert [run.config for run in outcome.trained] == [tiny]
+    reasons = {run.config: reason for run, reason in outcome.failed}
+    assert reasons[modelless].startswith("ModelError: ")
+    assert reasons[senseless].startswith("ValueError: evals_per_epoch must be at most the 2 steps of an epoch, got 100")
+    # They say nothing of the runs, which the next sweep tries again.
+    assert store.read(modelless) is store.read(senseless) is None
+    assert not multiprocessing.active_children()

@@ -1,0 +1,52 @@
+"""What a run of the `paper` profile took its authors, by the time columns of their Tables 1 and 3."""
+
+import csv
+from functools import cache
+from importlib import resources
+
+from mmel.config import GLUE_DATASETS, RunConfig
+from mmel.grids import PAPER_TEXT_MODEL, recipe
+from mmel.sweep.plan import work
+
+
+def paper_hours(config: RunConfig) -> float | None:
+    """Hours on one V100.
+
+    For images Table 1's, scaled by K and the number of training images where these differ. For text Table 3's, taken as
+    the time of all eight tasks with one seed, of which a task has its share of the `work`; for Tables 4 and 6 as well.
+
+    Returns:
+        The hours, or None where the paper has no time: for ImageNet, another encoder, another profile.
+    """
+    if config.profile != "paper":
+        return None
+    if not config.is_text:
+        cell = _image_hours().get((config.dataset, config.model, config.method))
+        if cell is None:
+            return None
+        k, hours = cell
+        return hours * work(config) / work(config.replace(num_augmented=k, holdout=0))
+    if config.model != PAPER_TEXT_MODEL:
+        return None
+    tasks = (config.replace(dataset=name, epochs=recipe(name)["epochs"]) for name in GLUE_DATASETS)
+    return _text_hours()[config.method] * work(config) / sum(map(work, tasks))
+
+
+@cache
+def _image_hours() -> dict[tuple[str, str, str], tuple[int, float]]:
+    """(data set, model, method) -> K and hours, of Table 1."""
+    return {
+        (row["dataset"], row["model"], row["method"]): (int(row["num_augmented"]), float(row["train_hours_v100"]))
+        for row in _rows("table1.csv")
+    }
+
+
+@cache
+def _text_hours() -> dict[str, float]:
+    """Method -> hours, of Table 3."""
+    return {row["method"]: float(row["train_hours_v100"]) for row in _rows("table3.csv") if row["train_hours_v100"]}
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = resources.files("mmel.paper").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
