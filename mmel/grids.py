@@ -36,6 +36,7 @@ __all__ = [
     "TEACHER_SEED",
     "TINY_BERT",
     "candidates",
+    "float32_checks",
     "is_teacher",
     "needs",
     "recipe",
@@ -64,7 +65,7 @@ def table1(profile: str) -> list[RunConfig]:
     for base in _image_bases(profile):
         for method in IMAGE_METHODS:
             runs += _with_selection([with_method(base, method, seed) for seed in _seeds(profile, method)])
-    return runs
+    return runs + _float32_checks(runs)
 
 
 def table2(profile: str) -> list[RunConfig]:
@@ -188,8 +189,13 @@ def runs_of(tables: list[str], profile: str) -> list[RunConfig]:
 
 
 def reported(table: str, profile: str) -> list[RunConfig]:
-    """The runs of a table whose results it shows: all but those that choose a hyperparameter."""
-    return [run for run in TABLES[table](profile) if run.seed != SELECTION_SEED]
+    """The runs of a table whose results it shows: not those that choose a hyperparameter or check the precision."""
+    return [run for run in TABLES[table](profile) if run.seed != SELECTION_SEED and not _checks_precision(run)]
+
+
+def float32_checks(table: str, profile: str) -> list[RunConfig]:
+    """The runs of a table that are there to show what bf16 changes."""
+    return [run for run in TABLES[table](profile) if _checks_precision(run)]
 
 
 def recipe(dataset: str) -> dict[str, Any]:
@@ -232,6 +238,22 @@ def _text_seeds(profile: str, method: str = "") -> tuple[int, ...]:
 def _with_selection(runs: list[RunConfig]) -> list[RunConfig]:
     """`runs`, preceded by those that choose what they leave to be chosen."""
     return [*dict.fromkeys(choice for run in runs for choice in candidates(run)), *runs]
+
+
+def _checks_precision(run: RunConfig) -> bool:
+    return run.precision != RunConfig.precision
+
+
+def _float32_checks(runs: list[RunConfig]) -> list[RunConfig]:
+    """One seed of each cell of `paper` in float32 too: bf16 is our choice, and this shows what it changes.
+
+    Baseline(DA+Long), with K times the epochs, is left out.
+    """
+    return [
+        run.replace(precision="fp32")
+        for run in runs
+        if (run.profile, run.seed) == ("paper", SEEDS["paper"][0]) and run.method != "baseline_da_long"
+    ]
 
 
 def _image_bases(profile: str) -> list[RunConfig]:

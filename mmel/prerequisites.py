@@ -46,6 +46,8 @@ def candidates(config: RunConfig) -> list[RunConfig]:
     """
     if config.lambda_t == CHOSEN_LAMBDA_T:
         base = config.replace(method="mmel_s", num_augmented=10, seed=SELECTION_SEED, lambda_t=1.0, holdout=HOLDOUT)
+        # A run that checks the precision takes the value that the runs it is compared with take.
+        base = base.replace(**_defaults(("precision",)))
         return [base.replace(lambda_t=value) for value in LAMBDA_T_CANDIDATES]
     if config.hidden_dropout == CHOSEN_DROPOUT:
         base = config.replace(seed=SELECTION_SEED, **_defaults(AUGMENTED_TEXT_FIELDS))
@@ -64,7 +66,9 @@ def needs(config: RunConfig) -> list[RunConfig]:
 
 
 def stage(run: RunConfig) -> int:
-    """What must be trained before what: choices of baselines, teachers, other choices, the rest."""
+    """What must be trained before what: choices of baselines, teachers, other choices, all else, checks of bf16."""
+    if run.precision != RunConfig.precision:
+        return 4
     if run.seed == SELECTION_SEED:
         return 0 if teacher_of(run) is None else 2
     return 1 if is_teacher(run) else 3

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from mmel.config import RunConfig
-from mmel.grids import SEEDS, TABLES, recipe, reported, runs_of, table3, table4, table6
+from mmel.grids import SEEDS, TABLES, float32_checks, recipe, reported, runs_of, table3, table4, table6
 from mmel.names import AUGMENTED_TEXT_FIELDS, GLUE_DATASETS, IMAGE_METHODS, PROFILES, TEXT_METHODS
 from mmel.prerequisites import HOLDOUT, SELECTION_SEED, candidates, teacher_of, with_method
 
@@ -48,7 +48,7 @@ def count(runs, *names):
 
 def test_the_runs_of_images_keep_their_names():
     # Were one of them to change, its record would be lost. The text tables came later, and must leave them alone.
-    runs = [(run, profile) for profile in PROFILES for run in ordered(IMAGE_TABLES, profile)]
+    runs = [(run, profile) for profile in PROFILES for run in ordered(IMAGE_TABLES, profile) if run.precision == "bf16"]
     names = "".join(f"{profile} {run.dataset} {run.run_id}\n" for run, profile in runs)
     assert len(runs) == 495
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "0e2b3a143c4653aa"
@@ -81,7 +81,7 @@ def test_every_run_of_the_paper_profile_has_the_papers_recipe(table):
         assert run.dataset in ("cifar10", "cifar100")
         assert run.model in DEPTHS
         # What is not listed above is at its default.
-        chosen = {"profile", "dataset", "model", "method", "seed", "num_augmented", "lambda_t", "holdout"}
+        chosen = {"profile", "dataset", "model", "method", "seed", "num_augmented", "lambda_t", "holdout", "precision"}
         assert set(run.non_defaults()) <= chosen
 
 
@@ -96,6 +96,21 @@ def test_paper_table1_is_five_methods_with_five_seeds_but_one_for_the_long_basel
     assert count(runs, "dataset", "model", "method", "num_augmented") == expected
     assert {run.seed for run in runs if run.method != "baseline_da_long"} == {0, 1, 2, 3, 4}
     assert len(set(runs)) == len(runs) == 8 * (4 * 5 + 1)
+
+
+def test_one_seed_of_each_cell_of_paper_table1_is_trained_in_float32_too_and_not_averaged():
+    checks = float32_checks("table1", "paper")
+    assert {run.seed for run in checks} == {0}
+    methods = [method for method in IMAGE_METHODS if method != "baseline_da_long"]
+    assert count(checks, "dataset", "model", "method") == {
+        (dataset, model, method): 1 for dataset in ("cifar10", "cifar100") for model in DEPTHS for method in methods
+    }
+    # Nothing but the precision differs from a run of the table, and both take one choice of lambda_t.
+    assert {run.replace(precision="bf16") for run in checks} <= set(shown("table1", "paper"))
+    assert {choice.precision for run in checks for choice in candidates(run)} == {"bf16"}
+    order = ordered(("table1",), "paper")
+    assert order[-len(checks) :] == checks
+    assert not any(float32_checks(table, profile) for table in TABLES for profile in ("mini", "reduced"))
 
 
 def test_paper_table2_varies_k_with_five_seeds():
@@ -183,9 +198,10 @@ def test_tables_show_what_was_not_trained_to_choose(table):
     choices = {choice for run in kept for choice in candidates(run)}
     # Table 5 leaves nothing to be chosen.
     assert bool(choices) == (table != "table5")
-    assert set(runs) - set(kept) == choices
+    rest = choices | set(float32_checks(table, "paper"))
+    assert set(runs) - set(kept) == rest
     assert {run.seed for run in choices} <= {SELECTION_SEED}
-    assert [run for run in runs if run not in choices] == kept
+    assert [run for run in runs if run not in rest] == kept
 
 
 @each_table
@@ -235,7 +251,7 @@ def test_one_recipe_for_all_methods(table, profile):
     own = ("method", "num_augmented", "seed", "lambda_t", "holdout", "dataset", "model")
     recipes = {
         tuple((name, str(value)) for name, value in run.to_dict().items() if name not in own)
-        for run in grid(table, profile)
+        for run in shown(table, profile)
     }
     assert len(recipes) == 1
 
@@ -264,7 +280,7 @@ def test_one_recipe_a_task_for_all_methods(table, profile):
         # Baseline(DA), and MMEL-H and MMEL-S at Table 1's K, for each data set, model and seed; the candidates too.
         ("mini", 20 + 18 - 6, 6),
         ("reduced", 13 + 27 - 9, 9),
-        ("paper", 168 + 360 - 120 + 24, 120 + 24),
+        ("paper", 168 + 360 - 120 + 24 + 32, 120 + 24),
     ],
 )
 def test_a_run_that_tables_share_appears_once(profile, total, shared):
@@ -277,7 +293,8 @@ def test_a_run_that_tables_share_appears_once(profile, total, shared):
 @each_profile
 def test_seed_by_seed(profile):
     # Wherever a sweep stops, what is recorded is as balanced as it can be.
-    seeds = [run.seed for run in ordered(tuple(TABLES), profile) if run.seed != SELECTION_SEED]
+    runs = [run for run in ordered(tuple(TABLES), profile) if run.precision == "bf16"]
+    seeds = [run.seed for run in runs if run.seed != SELECTION_SEED]
     assert seeds == sorted(seeds)
 
 

@@ -106,6 +106,26 @@ def claim_tests(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def float32_note(runs: pd.DataFrame, checks: pd.DataFrame) -> str:
+    """What bf16 changes: each run that was trained in float32 too, beside its cell.
+
+    Args:
+        runs: of the table, from `load_runs`.
+        checks: the runs of `grids.float32_checks`, likewise.
+    """
+    done = usable(checks)
+    if done.empty:
+        return f"Float32 beside bf16: none of {len(checks)} runs yet."
+    beside = usable(runs).groupby(CELL)["score"].agg(["mean", "std", "size"])
+    lines = []
+    for _, check in done.iterrows():
+        cell = tuple(check[CELL])
+        bf16 = level(*beside.loc[cell]) if cell in beside.index else "no runs yet"
+        name = f"{DATASET_LABELS[check['dataset']]}, {model_label(check['model'])}, {LABELS[check['method']]}"
+        lines.append(f"{name} {check['score']:.2f} (bf16: {bf16})")
+    return f"Float32 beside bf16, seed {done['seed'].iloc[0]}, {len(done)} of {len(checks)} runs: {'; '.join(lines)}."
+
+
 def seeds(name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """Every run of Table 1, 2 or 5, see `tables.seeds`."""
     found = usable(runs)[[*CELL, "seed", "score", "best_score"]]

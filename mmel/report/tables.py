@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html import escape
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mmel.grids import reported
+from mmel.grids import float32_checks, reported
 from mmel.records import Store
 from mmel.report import image_tables, text_claims, text_tables
 from mmel.report.common import Table
@@ -48,7 +49,12 @@ def build(name: str, store: Store, profile: str, select: str = "last", include_s
     Raises:
         ValueError: on another `select`.
     """
-    return _BUILDERS[name].build(name, load_runs(store, reported(name, profile), select, include_split), profile)
+    runs = load_runs(store, reported(name, profile), select, include_split)
+    table = _BUILDERS[name].build(name, runs, profile)
+    if checks := float32_checks(name, profile):
+        found = load_runs(store, checks, select, include_split)
+        table = dataclasses.replace(table, notes=[*table.notes, image_tables.float32_note(runs, found)])
+    return table
 
 
 def training_time(store: Store, name: str, profile: str, include_split: bool = False) -> pd.DataFrame:
