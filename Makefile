@@ -37,7 +37,7 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval notebooks/plot_*.ipynb
+	$(BIN)/python -m pytest --nbval notebooks/plot_*.ipynb notebooks/explore_mmel.ipynb
 	folder=$$(mktemp -d) && MMEL_RESULTS=$$folder MMEL_HEADLESS=1 \
 	    $(BIN)/python -m pytest --nbval-lax notebooks/run_*.ipynb && rm -r $$folder
 
