@@ -62,13 +62,15 @@ def sweep(
     not, whatever it raised, and the sweep goes on. A run that another sweep is training is passed over until that one
     is done with it, so that several sweeps share a results folder.
 
-    The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers'.
+    The networks of runs on text are deleted once the run, its notebook included, is over, but for teachers' and small
+    ones.
 
     Args:
         replan: gives the plan; called again before each run, since each one sharpens the prediction of the next.
         store: where records go.
         pack: runs to train side by side on the device; each gets its share of the CPU cores. No result depends on it,
-            but as far as sums on a CPU depend on the number of threads.
+            but as far as sums on a CPU depend on the number of threads, and where neighbours on a GPU leave a run too
+            little memory for its batch: such a run is marked.
         cluster: train on a Ray cluster instead, as many at once as it has room for.
         budget_minutes: begin no run whose first epoch is predicted to end after this long, and stop those under way at
             the last checkpoint before it.
