@@ -170,8 +170,8 @@ def _teacher_notes(name: str, done: pd.DataFrame) -> list[str]:
     )
     reading = "" if name == "figure2" else ": intervals are to be read as over seeds given that teacher"
     return [
-        "All runs on a teacher's labels share one teacher a task (Baseline, seed 0; where its weights are not at hand "
-        f"it is trained again) and the same augmented texts, so they are correlated{reading}. The teacher gives another "
+        "All runs on a teacher's labels share one teacher a task (Baseline, seed 0; where its weights are missing "
+        f"it is trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another "
         f"class than to the original (STS-B: a score more than 0.5 away) to these shares of the variants: {shares}."
     ]
 
