@@ -197,7 +197,7 @@ def test_costs_count_what_is_known(predicted, words):
 def test_the_papers_hours_for_images():
     (run,) = (
         run
-        for run in grids.table1("paper")
+        for run in grids.reported("table1", "paper")
         if (run.dataset, run.model, run.method, run.seed) == ("cifar10", "resnet20", "mmel_s", 0)
     )
     assert paper_hours(run) == 2.9
