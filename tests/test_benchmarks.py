@@ -116,9 +116,8 @@ def test_the_floor_beside_a_target():
 
 
 def test_the_plain_loop_trains_what_the_study_trains(tmp_path):
-    config = RunConfig(
-        dataset="digits", model="resnet8", num_augmented=3, train_size=60, batch_size=20, augment="crop", epochs=2
-    ).replace(decay_epochs=(), precision="fp32")
+    fields = {"dataset": "digits", "model": "resnet8", "augment": "crop", "num_augmented": 3, "precision": "fp32"}
+    config = RunConfig(**fields, train_size=60, batch_size=20, epochs=2, decay_epochs=())
     lines = list(train(config, Store(tmp_path), device="cpu"))
     plain = list(islice(eager_lines(VisionTask(config, None, CPU)), 2))
     assert [line["train_loss"] for line in plain] == pytest.approx([line["train_loss"] for line in lines], rel=1e-5)

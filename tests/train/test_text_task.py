@@ -303,7 +303,9 @@ def test_sizes_metric_and_provenance(build, small_bert):
     assert task.provenance["teacher_disagreement_pct"] == pytest.approx(expected)
     assert 0 < expected < 100
     assert set(build(method="baseline").provenance) == {"text_model"}
-    assert set(build(label_source="original").provenance) == {"text_model"}
+    original = build(label_source="original").provenance
+    assert set(original) == {"text_model", "augmentation_precision"}
+    assert original["augmentation_precision"] == "fp32"
 
 
 def test_disagreement_on_scores_is_half_a_point(build):
