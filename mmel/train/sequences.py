@@ -1,5 +1,6 @@
 """Token sequences of many lengths on one device, and a text classifier's outputs on them without much padding."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -9,8 +10,10 @@ from mmel.train import machine, processes
 
 # Tokens, padding included, that go through the network at once when no gradient is kept.
 EVAL_TOKENS = {"cpu": 4096, "cuda": 131_072}
-# Parts of like length into which a training batch is cut on a CPU, where fewer padded tokens are always less work.
+# Parts of like length into which a training batch is cut on a CPU, where fewer padded tokens are less work, and the
+# numbers (tokens times the encoder's width) that a part must have: with fewer its calls cost more than padding would.
 TRAIN_PARTS = 4
+CPU_PART_NUMBERS = 80_000
 # On a GPU a part is worth a call of its own where it saves more than this share of the tokens in it, and only from
 # this many tokens on: less does not fill the device, and one larger call is faster.
 CUDA_PADDING = 0.1
@@ -90,16 +93,29 @@ def forward(model: nn.Module, sequences: Sequences, index: Tensor, parts: Parts 
             is fast on the device.
     """
     lengths, order = sequences.lengths[index].sort(descending=True, stable=True)
-    sizes = (parts or PARTS[sequences.device.type])(lengths, sequences.num_variants)
+    if parts is None:
+        on_cpu = sequences.device.type == "cpu"
+        parts = functools.partial(equal_parts, width=model.config.hidden_size) if on_cpu else parts_by_tokens
+    sizes = parts(lengths, sequences.num_variants)
     # Moved once: of many small copies the device would wait for each. `back` undoes the order.
     places, back = machine.to_device(torch.stack([index[order], order.argsort()]), sequences.device)
-    parts = zip(index[order].split(sizes), places.split(sizes), strict=True)
-    return torch.cat([_outputs(model, sequences, *part) for part in parts])[back]
+    split = zip(index[order].split(sizes), places.split(sizes), strict=True)
+    return torch.cat([_outputs(model, sequences, *part) for part in split])[back]
 
 
-def equal_parts(lengths: Tensor, num_variants: int) -> list[int]:
-    """A fixed number of parts, as many examples in each."""
-    return [len(part) for part in lengths.chunk(TRAIN_PARTS)]
+def equal_parts(lengths: Tensor, num_variants: int, width: int) -> list[int]:
+    """Up to `TRAIN_PARTS` parts, as many examples in each, none of which is too small to be worth its calls.
+
+    Args:
+        lengths: (n,) tokens of an example's sequences, longest first, on the CPU.
+        num_variants: V, sequences of each example.
+        width: of the encoder.
+
+    Returns:
+        How many examples are in each part.
+    """
+    numbers = int(lengths.sum()) * num_variants * width
+    return [len(part) for part in lengths.chunk(min(TRAIN_PARTS, max(1, numbers // CPU_PART_NUMBERS)))]
 
 
 def parts_by_tokens(lengths: Tensor, num_variants: int) -> list[int]:
@@ -124,9 +140,6 @@ def parts_by_tokens(lengths: Tensor, num_variants: int) -> list[int]:
             longest = length
         count, tokens = count + 1, tokens + length
     return [*sizes, count]
-
-
-PARTS: dict[str, Parts] = {"cpu": equal_parts, "cuda": parts_by_tokens}
 
 
 @torch.no_grad()

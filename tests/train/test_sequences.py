@@ -145,11 +145,18 @@ class Watched(nn.Module):
         return self.network(**inputs)
 
 
-def test_parts_hold_texts_of_like_length(networks, sequences):
+def test_parts_hold_texts_of_like_length(networks, sequences, monkeypatch):
+    monkeypatch.setattr(module, "CPU_PART_NUMBERS", 1)
     watched = Watched(networks["bert"])
     forward(watched, sequences, torch.arange(len(LENGTHS)))
     # Longest first: 12 9 9 | 7 6 5 | 5 4 3 | 3.
     assert [seen["input_ids"] for seen in watched.seen] == [(9, 12), (9, 7), (9, 5), (3, 3)]
+
+
+@pytest.mark.parametrize(("width", "sizes"), [(64, [16]), (128, [8, 8]), (384, [4, 4, 4, 4]), (1024, [4, 4, 4, 4])])
+def test_parts_on_a_cpu_are_worth_their_calls(width, sizes):
+    # 16 texts of 16 tokens with 5 variants each.
+    assert module.equal_parts(torch.full((16,), 16), 5, width) == sizes
 
 
 def test_parts_by_tokens_bound_the_padding_of_what_fills_a_gpu(monkeypatch):
