@@ -219,12 +219,18 @@ class MaskedLMAugmenter:
         return tuple(place for _, place in order[:count])
 
     def _fills(self, jobs: list[Job]) -> dict[Job, Fills]:
-        known = self._cache.read(jobs) if self._cache else {}
-        for batch in self._filler([job for job in jobs if job not in known]):
-            if self._cache:
-                self._cache.write(batch)
-            known.update(batch)
-        return known
+        if self._cache is None:
+            return {job: fills for batch in self._filler.batches(jobs) for job, fills in self._filler(batch)}
+        known = self._cache.read(jobs)
+        batches = list(self._filler.batches([job for job in jobs if job not in known]))
+        # Several processes that begin on the same texts share them: each goes through the batches in an order of its
+        # own, the longest still first, and leaves out what another one has filled by then.
+        for batch in [*batches[:1], *random.SystemRandom().sample(batches[1:], len(batches[1:]))]:
+            known = self._cache.read(batch)
+            if missing := [job for job in batch if job not in known]:
+                self._cache.write(self._filler(missing))
+        # Where two filled the same job, and two pieces were about equally likely, all take the fills that are kept.
+        return self._cache.read(jobs)
 
     def _decode(self, original: str, span: tuple[int, int], variants: list[list[int]]) -> list[str]:
         """The K texts of one sentence."""

@@ -73,25 +73,20 @@ class Filler:
         self._takes_types = getattr(model.config, "type_vocab_size", 0) > 1
         self._projects_one: bool | None = None
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[list[tuple[Job, Fills]]]:
-        """Fill jobs, longest first, so that a batch that does not fit in memory is the first.
-
-        Yields:
-            For each batch its jobs and their fills: K - 1 times the pieces at `positions`, in that order.
-        """
+    def __call__(self, jobs: Sequence[Job]) -> list[tuple[Job, Fills]]:
+        """The fills of some jobs, filled in one batch: K - 1 times the pieces at a job's `positions`, in that order."""
         training = self.model.training
         self.model.eval()
         try:
-            for batch in self._batches(jobs):
-                with torch.inference_mode(), self._precision():
-                    fills = self._fill(batch).tolist()
-                # The rows are as long as the batch's longest.
-                yield [
-                    (job, tuple(tuple(row[: len(job.positions)]) for row in rows))
-                    for job, rows in zip(batch, fills, strict=True)
-                ]
+            with torch.inference_mode(), self._precision():
+                fills = self._fill(jobs).tolist()
         finally:
             self.model.train(training)
+        # The rows are as long as the batch's longest.
+        return [
+            (job, tuple(tuple(row[: len(job.positions)]) for row in rows))
+            for job, rows in zip(jobs, fills, strict=True)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         # What was found out on the way is not part of it: `datasets` takes objects of one state for the same.
@@ -117,8 +112,11 @@ class Filler:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Jobs of similar length together, never more than `batch_tokens` (except of a single job)."""
+    def batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Jobs of similar length together, never more than `batch_tokens` (except of a single job).
+
+        The longest come first, so that a batch that does not fit in memory is the first.
+        """
         limit = self.batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
         rows = self.beam_width or self.num_variants
         batch: list[Job] = []

@@ -405,7 +405,7 @@ def test_equal_sentences_are_filled_once(build, model, monkeypatch):
 def test_batches_keep_to_their_limit(build, batch_tokens):
     filler = build(batch_tokens=batch_tokens)._filler
     jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in [3, 4, 5, 6, 7, 20, 21, 22] * 5]
-    batches = list(filler._batches(jobs))
+    batches = list(filler.batches(jobs))
     assert sorted(len(job.ids) for batch in batches for job in batch) == sorted(len(job.ids) for job in jobs)
     for batch in batches:
         assert len(batch) == 1 or len(batch) * 4 * max(len(job.ids) for job in batch) <= batch_tokens
@@ -417,7 +417,7 @@ def test_batches_keep_to_their_limit(build, batch_tokens):
 @pytest.mark.parametrize(("count", "most"), [(40, 1.1), (1, 1.2)])
 def test_little_padding(build, count, most):
     jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in range(3, 60) for _ in range(count)]
-    batches = list(build(batch_tokens=4096)._filler._batches(jobs))
+    batches = list(build(batch_tokens=4096)._filler.batches(jobs))
     padded = sum(len(batch) * max(len(job.ids) for job in batch) for batch in batches)
     assert padded < most * sum(len(job.ids) for job in jobs)
 
@@ -695,30 +695,29 @@ def test_a_second_call_reads(build, model, tmp_path, monkeypatch, fill):
 def test_a_killed_call_resumes(build, model, tmp_path, monkeypatch):
     sentences = make_sentences(30)
     expected = build().ids(sentences)
-    forward, rows = model.forward, []
+    forward, fill, forwards, filled = model.forward, Filler.__call__, [], []
 
-    def killed(input_ids, **inputs):
-        if len(rows) == 12:
+    def killed(**inputs):
+        if len(forwards) == 12:
             raise KeyboardInterrupt
-        rows.append(len(input_ids))
-        return forward(input_ids=input_ids, **inputs)
+        forwards.append(len(inputs["input_ids"]))
+        return forward(**inputs)
 
+    def watched(self, jobs):
+        result = fill(self, jobs)
+        filled.extend(jobs)
+        return result
+
+    monkeypatch.setattr(Filler, "__call__", watched)
     monkeypatch.setattr(model, "forward", killed)
     with pytest.raises(KeyboardInterrupt):
         build(cache=tmp_path, batch_tokens=100).ids(sentences)
-    before, rows[:] = list(rows), []
+    before = len(filled)
+    assert 0 < before < len(set(sentences))
     monkeypatch.setattr(model, "forward", forward)
-    counted, _, handle = watch(model, monkeypatch)
     assert build(cache=tmp_path, batch_tokens=100).ids(sentences) == expected
-    handle.remove()
-    resumed = sum(rows for rows, _ in counted)
-    counted.clear()
-    _, _, handle = watch(model, monkeypatch)
-    build(batch_tokens=100).ids(sentences)
-    handle.remove()
-    whole = sum(rows for rows, _ in counted)
     # What the killed one did is not done again, but for its last batch.
-    assert resumed < whole - sum(before) / 2
+    assert len(filled) == len(set(filled)) > before
 
 
 @pytest.mark.parametrize(
@@ -776,6 +775,47 @@ def test_separate_and_joint_share_a_folder(build, tmp_path):
     for pair_mode in ("separate", "joint", "separate"):
         cached = build(cache=tmp_path, pair_mode=pair_mode).ids(sentences, pairs)
         assert cached == build(pair_mode=pair_mode).ids(sentences, pairs)
+
+
+def test_what_another_process_has_filled_meanwhile_is_left_out(build, tmp_path, monkeypatch):
+    sentences = make_sentences(40)
+    expected = build(batch_tokens=100).ids(sentences)
+    augment = build(cache=tmp_path, batch_tokens=100)
+    fill, filled = Filler.__call__, []
+
+    def watched(self, jobs):
+        filled.append(len(jobs))
+        if len(filled) == 3:
+            monkeypatch.setattr(Filler, "__call__", fill)
+            build(cache=tmp_path, batch_tokens=100).ids(sentences)
+            monkeypatch.setattr(Filler, "__call__", watched)
+        return fill(self, jobs)
+
+    monkeypatch.setattr(Filler, "__call__", watched)
+    assert augment.ids(sentences) == expected
+    assert len(filled) == 3
+
+
+def test_processes_that_share_texts_begin_at_different_batches(build, tmp_path, monkeypatch):
+    sentences, orders = make_sentences(60), []
+    fill = Filler.__call__
+
+    def watched(self, jobs):
+        orders[-1].append(tuple(job.ids for job in jobs))
+        return fill(self, jobs)
+
+    monkeypatch.setattr(Filler, "__call__", watched)
+    for name in ("one", "other"):
+        orders.append([])
+        # As in processes that were forked or seeded alike.
+        random.seed(0)
+        build(cache=tmp_path / name, batch_tokens=100).ids(sentences)
+    one, other = orders
+    assert one != other
+    assert sorted(one) == sorted(other)
+    # A batch that does not fit in memory is still the first.
+    assert one[0] == other[0]
+    assert max(map(len, one[0])) == max(len(ids) for batch in one for ids in batch)
 
 
 def test_several_writers(build, tmp_path):
