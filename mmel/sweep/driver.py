@@ -289,7 +289,8 @@ class _Sweep:
             return f"{name}: the budget is spent; it goes on from its checkpoint, if it has one"
         if error is None and record is not None and record.finished:
             self.outcome.trained.append(entry.run)
-            self.outcome.train_seconds += record.result["wall_seconds"]
+            # A record counts what was trained before an interruption too, in an earlier sweep maybe.
+            self.outcome.train_seconds += min(record.result["wall_seconds"], seconds)
             drop_weights(config, self._store)
             return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
         self.outcome.failed.append((entry.run, error or "no record was written"))

@@ -55,6 +55,14 @@ def test_a_lost_run_is_begun_again_after_the_others(store, monkeypatch):
     assert begun == [*RUNS, RUNS[0]]
 
 
+def test_time_that_a_resumed_run_was_trained_before_is_not_of_this_sweep(store, monkeypatch):
+    def answer(config, attempt):
+        write(config, store, status="finished", wall_seconds=1000.0)
+
+    outcome, _ = train_as(answer, store, monkeypatch, RUNS[:1])
+    assert 0 < outcome.train_seconds <= outcome.wall_seconds < 1000
+
+
 def test_a_run_that_kills_each_process_is_given_up(store, monkeypatch):
     outcome, begun = train_as(lambda config, attempt: LOST if config == RUNS[1] else None, store, monkeypatch)
     assert [(run.config, error) for run, error in outcome.failed] == [(RUNS[1], LOST)]
