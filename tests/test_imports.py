@@ -121,6 +121,10 @@ def test_only_train_puts_augment_data_and_models_together(module):
     assert len(used) <= 1 or module.startswith("mmel/train/") or module == "mmel/cli"
 
 
+def test_integrations_know_the_losses_alone():
+    assert of(imports("integrations"), "mmel") == of(imports("integrations"), "mmel.losses")
+
+
 def test_data_goes_one_way():
     upstream = imports("base_losses", "losses", "methods", "augment", "data", "models", "train")
     assert of(upstream, "mmel.sweep", "mmel.report", "mmel.cli", "mmel.paper") == set()

@@ -1,0 +1,1 @@
+"""MMEL inside training loops that others wrote."""

@@ -1,0 +1,247 @@
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import TrainingArguments as Arguments
+
+from mmel import MMELHardLoss, MMELSoftLoss, UniformLoss
+from mmel.augment.text import MaskedLMAugmenter
+from mmel.integrations.huggingface import AugmentedCollator, MMELTrainer
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = "a the good bad film book is was very not"
+VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + WORDS.split())}
+SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+K, C = 3, 2
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
+
+
+def make_model(num_labels=C):
+    torch.manual_seed(0)
+    config = BertConfig(
+        **SHAPE,
+        intermediate_size=32,
+        num_labels=num_labels,
+        initializer_range=0.3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForSequenceClassification(config)
+
+
+@pytest.fixture
+def make_trainer(tokenizer, tmp_path):
+    def make(criterion=None, num_labels=C, settings=None, **arguments):
+        settings = {"per_device_train_batch_size": 4, "report_to": [], "use_cpu": True, **(settings or {})}
+        settings = {"save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, **settings}
+        return MMELTrainer(
+            model=make_model(num_labels),
+            args=Arguments(str(tmp_path), **settings),
+            data_collator=AugmentedCollator(tokenizer),
+            criterion=criterion,
+            **arguments,
+        )
+
+    return make
+
+
+SENTENCES = [
+    "the film is good",
+    "a bad book",
+    "the book was not good",
+    "very bad film",
+    "good",
+    "the film was very bad",
+]
+LABELS = [1, 0, 0, 0, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def augmented(tokenizer):
+    """Six sentences with K samples each, as `datasets` would hold them."""
+    torch.manual_seed(1)
+    masked_lm = BertForMaskedLM(BertConfig(**SHAPE, intermediate_size=32, initializer_range=0.5))
+    augment = MaskedLMAugmenter(masked_lm, tokenizer, num_augmented=K)
+    table = Dataset.from_dict({"sentence": SENTENCES, "label": LABELS})
+    return table.map(lambda rows: {"input_ids": augment.ids(rows["sentence"])}, batched=True)
+
+
+@pytest.fixture(scope="module")
+def plain(tokenizer):
+    table = Dataset.from_dict({"sentence": SENTENCES, "label": LABELS})
+    return table.map(lambda rows: {"input_ids": tokenizer(rows["sentence"])["input_ids"]}, batched=True)
+
+
+def logits_one_by_one(model, rows):
+    """(N, K, C), each sample in a forward of its own."""
+    with torch.no_grad():
+        return torch.stack(
+            [torch.stack([model(torch.tensor([ids])).logits[0] for ids in row["input_ids"]]) for row in rows]
+        )
+
+
+TEACHER = torch.rand(len(SENTENCES), K, C, generator=torch.Generator().manual_seed(2)).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "teacher"),
+    [
+        (None, None),
+        (MMELHardLoss(0.3), None),
+        (UniformLoss(), None),
+        (MMELSoftLoss(0.5, 2.0), None),
+        (MMELSoftLoss(0.5, 2.0), TEACHER),
+    ],
+)
+def test_the_loss_is_the_criterions(make_trainer, tokenizer, augmented, criterion, teacher):
+    trainer = make_trainer(criterion)
+    trainer.model.train()
+    rows = list(augmented)
+    if teacher is not None:
+        rows = [{**row, "teacher_outputs": outputs.tolist()} for row, outputs in zip(rows, teacher, strict=True)]
+    loss, outputs = trainer.compute_loss(trainer.model, AugmentedCollator(tokenizer)(rows), return_outputs=True)
+    logits = logits_one_by_one(trainer.model, rows)
+    extra = () if teacher is None else (teacher,)
+    expected = (criterion or MMELHardLoss(1.0))(logits, torch.tensor(LABELS), *extra)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(outputs.logits, logits.flatten(0, 1))
+    loss.backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in trainer.model.parameters() if weight.grad is not None)
+
+
+def test_scores_and_probabilities_as_labels(make_trainer, tokenizer, augmented):
+    scores = [0.5, 1.0, 2.0, 3.0, 4.0, 5.0]
+    trainer = make_trainer(MMELHardLoss(base_loss="mse"), num_labels=1)
+    trainer.model.train()
+    rows = [{"input_ids": row["input_ids"], "labels": score} for row, score in zip(augmented, scores, strict=True)]
+    loss = trainer.compute_loss(trainer.model, AugmentedCollator(tokenizer)(rows))
+    logits = logits_one_by_one(trainer.model, rows)
+    torch.testing.assert_close(loss, MMELHardLoss(base_loss="mse")(logits, torch.tensor(scores)))
+    trainer = make_trainer()
+    trainer.model.train()
+    rows = [{**row, "label": outputs.tolist()} for row, outputs in zip(augmented, TEACHER, strict=True)]
+    loss = trainer.compute_loss(trainer.model, AugmentedCollator(tokenizer)(rows))
+    torch.testing.assert_close(loss, MMELHardLoss()(logits_one_by_one(trainer.model, rows), TEACHER))
+
+
+def test_evaluation_is_of_the_original_with_the_models_own_loss(make_trainer, augmented, plain):
+    def accuracy(prediction):
+        assert prediction.predictions.shape == (len(SENTENCES), C)
+        return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+    trainer = make_trainer(MMELSoftLoss(), compute_metrics=accuracy)
+    found = [trainer.evaluate(rows) for rows in (augmented, plain)]
+    logits = logits_one_by_one(trainer.model, augmented)[:, 0]
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
+    for one in found:
+        assert one["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
+        assert one["eval_accuracy"] == pytest.approx(float((logits.argmax(-1) == torch.tensor(LABELS)).float().mean()))
+
+
+@pytest.mark.parametrize("criterion", [MMELHardLoss(), MMELSoftLoss(), UniformLoss()])
+def test_training_learns(make_trainer, augmented, plain, criterion):
+    settings = {"num_train_epochs": 40, "learning_rate": 5e-3, "seed": 0}
+    trainer = make_trainer(criterion, settings=settings, train_dataset=augmented, eval_dataset=plain)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < min(0.3, before / 2)
+
+
+def test_accumulated_batches_are_averaged(make_trainer, augmented):
+    def step(batch, accumulated):
+        settings = {"max_steps": 1, "per_device_train_batch_size": batch, "max_grad_norm": 0.0, "optim": "sgd"}
+        settings |= {"gradient_accumulation_steps": accumulated, "learning_rate": 1.0, "lr_scheduler_type": "constant"}
+        trainer = make_trainer(settings=settings, train_dataset=augmented)
+        trainer.train()
+        return torch.cat([weight.flatten() for weight in trainer.model.parameters()])
+
+    whole, parts = step(6, 1), step(2, 3)
+    start = torch.cat([weight.flatten() for weight in make_model().parameters()])
+    assert (whole - start).norm() > 0.1
+    torch.testing.assert_close(parts - start, whole - start, atol=1e-4, rtol=1e-3)
+
+
+def test_a_teachers_outputs_reach_the_loss(make_trainer, augmented):
+    # Trainer drops the columns that the model does not take.
+    seen = []
+
+    class Watched(MMELSoftLoss):
+        def forward(self, logits, targets, teacher_outputs=None):
+            seen.append(teacher_outputs)
+            return super().forward(logits, targets, teacher_outputs)
+
+    rows = augmented.add_column("teacher_outputs", TEACHER.tolist())
+    make_trainer(Watched(), settings={"max_steps": 1}, train_dataset=rows).train()
+    assert [outputs.shape for outputs in seen] == [(4, K, C)]
+    assert all(any(torch.allclose(outputs, known) for known in TEACHER) for outputs in seen[0])
+
+
+def test_pairs_share_the_originals_token_types(tokenizer):
+    rows = [{"input_ids": [[2, 5, 3, 6, 3]] * K, "token_type_ids": [0, 0, 0, 1, 1], "label": 1}]
+    rows.append({"input_ids": [[2, 5, 3, 6, 7, 8, 3]] * K, "token_type_ids": [0, 0, 0, 1, 1, 1, 1], "label": 0})
+    batch = AugmentedCollator(tokenizer)(rows)
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "input_ids": (2, K, 7),
+        "attention_mask": (2, K, 7),
+        "token_type_ids": (2, K, 7),
+        "labels": (2,),
+    }
+    assert batch["token_type_ids"][0].tolist() == [[0, 0, 0, 1, 1, 0, 0]] * K
+    assert batch["attention_mask"][0].tolist() == [[1, 1, 1, 1, 1, 0, 0]] * K
+
+
+def test_images_of_another_collator(make_trainer):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(12, C)
+
+        def forward(self, pixel_values, labels=None):
+            return (self.linear(pixel_values.flatten(1)),)
+
+    trainer = make_trainer()
+    network = Network()
+    views, labels = torch.rand(5, K, 3, 2, 2), torch.tensor([0, 1, 1, 0, 1])
+    loss = trainer.compute_loss(network, {"pixel_values": views, "labels": labels})
+    logits = network.linear(views.flatten(2))
+    torch.testing.assert_close(loss, MMELHardLoss()(logits, labels))
+
+
+# What is refused.
+
+
+def test_bad_batches(make_trainer, tokenizer, augmented):
+    collate, rows = AugmentedCollator(tokenizer), list(augmented)
+    with pytest.raises(ValueError, match=r"input_ids must have the same number of samples.*got \[2, 3\]"):
+        collate([rows[0], {**rows[1], "input_ids": rows[1]["input_ids"][:2]}])
+    with pytest.raises(ValueError, match="input_ids of one example must be equally long"):
+        collate([{**rows[0], "input_ids": [[2, 3], [2, 5, 3]]}])
+    trainer = make_trainer()
+    trainer.model.train()
+    batch = collate(rows)
+    with pytest.raises(ValueError, match="inputs must have labels, got input_ids, attention_mask"):
+        trainer.compute_loss(trainer.model, {name: batch[name] for name in ("input_ids", "attention_mask")})
+    with pytest.raises(ValueError, match=r"inputs must be tensors \(N, K, ...\).*\(6, 7\)"):
+        trainer.compute_loss(trainer.model, {**batch, "input_ids": batch["input_ids"][:, 0]})
+    with pytest.raises(ValueError, match="teacher_outputs must go with MMELSoftLoss, got MMELHardLoss"):
+        trainer.compute_loss(trainer.model, {**batch, "teacher_outputs": TEACHER})
+
+
+def test_a_second_loss_is_refused(make_trainer):
+    with pytest.raises(ValueError, match="criterion must have reduction 'mean', got 'sum'"):
+        make_trainer(MMELHardLoss(reduction="sum"))
+    with pytest.raises(ValueError, match="compute_loss_func must be None"):
+        make_trainer(compute_loss_func=lambda outputs, labels, num_items_in_batch: 0.0)
+    with pytest.raises(ValueError, match=r"label_smoothing_factor must be 0, got 0\.1"):
+        make_trainer(settings={"label_smoothing_factor": 0.1})
