@@ -17,7 +17,8 @@ from mmel.augment.text import MaskedLMAugmenter
 from mmel.config import RunConfig
 from mmel.grids import recipe
 from mmel.records import Line, Store
-from mmel.train.text import TextTask, build_augmenter
+from mmel.train.encoder import build_augmenter
+from mmel.train.text import TextTask
 
 ENCODER = "random-bert"
 # [CLS] and [SEP].

@@ -296,7 +296,7 @@ def _augment(arguments: argparse.Namespace) -> int:
         check_files(*places, arguments.pair_column)
         store = Store.find(named) if named else Store(user_cache())
 
-        from mmel.train.text import build_augmenter
+        from mmel.train.encoder import build_augmenter
 
         augmenter = build_augmenter(config, store, device=arguments.device)
         rows = augment_file(*places, augmenter, arguments.pair_column)

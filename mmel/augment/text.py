@@ -92,6 +92,7 @@ class MaskedLMAugmenter:
         self.pair_mode = pair_mode
         self.seed = seed
         self.max_length = max_length
+        self.bf16 = bf16
 
         vocabulary = tokenizer.get_vocab()
         if (largest := max(vocabulary.values())) >= model.config.vocab_size:

@@ -1,8 +1,62 @@
-"""Whether two runs have the same text encoder."""
+"""The encoder of a run on text: where it is, what augments with it, and whether another run's is the same."""
 
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmel.augment.text import MaskedLMAugmenter
+from mmel.config import RunConfig
+from mmel.data import find_root
+from mmel.data.grammar import corpus
 from mmel.grids import TINY_BERT
 from mmel.models import ModelError
-from mmel.records import Line
+from mmel.models.text import load_masked_lm, load_tokenizer, tiny_bert
+from mmel.records import Line, Store
+from mmel.train import machine
+
+
+def find_model(name: str, store: Store, data_root: str | Path | None) -> str | Path:
+    """Where a text encoder is: a folder of that name, or the hub.
+
+    `tiny-bert` is made here, once for each results folder. Any other name is looked for at MMEL_TEXT_MODEL (where that
+    is a folder of this name), then in the data root, and else left to the hub.
+    """
+    if name == TINY_BERT:
+        return tiny_bert(corpus(), store.model_dir(TINY_BERT))
+    named = os.environ.get("MMEL_TEXT_MODEL")
+    # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
+    folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
+    return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
+
+
+def build_augmenter(
+    config: RunConfig, store: Store, *, data_root: str | Path | None = None, device: str | None = None
+) -> MaskedLMAugmenter:
+    """The augmenter that a run on text uses, with its cache."""
+    source = find_model(config.model, store, data_root)
+    return augmenter_of(config, source, load_tokenizer(source), store, machine.pick_device(device))
+
+
+def augmenter_of(
+    config: RunConfig, source: str | Path, tokenizer: Any, store: Store, device: torch.device
+) -> MaskedLMAugmenter:
+    """As `build_augmenter`, for a run whose encoder has been found and whose tokenizer is loaded."""
+    return MaskedLMAugmenter(
+        load_masked_lm(source).to(device),
+        tokenizer,
+        num_augmented=config.num_augmented,
+        mask_ratio=config.mask_ratio,
+        fill=config.fill,
+        pair_mode=config.pair_mode,
+        seed=config.augment_seed,
+        beam_width=config.beam_width or None,
+        max_length=config.max_length,
+        cache=store.augmentation_dir(),
+        # Whatever a run's own precision, as runs share the texts.
+        bf16=device.type == "cuda",
+    )
 
 
 def check_encoder(own: Line, other: Line) -> None:

@@ -1,6 +1,5 @@
 """Text classification and regression as the training loop sees it."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
-from mmel.augment.text import Encoded, MaskedLMAugmenter, encode
+from mmel.augment.text import Encoded, encode
 from mmel.augment.text_cache import weights_digest
 from mmel.config import RunConfig
-from mmel.data import find_root
 from mmel.data.glue import Examples, load_text, subset
-from mmel.data.grammar import corpus
-from mmel.grids import TINY_BERT
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.methods import build_criterion
-from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
+from mmel.models.text import load_classifier, load_tokenizer
 from mmel.records import Store
 from mmel.train import machine, processes
-from mmel.train.encoder import check_encoder
+from mmel.train.encoder import augmenter_of, check_encoder, find_model
 from mmel.train.metrics import confusion, score
 from mmel.train.sequences import Sequences, forward, predict
 from mmel.train.teacher import teacher_outputs
@@ -82,7 +78,7 @@ class TextTask:
             source = find_model(config.model, store, data_root)
             self.tokenizer = load_tokenizer(source)
         # Made anew for a later look: its network need not stay on the device.
-        self._augmenter = partial(_augmenter, config, source, self.tokenizer, store, device)
+        self._augmenter = partial(augmenter_of, config, source, self.tokenizer, store, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = load_classifier(
@@ -110,8 +106,8 @@ class TextTask:
         if config.method == "baseline":
             self.sequences, self.targets, self.teacher = self._single(train), labels, None
             return
-        augmenter = _augmenter(config, source, self.tokenizer, store, self.device)
-        self.provenance["augmentation_precision"] = "bf16" if _fills_in_bf16(self.device) else "fp32"
+        augmenter = augmenter_of(config, source, self.tokenizer, store, self.device)
+        self.provenance["augmentation_precision"] = "bf16" if augmenter.bf16 else "fp32"
         with processes.main_first():
             ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
@@ -265,51 +261,6 @@ class TextTask:
         """A split as it is, one sequence an example."""
         encoded = self._encode(part)
         return Sequences([[entry.ids] for entry in encoded], [entry.token_type_ids for entry in encoded], self.device)
-
-
-def build_augmenter(
-    config: RunConfig, store: Store, *, data_root: str | Path | None = None, device: str | None = None
-) -> MaskedLMAugmenter:
-    """The augmenter that a run on text uses, with its cache."""
-    source = find_model(config.model, store, data_root)
-    return _augmenter(config, source, load_tokenizer(source), store, machine.pick_device(device))
-
-
-def _augmenter(
-    config: RunConfig, source: str | Path, tokenizer: Any, store: Store, device: torch.device
-) -> MaskedLMAugmenter:
-    return MaskedLMAugmenter(
-        load_masked_lm(source).to(device),
-        tokenizer,
-        num_augmented=config.num_augmented,
-        mask_ratio=config.mask_ratio,
-        fill=config.fill,
-        pair_mode=config.pair_mode,
-        seed=config.augment_seed,
-        beam_width=config.beam_width or None,
-        max_length=config.max_length,
-        cache=store.augmentation_dir(),
-        bf16=_fills_in_bf16(device),
-    )
-
-
-def _fills_in_bf16(device: torch.device) -> bool:
-    """Whether texts are augmented in bf16: on a GPU, whatever a run's own precision, as runs share the texts."""
-    return device.type == "cuda"
-
-
-def find_model(name: str, store: Store, data_root: str | Path | None) -> str | Path:
-    """Where a text encoder is: a folder of that name, or the hub.
-
-    `tiny-bert` is made here, once for each results folder. Any other name is looked for at MMEL_TEXT_MODEL (where that
-    is a folder of this name), then in the data root, and else left to the hub.
-    """
-    if name == TINY_BERT:
-        return tiny_bert(corpus(), store.model_dir(TINY_BERT))
-    named = os.environ.get("MMEL_TEXT_MODEL")
-    # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
-    folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
-    return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 
 
 def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def test_the_settings_reach_the_augmenter(folder, small_bert):
     ids=lambda value: "=".join(*value.items()) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_read_or_written_is_refused_before_any_work(changes, message, folder, capsys, monkeypatch):
-    monkeypatch.setattr("mmel.train.text.build_augmenter", None)
+    monkeypatch.setattr("mmel.train.encoder.build_augmenter", None)
     assert augment(**changes) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

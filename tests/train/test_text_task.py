@@ -15,8 +15,9 @@ from mmel.grids import teacher_of
 from mmel.models.text import load_classifier, load_masked_lm, load_tokenizer
 from mmel.train import checkpoint
 from mmel.train import text as module
+from mmel.train.encoder import build_augmenter, find_model
 from mmel.train.sequences import Sequences, predict
-from mmel.train.text import TextTask, build_augmenter, find_model
+from mmel.train.text import TextTask
 
 CPU = torch.device("cpu")
 K = 3
@@ -99,12 +100,6 @@ def test_the_augmenter_of_a_run_is_to_be_had_by_itself(build, store):
     assert augmenter.mask_ratio == 0.2
 
 
-def test_the_width_of_the_beam_is_the_runs(build, store, text_config):
-    assert build_augmenter(text_config.replace(fill="beam"), store, device="cpu")._filler.beam_width == K - 1
-    wide = text_config.replace(fill="beam", beam_width=7)
-    assert build_augmenter(wide, store, device="cpu")._filler.beam_width == 7
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -140,7 +135,7 @@ def test_the_long_baseline_makes_an_example_of_each_sample(build):
 
 def test_the_baseline_sees_the_text_alone(build, monkeypatch):
     whole = build()
-    monkeypatch.setattr(module, "load_masked_lm", None)
+    monkeypatch.setattr("mmel.train.encoder.load_masked_lm", None)
     task = build(method="baseline")
     assert samples(task) == [[rows[0]] for rows in samples(whole)]
     assert torch.equal(task.targets, labels_of(task.config))
@@ -473,7 +468,7 @@ def test_evaluation_leaves_the_network_in_training_mode(build):
 def masked(task, place):
     """The places that Algorithm 2 masked in a training text."""
     train = subset(load_text(task.config.dataset).splits["train"], 24).take([place])
-    augmenter = MaskedLMAugmenter(load_masked_lm(module.find_model(task.config.model, None, None)), task.tokenizer, K)
+    augmenter = MaskedLMAugmenter(load_masked_lm(find_model(task.config.model, None, None)), task.tokenizer, K)
     return augmenter.positions(train.sentences, train.pairs)[0]
 
 
@@ -545,56 +540,3 @@ def test_most_uneven_looks_at_the_hard_loss_with_lambda_p(build):
     sharp, flat = (build(lambda_p=value).most_uneven() for value in (0.01, 100.0))
     assert max(sample["weight"] for sample in sharp) > 0.8
     assert max(sample["weight"] for sample in flat) < 0.35
-
-
-# Where an encoder is found.
-
-
-def test_a_named_folder_goes_before_the_data_root_and_that_before_the_hub(store, small_bert, tmp_path, monkeypatch):
-    monkeypatch.delenv("MMEL_TEXT_MODEL", raising=False)
-    monkeypatch.delenv("MMEL_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    root = tmp_path / "root"
-    assert find_model("small-bert", store, root) == "small-bert"
-    (root / "small-bert").mkdir(parents=True)
-    assert find_model("small-bert", store, root) == root / "small-bert"
-    monkeypatch.setenv("MMEL_DATA", str(root))
-    assert find_model("small-bert", store, None) == root / "small-bert"
-    monkeypatch.setenv("MMEL_TEXT_MODEL", str(small_bert))
-    assert find_model("small-bert", store, root) == small_bert
-    # A folder of another name is another model's.
-    assert find_model("other-bert", store, root) == "other-bert"
-    assert find_model("google/electra", store, root) == "google/electra"
-
-
-def test_a_folder_is_found_by_the_name_that_the_grids_gave_it(store, small_bert, tmp_path, monkeypatch):
-    from mmel.grids import table3
-
-    (tmp_path / "current").symlink_to(small_bert)
-    monkeypatch.setenv("MMEL_TEXT_MODEL", str(tmp_path / "current"))
-    name = table3("paper")[0].model
-    assert name == "small-bert"
-    assert find_model(name, store, None) == small_bert
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_gpu_augments_in_bf16_and_the_record_says_so(store, text_config, bf16, monkeypatch):
-    assert [module._fills_in_bf16(torch.device(name)) for name in ("cpu", "cuda")] == [False, True]
-    monkeypatch.setattr(module, "_fills_in_bf16", lambda device: bf16)
-    config = text_config.replace(label_source="original")
-    task = TextTask(config, None, store, None, torch.device("cpu"))
-    assert task.provenance["augmentation_precision"] == ("bf16" if bf16 else "fp32")
-    # What was filled is found again by an augmenter of that precision alone.
-    (path,) = store.augmentation_dir().glob("*.sqlite")
-    assert module.build_augmenter(config, store, device="cpu")._cache.path == path
-    monkeypatch.setattr(module, "_fills_in_bf16", lambda device: not bf16)
-    assert module.build_augmenter(config, store, device="cpu")._cache.path != path
-
-
-def test_the_embedded_encoder_is_made_in_the_results_folder(store, text_config, monkeypatch):
-    asked = []
-    monkeypatch.setattr(module, "tiny_bert", lambda texts, folder: (asked.append((len(texts), folder)), folder)[1])
-    assert find_model("tiny-bert", store, None) == store.model_dir("tiny-bert")
-    with store.scratch(text_config) as scratch:
-        assert find_model("tiny-bert", scratch, None) == store.model_dir("tiny-bert")
-    assert asked[0][0] > 1000
