@@ -9,6 +9,10 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Train
 
 from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
 
+LABELS = ("labels", "label", "label_ids")
+# What the tokenizer says of the original, piece by piece, holds for its samples as well.
+SHARED = ("token_type_ids", "attention_mask")
+
 
 class AugmentedCollator:
     """Batches of K samples an example, padded to the longest of the batch: (N, K, L).
@@ -16,9 +20,9 @@ class AugmentedCollator:
     Of each feature, a row of a data set:
         `input_ids`: K lists of equally many pieces, the original first, as `MaskedLMAugmenter.ids` gives them. Or a
             single list, an example that is not augmented: K = 1, as for evaluation.
-        `token_type_ids` (optional): of the original; the samples share them.
-        `label` or `labels`: whatever the loss takes for an example: a class or score, one for each sample, or
-            probabilities for each sample.
+        `token_type_ids`, `attention_mask` (optional): one list, of the original; its samples share it.
+        `labels`, `label` or `label_ids` (optional): what the loss takes for an example: a class or score, one for each
+            sample, or probabilities for each sample.
         `teacher_outputs` (optional): K lists of probabilities, or K scores.
 
     Other entries are left out.
@@ -28,35 +32,33 @@ class AugmentedCollator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        # Trainer saves it with the model.
+        self.tokenizer = tokenizer
         self._pad = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch.
 
         Returns:
-            `input_ids`, `attention_mask` and, if given, `token_type_ids` (N, K, L); `labels` and, if given,
+            `input_ids`, `attention_mask` and, if given, `token_type_ids` (N, K, L); if given, `labels` and
             `teacher_outputs`, with N in front.
 
         Raises:
-            ValueError: if the examples have different K, or an example's samples different lengths.
+            ValueError: if the examples have different K, an example's samples or what they share different lengths, or
+                labels stand under two names.
         """
-        rows = [[ids] if isinstance(ids[0], int) else ids for ids in (feature["input_ids"] for feature in features)]
-        counts = sorted(set(map(len, rows)))
-        if len(counts) > 1:
+        # Data sets may be formatted as arrays or tensors.
+        features = [{name: _as_list(value) for name, value in feature.items()} for feature in features]
+        rows = [_samples(feature) for feature in features]
+        if len(counts := sorted({len(row) for row in rows})) > 1:
             raise ValueError(f"input_ids must have the same number of samples in each example, got {counts}")
-        for row in rows:
-            if lengths := sorted(set(map(len, row)))[1:]:
-                raise ValueError(
-                    f"input_ids of one example must be equally long, got {lengths} pieces and {len(row[0])}"
-                )
-        samples = [
-            {"input_ids": ids, **({"token_type_ids": feature["token_type_ids"]} if "token_type_ids" in feature else {})}
-            for feature, row in zip(features, rows, strict=True)
-            for ids in row
-        ]
-        batch = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in self._pad(samples).items()}
-        for name, sources in (("labels", ("label", "labels")), ("teacher_outputs", ("teacher_outputs",))):
-            if source := next((source for source in sources if source in features[0]), None):
+        padded = self._pad([sample for row in rows for sample in row])
+        batch = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in padded.items()}
+        named = [name for name in LABELS if name in features[0]]
+        if len(named) > 1:
+            raise ValueError(f"labels must stand under one name, got {' and '.join(named)}")
+        for name, source in [*(("labels", name) for name in named), ("teacher_outputs", "teacher_outputs")]:
+            if source in features[0]:
                 batch[name] = torch.tensor([feature[source] for feature in features])
         return batch
 
@@ -64,21 +66,26 @@ class AugmentedCollator:
 class MMELTrainer(Trainer):
     """A Trainer that minimizes the maximal expected loss over K samples of each example.
 
-    In training all inputs of the model have shape (N, K, ...), the original at index 0, and go through it in one
-    forward; `labels` and `teacher_outputs` are the criterion's. In evaluation the original alone counts, with the
-    model's own loss. `AugmentedCollator` makes such batches of texts; any other collator, of images say, may make
-    them.
+    All inputs of the model have shape (N, K, ...), the original at index 0. In training they go through it in one
+    forward, and `labels` and `teacher_outputs` are the criterion's. Evaluation and prediction are of the original
+    alone, with the criterion's base loss against its label. `AugmentedCollator`, the default where `processing_class`
+    is a tokenizer, makes such batches of texts; any other collator, of images say, may make them.
+
+    To group texts by length the training set needs a column of their lengths, named by `length_column_name`.
 
     Args:
         criterion: `MMELHardLoss` (Eq. 7), which is the default, `MMELSoftLoss` (Eq. 9) or `UniformLoss` (Eq. 1).
         arguments: Trainer's own, by name.
 
     Raises:
-        ValueError: if the criterion does not give the mean of a batch, or another loss is asked for too, by
-            `compute_loss_func` or label smoothing.
+        ValueError: if the criterion does not give the mean of a batch, another loss is asked for too, by
+            `compute_loss_func` or label smoothing, or a setting of Trainer needs inputs of another shape.
     """
 
     def __init__(self, *, criterion: MMELHardLoss | MMELSoftLoss | UniformLoss | None = None, **arguments: Any):
+        tokenizer = arguments.get("processing_class")
+        if arguments.get("data_collator") is None and isinstance(tokenizer, PreTrainedTokenizerBase):
+            arguments["data_collator"] = AugmentedCollator(tokenizer)
         super().__init__(**arguments)
         self.criterion = MMELHardLoss() if criterion is None else criterion
         if self.criterion.reduction != "mean":
@@ -90,6 +97,12 @@ class MMELTrainer(Trainer):
                 f"label_smoothing_factor must be 0, got {self.args.label_smoothing_factor}: smooth the labels "
                 "themselves, as probabilities (K, C) of each example"
             )
+        if "inputs" in self.args.include_for_metrics:
+            raise ValueError("include_for_metrics must not have 'inputs', which Trainer joins as (N, L), not (N, K, L)")
+        strategy, column = self.args.train_sampling_strategy, self.args.length_column_name
+        if strategy not in ("random", "sequential") and column not in getattr(self.train_dataset, "column_names", ()):
+            # Trainer would take K for the length.
+            raise ValueError(f"train_dataset must have a column {column!r} for train_sampling_strategy={strategy!r}")
         # Says that a loss is the mean of its batch, so that gradients of several batches are averaged.
         self.model_accepts_loss_kwargs = False
 
@@ -100,11 +113,11 @@ class MMELTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The criterion of a training batch; the model's own loss of an evaluation batch's originals.
+        """The criterion of a training batch; the base loss of an evaluation batch, as `prediction_step` has cut it.
 
         Args:
             model: gives logits (N * K, C), or (N * K, 1) in regression.
-            inputs: tensors (N, K, ...), `labels` and, where the criterion takes them, `teacher_outputs`.
+            inputs: tensors (N, K, ...), `labels` and, for `MMELSoftLoss`, `teacher_outputs`.
             return_outputs: give the model's outputs as well.
             num_items_in_batch: not used, as the loss is a mean over examples.
 
@@ -113,28 +126,79 @@ class MMELTrainer(Trainer):
                 inputs do not agree in N and K.
         """
         inputs = dict(inputs)
-        extra = {name: inputs.pop(name) for name in ("labels", "teacher_outputs") if name in inputs}
-        if "labels" not in extra:
+        labels, teacher = inputs.pop("labels", None), inputs.pop("teacher_outputs", None)
+        if labels is None:
             raise ValueError(f"inputs must have labels, got {', '.join(inputs)}")
-        if len(extra) > 1 and not isinstance(self.criterion, MMELSoftLoss):
-            raise ValueError(
-                f"teacher_outputs must go with MMELSoftLoss, got {type(self.criterion).__name__}, which takes a "
-                "teacher's probabilities as labels (K, C) of each example"
-            )
-        shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-        if len({shape[:2] for shape in shapes.values()}) != 1 or min(map(len, shapes.values())) < 3:
-            raise ValueError(f"inputs must be tensors (N, K, ...), got shapes {shapes}")
         if not model.training:
-            originals = {name: tensor[:, 0] for name, tensor in inputs.items()}
-            return super().compute_loss(model, {**originals, "labels": extra["labels"]}, return_outputs)
-        n, k = next(iter(shapes.values()))[:2]
-        outputs = model(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        loss = self.criterion(logits.unflatten(0, (n, k)), *extra.values())  # labels, then the teacher's outputs
+            outputs = model(**inputs)
+            loss = self._base_loss(_logits(outputs), labels)
+            if return_outputs and not isinstance(outputs, dict):
+                # As of a model that has computed a loss: Trainer takes what comes after it for the predictions.
+                return loss, (loss, *outputs)
+        else:
+            if teacher is not None and not isinstance(self.criterion, MMELSoftLoss):
+                raise ValueError(
+                    f"teacher_outputs must go with MMELSoftLoss, got {type(self.criterion).__name__}, which takes a "
+                    "teacher's probabilities as labels (K, C) of each example"
+                )
+            n, k = _examples_and_samples(inputs)
+            outputs = model(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
+            extra = () if teacher is None else (teacher,)
+            loss = self.criterion(_logits(outputs).unflatten(0, (n, k)), labels, *extra)
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Loss, predictions and labels of a batch's originals; arguments as Trainer's, the inputs (N, K, ...)."""
+        labels = inputs.get("labels")
+        originals = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_outputs")}
+        _examples_and_samples(originals)
+        originals = {name: tensor[:, 0] for name, tensor in originals.items()}
+        if labels is not None:
+            originals["labels"] = labels if labels.dim() == 1 else labels[:, 0]
+        return super().prediction_step(model, originals, prediction_loss_only, ignore_keys)
+
+    def _base_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of originals (N, C) against classes or scores (N,), or probabilities (N, C)."""
+        base = self.criterion.base_loss
+        if base == "kl" and not labels.is_floating_point():
+            base = "cross_entropy"
+        return UniformLoss(base)(logits[:, None], labels if labels.dim() == 1 else labels[:, None])
 
     def _set_signature_columns_if_needed(self) -> None:
         # A column that the model does not take would be dropped from the data sets without a word.
         super()._set_signature_columns_if_needed()
-        if "teacher_outputs" not in self._signature_columns:
-            self._signature_columns.append("teacher_outputs")
+        own = ("teacher_outputs", self.args.length_column_name)
+        self._signature_columns += [name for name in own if name not in self._signature_columns]
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_list(entry) for entry in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _samples(feature: dict[str, Any]) -> list[dict[str, list[int]]]:
+    """An example's samples, each with what it shares with the original."""
+    ids = feature["input_ids"]
+    row = ids if ids and isinstance(ids[0], list) else [ids]
+    if len(lengths := sorted({len(sample) for sample in row})) > 1:
+        raise ValueError(f"input_ids of one example must be equally long, got {lengths} pieces")
+    shared = {name: feature[name] for name in SHARED if name in feature}
+    for name, values in shared.items():
+        if len(values) != lengths[0] or any(isinstance(value, list) for value in values):
+            raise ValueError(f"{name} must be one list of {lengths[0]} values, as many as pieces, got {values}")
+    return [{"input_ids": sample, **shared} for sample in row]
+
+
+def _examples_and_samples(inputs: dict[str, Tensor]) -> tuple[int, int]:
+    """N and K of inputs (N, K, ...)."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+    if len({shape[:2] for shape in shapes.values()}) != 1 or min(map(len, shapes.values())) < 3:
+        raise ValueError(f"inputs must be tensors (N, K, ...), got shapes {shapes}; see AugmentedCollator")
+    return next(iter(shapes.values()))[:2]
+
+
+def _logits(outputs: Any) -> Tensor:
+    return outputs["logits"] if isinstance(outputs, dict) else outputs[0]

@@ -135,7 +135,7 @@ def test_scores_and_probabilities_as_labels(make_trainer, tokenizer, augmented):
     torch.testing.assert_close(loss, MMELHardLoss()(logits_one_by_one(trainer.model, rows), TEACHER))
 
 
-def test_evaluation_is_of_the_original_with_the_models_own_loss(make_trainer, augmented, plain):
+def test_evaluation_is_of_the_original(make_trainer, augmented, plain):
     def accuracy(prediction):
         assert prediction.predictions.shape == (len(SENTENCES), C)
         return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
@@ -147,6 +147,92 @@ def test_evaluation_is_of_the_original_with_the_models_own_loss(make_trainer, au
     for one in found:
         assert one["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
         assert one["eval_accuracy"] == pytest.approx(float((logits.argmax(-1) == torch.tensor(LABELS)).float().mean()))
+
+
+@pytest.mark.parametrize("form", [None, "torch", "numpy"])
+def test_a_dev_set_may_be_padded_and_formatted(make_trainer, tokenizer, form):
+    table = Dataset.from_dict({"sentence": SENTENCES, "label": LABELS})
+    losses = []
+    for padding in (False, "max_length"):
+        rows = table.map(
+            lambda rows, how=padding: tokenizer(rows["sentence"], padding=how, max_length=12), batched=True
+        )
+        rows = rows.remove_columns("sentence").with_format(form)
+        losses.append(make_trainer().evaluate(rows)["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(make_trainer().evaluate(rows.with_format(None))["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy"])
+def test_a_training_set_may_be_formatted(make_trainer, augmented, tokenizer, form):
+    rows = augmented.remove_columns("sentence").add_column("teacher_outputs", TEACHER.tolist())
+    plain, formatted = (AugmentedCollator(tokenizer)(list(some)) for some in (rows, rows.with_format(form)))
+    assert plain.keys() == formatted.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(formatted[name], tensor)
+
+
+def test_predictions_need_no_labels(make_trainer, augmented):
+    trainer = make_trainer()
+    logits = logits_one_by_one(trainer.model, augmented)[:, 0]
+    found = trainer.predict(augmented.remove_columns("label"))
+    assert found.label_ids is None
+    torch.testing.assert_close(torch.tensor(found.predictions), logits)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "labels", "first"),
+    [
+        (MMELHardLoss(), [[label] * K for label in LABELS], LABELS),
+        (MMELHardLoss(), TEACHER.tolist(), TEACHER[:, 0].tolist()),
+        (UniformLoss("kl"), LABELS, LABELS),
+        (MMELHardLoss(base_loss="mse"), [[1.0, 9.0, 9.0], [2.0, 9.0, 9.0]] * 3, [1.0, 2.0] * 3),
+    ],
+)
+def test_evaluation_takes_the_originals_label(make_trainer, augmented, criterion, labels, first):
+    regression = criterion.base_loss == "mse"
+    # As many examples a batch as samples, where a regression would go through with shapes (N,) and (N, K).
+    settings = {"per_device_eval_batch_size": K}
+    seen = []
+
+    def metrics(prediction):
+        seen.append(torch.tensor(prediction.label_ids))
+        return {}
+
+    trainer = make_trainer(criterion, 1 if regression else C, settings, compute_metrics=metrics)
+    rows = augmented.remove_columns("label").add_column("labels", labels)
+    rows = rows.add_column("teacher_outputs", TEACHER.tolist())
+    logits, target = logits_one_by_one(trainer.model, augmented)[:, 0], torch.tensor(first)
+    loss = torch.nn.functional.mse_loss if regression else torch.nn.functional.cross_entropy
+    expected = loss(logits[:, 0] if regression else logits, target)
+    assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(float(expected), rel=1e-4)
+    torch.testing.assert_close(seen[0], target)
+
+
+def test_grouping_by_length_knows_the_length(make_trainer, augmented):
+    settings = {"train_sampling_strategy": "group_by_length", "max_steps": 1}
+    lengths = [len(ids[0]) for ids in augmented["input_ids"]]
+    trainer = make_trainer(settings=settings, train_dataset=augmented.add_column("length", lengths))
+    assert list(trainer._get_train_sampler().lengths) == lengths
+    trainer.train()
+    # Trainer would take K for the length of each.
+    with pytest.raises(ValueError, match="train_dataset must have a column 'length' for train_sampling_strategy="):
+        make_trainer(settings=settings, train_dataset=augmented)
+
+
+def test_the_collator_comes_with_the_tokenizer_and_the_tokenizer_is_saved(tokenizer, augmented, tmp_path):
+    settings = {"report_to": [], "use_cpu": True, "save_strategy": "no"}
+    trainer = MMELTrainer(
+        model=make_model(),
+        args=Arguments(str(tmp_path), **settings),
+        processing_class=tokenizer,
+        eval_dataset=augmented,
+    )
+    assert isinstance(trainer.data_collator, AugmentedCollator)
+    assert trainer.evaluate()["eval_loss"] > 0
+    collator = AugmentedCollator(tokenizer)
+    MMELTrainer(model=make_model(), args=Arguments(str(tmp_path), **settings), data_collator=collator).save_model()
+    assert (tmp_path / "tokenizer.json").exists()
 
 
 @pytest.mark.parametrize("criterion", [MMELHardLoss(), MMELSoftLoss(), UniformLoss()])
@@ -227,6 +313,11 @@ def test_bad_batches(make_trainer, tokenizer, augmented):
         collate([rows[0], {**rows[1], "input_ids": rows[1]["input_ids"][:2]}])
     with pytest.raises(ValueError, match="input_ids of one example must be equally long"):
         collate([{**rows[0], "input_ids": [[2, 3], [2, 5, 3]]}])
+    with pytest.raises(ValueError, match="labels must stand under one name, got labels and label"):
+        collate([{**row, "labels": outputs.tolist()} for row, outputs in zip(rows, TEACHER, strict=True)])
+    for types in ([0, 0], [[0] * len(rows[0]["input_ids"][0])] * K):
+        with pytest.raises(ValueError, match=r"token_type_ids must be one list of \d+ values, as many as pieces, got"):
+            collate([{**rows[0], "token_type_ids": types}])
     trainer = make_trainer()
     trainer.model.train()
     batch = collate(rows)
@@ -238,7 +329,9 @@ def test_bad_batches(make_trainer, tokenizer, augmented):
         trainer.compute_loss(trainer.model, {**batch, "teacher_outputs": TEACHER})
 
 
-def test_a_second_loss_is_refused(make_trainer):
+def test_settings_that_do_not_go_with_it(make_trainer):
+    with pytest.raises(ValueError, match="include_for_metrics must not have 'inputs'"):
+        make_trainer(settings={"include_for_metrics": ["inputs"]})
     with pytest.raises(ValueError, match="criterion must have reduction 'mean', got 'sum'"):
         make_trainer(MMELHardLoss(reduction="sum"))
     with pytest.raises(ValueError, match="compute_loss_func must be None"):
