@@ -82,7 +82,7 @@ class MaskedLMAugmenter:
         bf16: bool = False,
     ):
         _check(tokenizer, num_augmented, mask_ratio, fill, pair_mode, seed, beam_width)
-        room = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", math.inf))
+        room = min(tokenizer.model_max_length, _positions(model))
         if max_length > room:
             raise ValueError(f"max_length must be at most {room}, what model and tokenizer take, got {max_length}")
         self.model = model
@@ -240,6 +240,16 @@ class MaskedLMAugmenter:
         if self._unmaskable.issuperset(pieces[0]):
             return [original] * self.num_augmented
         return [original, *self.tokenizer.batch_decode(pieces[1:])]
+
+
+def _positions(model: nn.Module) -> float:
+    """How many pieces a model has positions for."""
+    known = getattr(model.config, "max_position_embeddings", math.inf)
+    for name, module in model.named_modules():
+        # RoBERTa counts from behind the padding's index.
+        if name.endswith("position_embeddings") and (padding := getattr(module, "padding_idx", None)) is not None:
+            known -= padding + 1
+    return known
 
 
 def _check(

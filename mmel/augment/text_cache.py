@@ -1,10 +1,11 @@
 """Fills kept on disk by content, so that a call reads what an earlier one, killed or not, has filled."""
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ _FORMAT = 1
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "_attn_implementation")
 # SQLite takes a limited number of values in one query.
 _QUERY = 500
+# How long to wait for another process that is writing.
+PATIENCE_SECONDS = 60
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -88,16 +91,21 @@ class FillCache:
             # Another process may have filled one of them since it was looked for.
             database.executemany("INSERT OR IGNORE INTO fills VALUES (?, ?)", rows)
 
-    def _open(self) -> "closing[sqlite3.Connection]":
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
         # A connection for each use: none is shared with a forked process, and an augmenter can be pickled. The lock is
         # taken at the begin of a transaction, where another process is waited for, not in the middle of one.
-        database = sqlite3.connect(self.path, timeout=60, isolation_level="IMMEDIATE")
         try:
-            database.execute("CREATE TABLE IF NOT EXISTS fills (key BLOB PRIMARY KEY, pieces BLOB) WITHOUT ROWID")
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE_SECONDS, isolation_level="IMMEDIATE")) as database:
+                database.execute("CREATE TABLE IF NOT EXISTS fills (key BLOB PRIMARY KEY, pieces BLOB) WITHOUT ROWID")
+                yield database
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"cache file {self.path} cannot be used ({error}): another process holds it, or the disk is full or "
+                "read-only; what is in it stays"
+            ) from error
         except sqlite3.DatabaseError as error:
-            database.close()
             raise ValueError(f"cache file {self.path} cannot be read ({error}); delete it to start anew") from error
-        return closing(database)
 
 
 def _digest(content: Any) -> str:

@@ -75,13 +75,8 @@ class Filler:
 
     def __call__(self, jobs: Sequence[Job]) -> list[tuple[Job, Fills]]:
         """The fills of some jobs, filled in one batch: K - 1 times the pieces at a job's `positions`, in that order."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode(), self._precision():
-                fills = self._fill(jobs).tolist()
-        finally:
-            self.model.train(training)
+        with _evaluating(self.model), torch.inference_mode(), self._precision():
+            fills = self._fill(jobs).tolist()
         # The rows are as long as the batch's longest.
         return [
             (job, tuple(tuple(row[: len(job.positions)]) for row in rows))
@@ -205,6 +200,18 @@ class Filler:
             self._projects_one = only.shape == every.shape and bool((only - every).norm() < 0.02 * every.norm())
         project = _project_at if self._projects_one else _project_everywhere
         return project(self.model, inputs, places).float()
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # Module by module: somebody may have put a part of it into eval mode.
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _in_float32(linear: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:

@@ -290,7 +290,7 @@ class _Sweep:
         if error is None and record is not None and record.finished:
             self.outcome.trained.append(entry.run)
             # A record counts what was trained before an interruption too, in an earlier sweep maybe.
-            self.outcome.train_seconds += min(record.result["wall_seconds"], seconds)
+            self.outcome.train_seconds += min(record.result["wall_seconds"], time.perf_counter() - entry.started)
             drop_weights(config, self._store)
             return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
         self.outcome.failed.append((entry.run, error or "no record was written"))

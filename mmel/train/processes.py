@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, distributed
 from mmel.train import machine
 
 T = TypeVar("T")
+
+# How long a process waits for the others: for one that prepares a data set or trains a teacher, hours.
+PATIENCE = timedelta(days=1)
 
 
 def start(device: str | None = None) -> torch.device:
@@ -41,7 +45,7 @@ def start(device: str | None = None) -> torch.device:
     from accelerate import PartialState
 
     first = count() == 1
-    state = PartialState(cpu=named == "cpu")
+    state = PartialState(cpu=named == "cpu", timeout=PATIENCE)
     if first:
         atexit.register(state.destroy_process_group)
     # Accelerate numbers CPUs as it does GPUs, cpu:0.

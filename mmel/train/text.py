@@ -108,8 +108,8 @@ class TextTask:
             return
         augmenter = augmenter_of(config, source, self.tokenizer, store, self.device)
         self.provenance["augmentation_precision"] = "bf16" if augmenter.bf16 else "fp32"
-        with processes.main_first():
-            ids = augmenter.ids(train.sentences, train.pairs)
+        # Several processes share this work, through the cache.
+        ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None

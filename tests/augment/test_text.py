@@ -1,9 +1,11 @@
+import contextlib
 import copy
 import csv
 import itertools
 import os
 import pickle
 import random
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from mmel.augment import text_fill
+from mmel.augment import text_cache, text_fill
 from mmel.augment.text import MaskedLMAugmenter, encode
 from mmel.augment.text_cache import FillCache, weights_digest
 from mmel.augment.text_fill import Filler
@@ -422,13 +424,30 @@ def test_little_padding(build, count, most):
     assert padded < most * sum(len(job.ids) for job in jobs)
 
 
+def test_a_model_has_as_many_positions_as_it_can_take(tokenizer):
+    # RoBERTa's first position is behind that of the padding: 18 rows are 17 positions.
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(
+        RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, max_position_embeddings=18)
+    )
+    text = " ".join(WORDS[:30])
+    (variants,) = MaskedLMAugmenter(model, tokenizer, max_length=17).ids([text])
+    assert len(variants[0]) == 17
+    with pytest.raises(ValueError, match=r"max_length must be at most 17, .* got 18"):
+        MaskedLMAugmenter(model, tokenizer, max_length=18)
+
+
 def test_dropout_stays_off_and_the_mode_is_put_back(build, model):
     sentences = make_sentences(5)
     expected = build().ids(sentences)
     model.train()
+    # A part that somebody has frozen.
+    frozen = model.bert.embeddings.eval()
     try:
         assert build().ids(sentences) == expected
         assert model.training
+        assert model.bert.encoder.training
+        assert not frozen.training
     finally:
         model.eval()
     build().ids(sentences)
@@ -837,6 +856,17 @@ def test_a_damaged_cache_is_named(build, tmp_path):
     path.write_bytes(b"not a database, whatever else it may be" * 100)
     with pytest.raises(ValueError, match=f"cache file .*{path.name} cannot be read .*delete it"):
         build(cache=tmp_path).ids(["dog"])
+
+
+def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
+    expected = build(cache=tmp_path).ids(["dog"])
+    (path,) = tmp_path.glob("*.sqlite")
+    monkeypatch.setattr(text_cache, "PATIENCE_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OSError, match=rf"{path.name} cannot be used \(database is locked\): another process"):
+            build(cache=tmp_path).ids(["cat"])
+    assert build(cache=tmp_path).ids(["dog"]) == expected
 
 
 # Bad input.

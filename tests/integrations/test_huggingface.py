@@ -213,7 +213,9 @@ def test_grouping_by_length_knows_the_length(make_trainer, augmented):
     settings = {"train_sampling_strategy": "group_by_length", "max_steps": 1}
     lengths = [len(ids[0]) for ids in augmented["input_ids"]]
     trainer = make_trainer(settings=settings, train_dataset=augmented.add_column("length", lengths))
-    assert list(trainer._get_train_sampler().lengths) == lengths
+    # As the sampler gets it, without the columns that are not used.
+    rows = trainer._remove_unused_columns(trainer.train_dataset, "training")
+    assert list(trainer._get_train_sampler(rows).lengths) == lengths
     trainer.train()
     # Trainer would take K for the length of each.
     with pytest.raises(ValueError, match="train_dataset must have a column 'length' for train_sampling_strategy="):

@@ -10,7 +10,7 @@ import mmel.sweep.driver
 from mmel import RunConfig
 from mmel.records import RunWriter, Store
 from mmel.sweep import CLAIMED, LOST
-from mmel.sweep.driver import ATTEMPTS, sweep
+from mmel.sweep.driver import ATTEMPTS, _Sweep, _Training, sweep
 from mmel.sweep.plan import PlannedRun
 from mmel.sweep.workers import local_workers
 
@@ -61,6 +61,15 @@ def test_time_that_a_resumed_run_was_trained_before_is_not_of_this_sweep(store, 
 
     outcome, _ = train_as(answer, store, monkeypatch, RUNS[:1])
     assert 0 < outcome.train_seconds <= outcome.wall_seconds < 1000
+
+
+def test_time_in_training_counts_from_the_start_not_from_when_it_was_seen(store):
+    planned = PlannedRun(RUNS[0], "table1", "missing", None)
+    state = _Sweep(lambda: [planned], store, float("inf"), False, lambda line: None)
+    write(RUNS[0], store, status="finished", wall_seconds=9.0)
+    now = time.perf_counter()
+    state._settle(_Training(planned, worker=None, started=now - 10, where="a process", begun=now - 2), None)
+    assert state.outcome.train_seconds == 9.0
 
 
 def test_a_run_that_kills_each_process_is_given_up(store, monkeypatch):
