@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.command(arguments)
     except ModuleNotFoundError as error:
         print(
-            f"mmel: {error.name} is missing: pip install 'mmel[study]', or use the environment of `make study`",
+            f"mmel: {error.name} is missing: pip install '.[study]' in the checkout, or use `make study`'s environment",
             file=sys.stderr,
         )
     except (ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="train one configuration and print a line for each evaluation")
+    run = commands.add_parser(
+        "run",
+        help="train one configuration and print a line for each evaluation",
+        description="Defaults are CIFAR's; texts and ImageNet have their own recipes, and plain baselines K = 1.",
+    )
     run.set_defaults(command=_run)
     _add_fields(run, field_names(), {**vars(RunConfig()), "num_augmented": "10, 5 for text, 1 for plain baselines"})
     run.add_argument("--no-notebook", action="store_true", help="as with sweep; a run never uses one")
@@ -78,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         help="only runs with this value, and what they need",
     )
     sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
-    sweep.add_argument("--budget-minutes", type=float, metavar="M", help="stop before, runs under way at a checkpoint")
+    sweep.add_argument(
+        "--budget-minutes",
+        type=float,
+        metavar="M",
+        help="stop before, runs under way at an evaluation after their first",
+    )
     sweep.add_argument("--pack", type=int, default=1, metavar="N", help="train N runs side by side; default: 1")
     sweep.add_argument("--executor", choices=("local", "ray"), default="local", help="default: local")
     sweep.add_argument("--address", help="with --executor ray: of the cluster (auto, host:port); default: this machine")
@@ -225,8 +234,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         return plan(arguments.table, arguments.profile, store, arguments.only, speed)
 
     if arguments.plan:
-        recorded = bool(estimate_speed(store, device=device, since=since))
-        print(*plan_lines(replan(), arguments.table, device, recorded), sep="\n")
+        print(*plan_lines(replan(), arguments.table, device), sep="\n")
         return 0
     with watch() as (report, status):
         outcome = sweep(

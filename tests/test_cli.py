@@ -188,7 +188,7 @@ def test_missing_packages(tmp_path, monkeypatch, package, command):
     monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
     done = python("-c", code, *command)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"mmel: {package} is missing: pip install 'mmel[study]'")
+    assert done.stderr.startswith(f"mmel: {package} is missing: pip install '.[study]' in the checkout")
     assert done.stderr.count("\n") == 1
 
 
@@ -254,7 +254,7 @@ def test_plan_on_a_device_without_records_knows_no_times(capsys):
     assert {PLAN_LINE.fullmatch(line)[2] for line in lines} == {"unknown"}
     assert (first.split()[-1], second.split()[-1]) == ("unknown", "unknown")
     name = describe_device(torch.device("cpu"))["name"]
-    assert last.endswith(f"each counted with the first of its tables: unknown: no run is recorded on {name}")
+    assert last.endswith(f"each counted with the first of its tables: unknown: no run like these is recorded on {name}")
 
 
 def test_plan_for_a_cluster_counts_no_record_of_another_machine(capsys, on_test_device):

@@ -130,5 +130,5 @@ def test_a_sweep_without_notebooks_trains(plain, options):
 def test_a_sweep_with_notebooks_names_what_is_missing(plain):
     done, results = plain("sweep", *SWEEP)
     assert done.returncode == 2
-    assert "is missing: pip install 'mmel[study]'" in done.stderr
+    assert "is missing: pip install '.[study]' in the checkout" in done.stderr
     assert list(Store(results).records("mini")) == []

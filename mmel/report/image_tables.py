@@ -29,7 +29,7 @@ from mmel.report.runs import device_label, seconds, summarize, usable
 
 CELL = ["dataset", "model", "method", "num_augmented"]
 
-# The claims of each table, fixed before any run: (first method, second method), as the text of section 4.1 argues.
+# The claims of each table, fixed before any run of MMEL: (first method, second method), as section 4.1 argues.
 TABLE1_CONTRASTS = (
     ("mmel_h", "baseline_da_uni"),
     ("mmel_s", "baseline_da_uni"),

@@ -117,8 +117,8 @@ def _layout_notes(name: str, runs: pd.DataFrame, profile: str) -> list[str]:
             found.append(f"Not in this profile's grid: {', '.join(absent)}.")
         if not runs["dataset"].str.startswith("grammar_").all():
             found.append(
-                "GLUE's test labels are not public: its server scores what `mmel report --glue-submission` writes, so "
-                "the test part has the paper's rows alone."
+                "GLUE's test labels are not public: its server scores what `mmel report --glue-submission METHOD` "
+                "writes, so the test part has the paper's rows alone."
             )
         found.append(
             "Time is training alone, the median over seeds, summed over tasks: augmented texts and the teacher's "

@@ -111,7 +111,7 @@ class SpeedEstimate:
 
     The time of a run is taken as proportional to its `work`; the factor is the median over the recorded runs that are
     most like it: of the same model, data set and number of views where there are any, else of the same model and data
-    set, else of the same model, else of the same kind of data.
+    set, else of the same model, else of the same kind of data (texts, small images, or images decoded step by step).
 
     Args:
         records: finished runs. Those that several processes trained together do not count.
@@ -124,13 +124,10 @@ class SpeedEstimate:
             if record.header.get("processes", 1) == 1
         ]
 
-    def __bool__(self) -> bool:
-        """Whether any run tells of the speed."""
-        return bool(self._factors)
-
     def predict(self, config: RunConfig) -> float | None:
         """Seconds, or None where no run is recorded that tells."""
-        alike = [(run, factor) for run, factor in self._factors if run.is_text == config.is_text]
+        kind = (config.is_text, config.is_encoded)
+        alike = [(run, factor) for run, factor in self._factors if (run.is_text, run.is_encoded) == kind]
         if config.is_text and config.model not in LAYER_PARAMETERS:
             alike = [(run, factor) for run, factor in alike if run.model == config.model]
         if not alike:

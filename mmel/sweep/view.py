@@ -15,16 +15,18 @@ Status = Callable[[int, int, str], None]
 STATUS_SECONDS = 60.0
 
 
-def plan_lines(runs: list[PlannedRun], tables: list[str], device: str | None, recorded: bool) -> Iterator[str]:
+def plan_lines(runs: list[PlannedRun], tables: list[str], device: str | None) -> Iterator[str]:
     """Each run with its state and cost, then what each table and all of them still cost.
+
+    Where the plan predicts nothing, the hours are the paper's, on a V100.
 
     Args:
         runs: the plan.
         tables: the tables in it.
-        device: name of the device at hand; None for those of a Ray cluster.
-        recorded: whether the plan's predictions come from that device. Otherwise the hours are the paper's, on a V100.
+        device: name of the device at hand, whose records the plan's predictions come from; None for a Ray cluster's.
     """
     seconds = {run.config: run.predicted_seconds for run in runs}
+    recorded = any(took is not None for took in seconds.values())
     if not recorded:
         hours = {config: paper_hours(config) for config in seconds}
         seconds = {config: None if took is None else took * 3600 for config, took in hours.items()}
@@ -40,7 +42,7 @@ def plan_lines(runs: list[PlannedRun], tables: list[str], device: str | None, re
     if recorded:
         yield f"{total}, at the speed recorded on {device}"
         return
-    why = f"no run is recorded on {device}" if device else "what a cluster's devices need shows as it trains"
+    why = f"no run like these is recorded on {device}" if device else "what a cluster's devices need shows as it trains"
     known = any(took is not None for took in seconds.values())
     yield f"{total} (on one V100, by the paper's own times; {why})" if known else f"{total}: {why}"
 
