@@ -178,9 +178,11 @@ def _levels(
             row = {"Source": source, "Data set": DATASET_LABELS[dataset], "Model": model_label(model)}
             # Table 1 has one K a method, ours may be another than the paper's.
             found = {_heading(name, method, k): cell for (_, _, method, k), cell in group.iterrows()}
-            printed = {heading: level(*found[heading][["mean", "std", "num_runs"]]) for heading in columns.values()}
-            rows.append(row | printed)
-            means.append(dict.fromkeys(row) | {heading: found[heading]["mean"] for heading in columns.values()})
+            # A method of ours that the paper has not has no cell in its rows.
+            there = [heading for heading in columns.values() if heading in found]
+            printed = {heading: level(*found[heading][["mean", "std", "num_runs"]]) for heading in there}
+            rows.append(row | dict.fromkeys(columns.values(), "") | printed)
+            means.append(dict.fromkeys((*row, *columns.values())) | {name: found[name]["mean"] for name in there})
     return pd.DataFrame(rows), pd.DataFrame(means).astype(float)
 
 

@@ -16,7 +16,7 @@ def paper_hours(config: RunConfig) -> float | None:
     the time of all eight tasks with one seed, of which a task has its share of the `work`; for Tables 4 and 6 as well.
 
     Returns:
-        The hours, or None where the paper has no time: for ImageNet, another encoder, another profile.
+        The hours, or None where the paper has no time: for ImageNet, another encoder, another method, another profile.
     """
     if config.profile != "paper":
         return None
@@ -28,8 +28,11 @@ def paper_hours(config: RunConfig) -> float | None:
         return hours * work(config) / work(config.replace(num_augmented=k, holdout=0))
     if config.model != PAPER_TEXT_MODEL:
         return None
+    hours = _text_hours().get(config.method)
+    if hours is None:
+        return None
     tasks = (config.replace(dataset=name, epochs=recipe(name)["epochs"]) for name in GLUE_DATASETS)
-    return _text_hours()[config.method] * work(config) / sum(map(work, tasks))
+    return hours * work(config) / sum(map(work, tasks))
 
 
 @cache

@@ -9,7 +9,7 @@ from mmel.config import CHOSEN_DROPOUT, TEXT_METHODS
 from mmel.grids import SELECTION_SEED, TABLES, reported, table3
 from mmel.methods import LABELS
 from mmel.records import Store
-from mmel.report import hyperparameters, tables
+from mmel.report import hyperparameters, tables, text_cells, text_claims, text_tables
 from mmel.report.aggregate import contrast, stratified_permutation_test
 from mmel.report.common import DATASET_LABELS
 from mmel.report.text_cells import COLUMNS, paper_cells
@@ -49,6 +49,23 @@ def write_reduced(store, scores, name="table3"):
         for (dataset, method), values in scores.items():
             if (run.dataset, run.method) == (dataset, method) and run.seed < len(values):
                 write_run(store, run, values[run.seed], train_seconds=100.0 if method == "baseline" else 300.0)
+
+
+def test_a_method_that_the_paper_has_not_stands_in_our_rows_alone(monkeypatch):
+    whole = text_tables.paper_table
+    for module in (text_tables, text_cells):
+        monkeypatch.setattr(
+            module, "paper_table", lambda name: whole(name).query("method != 'baseline_da_long'").reset_index(drop=True)
+        )
+    contrasts = [pair for pair in text_claims.CONTRASTS["table3"] if ("baseline_da_long",) not in pair]
+    monkeypatch.setitem(text_claims.CONTRASTS, "table3", contrasts)
+    table = tables.build("table3", Store(FROZEN), "mini")
+    sources = table.levels.groupby("Method")["Source"].apply(set)
+    assert sources["Baseline(DA+Long)"] == {"ours (mini)"}
+    assert sources["MMEL-H"] == {"ours (mini)", "paper"}
+    times = tables.training_time(Store(FROZEN), "table3", "mini").set_index("Method")["Paper's ratio, all tasks, V100"]
+    assert set(times.loc[["Baseline(DA+Long)"]]) == {""}
+    assert set(times.loc[["MMEL-H"]]) == {"1.5"}
 
 
 # Cells worked out by hand from the lists in invented.py.

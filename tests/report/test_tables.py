@@ -22,7 +22,7 @@ from mmel.config import IMAGE_METHODS
 from mmel.grids import float32_checks, table1
 from mmel.methods import LABELS
 from mmel.records import Store
-from mmel.report import tables
+from mmel.report import image_tables, tables
 
 FAILED = [mini_run("resnet8", "mmel_s", 5, 1), mini_run("resnet8", "mmel_s", 20, 0)]
 SPLIT = mini_run("resnet14", "mmel_s", 5, 1)
@@ -53,6 +53,22 @@ def row(frame, **wanted):
         frame = frame[frame[column.replace("_", " ")] == value]
     assert len(frame) == 1, wanted
     return frame.iloc[0]
+
+
+def test_a_method_that_the_paper_has_not_stands_in_our_rows_alone(frozen, monkeypatch):
+    whole = image_tables.paper_table
+    monkeypatch.setattr(
+        image_tables,
+        "paper_table",
+        lambda name: whole(name).query("method != 'baseline_da_long'").reset_index(drop=True),
+    )
+    contrasts = [pair for pair in image_tables.TABLE1_CONTRASTS if "baseline_da_long" not in pair]
+    monkeypatch.setattr(image_tables, "TABLE1_CONTRASTS", contrasts)
+    levels = tables.build("table1", frozen, "mini").levels
+    long = levels.set_index("Source")[LABELS["baseline_da_long"]]
+    assert long["ours (mini)"].str.match(r"\d\d\.\d\d").any()
+    assert set(long["paper"]) == {""}
+    assert (levels.set_index("Source")[LABELS["mmel_h"]]["paper"] != "").all()
 
 
 # The tables of the frozen runs, to the letter.

@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import mmel.sweep.paper_hours
 from mmel import grids
 from mmel.config import RunConfig
 from mmel.models import ModelError
@@ -232,6 +233,10 @@ def test_the_papers_hours_for_text_are_those_of_all_tasks_with_one_seed():
 def test_what_the_paper_has_no_time_for(monkeypatch):
     assert paper_hours(grids.table5("paper")[0]) is None
     assert paper_hours(grids.table1("mini")[0]) is None
+    (run, *_) = grids.table3("paper")
+    assert paper_hours(run) > 0
+    monkeypatch.setattr(mmel.sweep.paper_hours, "_text_hours", lambda: {"mmel_h": 1.0})
+    assert paper_hours(run) is None
     monkeypatch.setenv("MMEL_TEXT_MODEL", "some/bert")
     assert paper_hours(grids.table3("paper")[0]) is None
 
