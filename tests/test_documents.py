@@ -1,0 +1,81 @@
+"""The Python in the documents runs as it is written, on small stand-ins for what it leaves to the reader."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertTokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+BLOCKS = [
+    pytest.param(path, place, id=f"{path.name}-{place}")
+    for path in DOCUMENTS
+    for place in range(len(re.findall("```python\n", path.read_text(encoding="utf-8"))))
+]
+SENTENCES = ["She is my daughter.", "He is my son.", "She is not here.", "He is here."]
+ENCODER = "bert-base-uncased"
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """Folder of a tiny BERT with random weights that knows the words of `SENTENCES`."""
+    folder = tmp_path_factory.mktemp("models") / ENCODER
+    words = sorted({word for sentence in SENTENCES for word in re.findall(r"\w+", sentence.lower())})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words]
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig(vocab_size=len(pieces), **shape)).save_pretrained(folder)
+    BertTokenizer(vocab={piece: place for place, piece in enumerate(pieces)}, model_max_length=128).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture
+def names(encoder, tmp_path, monkeypatch):
+    """What a reader has at hand, by the names that the documents use."""
+    monkeypatch.chdir(tmp_path)
+    images, labels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 1, 0])
+    rows = Dataset.from_dict({"sentence": SENTENCES, "label": labels.tolist()})
+    return {
+        "images": images,
+        "labels": labels,
+        "loader": [(images, labels)],
+        "normalize": lambda views: views.float() / 255 - 0.5,
+        "model": nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)),
+        "tokenizer": BertTokenizer.from_pretrained(encoder),
+        "classifier": BertForSequenceClassification.from_pretrained(encoder),
+        "train": rows,
+        "dev": rows,
+    }
+
+
+@pytest.mark.parametrize(("path", "place"), BLOCKS)
+def test_the_python_of_the_documents_runs(path, place, encoder, names):
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    if "augment.ids" in blocks[place] and "augment =" not in blocks[place]:
+        # It goes on from the block before.
+        exec(blocks[place - 1].replace(f'"{ENCODER}"', repr(str(encoder))), names)
+    exec(blocks[place].replace(f'"{ENCODER}"', repr(str(encoder))), names)
+    if "loss" in names:
+        assert names["model"][1].weight.grad.isfinite().all()
+        assert names["loss"] > 0
+    elif "trainer" in names:
+        assert names["trainer"].state.global_step > 0
+        assert names["trainer"].evaluate()["eval_loss"] > 0
+    elif "variants" in names:
+        assert [len(ids) for ids in names["variants"]] == [5]
+        assert names["texts"][0][0] == SENTENCES[0]
+    else:
+        assert names["augment"](SENTENCES)[1][0] == SENTENCES[1]
+
+
+def test_there_is_python_in_the_documents():
+    assert {path.name for path, _ in (block.values for block in BLOCKS)} == {"README.md", "method.md"}
+    assert len(BLOCKS) >= 5
