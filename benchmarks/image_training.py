@@ -2,7 +2,8 @@
 
 Beside ours stands the floor: the least time that the step's counted operations and bytes take at this machine's own
 bf16 matmul rate and copy bandwidth, the best of the rounds (`benchmarks/floor.py` says what is counted). The floor over
-the plain implementation is the most that any target could ask for here.
+the plain implementation is the most that any target could ask for here; with the library's convolutions as they are, it
+is the ratio over their share of our step.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
@@ -74,6 +76,17 @@ def plain_steps(steps: int, num_workers: int) -> Iterator[float]:
         yield (time.perf_counter() - begin) / steps
 
 
+def convolution_shares(steps: int) -> Iterator[float]:
+    """What part of the time of our steps' operators the convolutions take, forward and backward."""
+    ours = our_steps(steps)
+    next(ours)
+    while True:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            next(ours)
+        seconds = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+        yield sum(took for name, took in seconds.items() if "conv" in name) / sum(seconds.values())
+
+
 def machine_rates() -> Iterator[floor.Rates]:
     """What the machine can do."""
     while True:
@@ -89,11 +102,13 @@ def measure(rounds: int = 3, steps: int = 4) -> str:
             "plain, num_workers=0": stack.enter_context(Side(plain_steps, steps, 0)),
             "plain, num_workers=2": stack.enter_context(Side(plain_steps, steps, 2)),
         }
-        values = alternate({**sides, "machine": machine}, rounds)
+        shares = stack.enter_context(Side(convolution_shares, 1))
+        values = alternate({**sides, "machine": machine, "shares": shares}, rounds)
     seconds = {name: values[name] for name in sides}
     found = values["machine"]
     best = floor.Rates(max(rates.operations for rates in found), max(rates.moved for rates in found))
-    return f"{_speeds(seconds, rounds, steps)}\n\n{_beside_floor(seconds, best)}"
+    share = statistics.median(values["shares"])
+    return f"{_speeds(seconds, rounds, steps)}\n\n{_beside_floor(seconds, best)} {_beside_convolutions(seconds, share)}"
 
 
 def _speeds(seconds: dict[str, list[float]], rounds: int, steps: int) -> str:
@@ -121,6 +136,14 @@ def _beside_floor(seconds: dict[str, list[float]], rates: floor.Rates) -> str:
         f"({work.operations / rates.operations:.2f} s of operations, {work.moved / rates.moved:.2f} s of bytes). "
         f"Ours takes {ours / least:.2f} times the floor. The floor over `{better}`: {plain / least:.2f}; the target of "
         f"{TARGET} {asks}."
+    )
+
+
+def _beside_convolutions(seconds: dict[str, list[float]], share: float) -> str:
+    ours, plain = (statistics.median(seconds[name]) for name in ("ours", _better(seconds)))
+    return (
+        f"Convolutions are {share:.0%} of our step: with everything else free, the ratio would be "
+        f"{plain / ours / share:.1f}."
     )
 
 

@@ -110,6 +110,22 @@ def test_the_floor_beside_a_target():
     assert "0.80 s, bound by operations" in text
     assert "Ours takes 1.50 times the floor. The floor over `plain, num_workers=0`: 5.50;" in text
     assert "the target of 5 asks for a step of 0.88 s, 1.10 times the floor." in text
+    assert "Convolutions are 75% of our step: with everything else free, the ratio would be 4.9." in (
+        image_training._beside_convolutions(seconds, 0.75)
+    )
+
+
+def test_the_share_of_the_convolutions(monkeypatch):
+    def steps(count):
+        network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        while True:
+            network(torch.rand(16, 8, 32, 32)).sum().backward()
+            yield 0.0
+
+    monkeypatch.setattr(image_training, "our_steps", steps)
+    assert 0.1 < next(image_training.convolution_shares(1)) < 0.95
+    monkeypatch.setattr(image_training, "our_steps", lambda count: (torch.rand(9).exp().sum() for _ in range(5)))
+    assert next(image_training.convolution_shares(1)) == 0.0
 
 
 # What the benchmark compares with, and whether its checks can fail.
