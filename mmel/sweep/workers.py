@@ -98,11 +98,13 @@ class _OwnProcess:
         self._arguments = (store.root, data_root, device, stop_at)
         self._threads = threads
         self._pool: ProcessPoolExecutor | None = None
+        self._broken = False
 
     def submit(self, run: PlannedRun) -> "Future[str | None]":
-        if self._pool is None:
+        if self._pool is None or self._broken:
             # Spawned, not forked: torch's threads and CUDA do not survive a fork.
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _use_threads, (self._threads,))
+            self._broken = False
         inner, outer = self._pool.submit(_train, run, *self._arguments), Future()
         inner.add_done_callback(lambda done: self._pass_on(done, outer))
         return outer
@@ -110,8 +112,9 @@ class _OwnProcess:
     def _pass_on(self, done: "Future[str | None]", outer: "Future[str | None]") -> None:
         error = done.exception()
         if isinstance(error, BrokenProcessPool):
-            # Out of memory, most often: it was killed from outside. The next run gets a new process.
-            self._pool = None
+            # Out of memory, most often: it was killed from outside. The next run gets a new process. The pool is not
+            # dropped here: it calls this with its lock held, which Python 3.12 and 3.13 want to take as it goes.
+            self._broken = True
             outer.set_result(LOST)
         elif error is not None:
             outer.set_result(_reason(error))
