@@ -100,7 +100,7 @@ class FillCache:
                 database.execute("CREATE TABLE IF NOT EXISTS fills (key BLOB PRIMARY KEY, pieces BLOB) WITHOUT ROWID")
                 yield database
         except sqlite3.OperationalError as error:
-            raise OSError(
+            raise ValueError(
                 f"cache file {self.path} cannot be used ({error}): another process holds it, or the disk is full or "
                 "read-only; what is in it stays"
             ) from error

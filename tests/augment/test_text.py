@@ -864,7 +864,7 @@ def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
     monkeypatch.setattr(text_cache, "PATIENCE_SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(OSError, match=rf"{path.name} cannot be used \(database is locked\): another process"):
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be used \(database is locked\): another process"):
             build(cache=tmp_path).ids(["cat"])
     assert build(cache=tmp_path).ids(["dog"]) == expected
 

@@ -271,6 +271,8 @@ def test_methods_that_see_one_sample_at_a_time(dataset, method, build):
     losses, _ = sample_losses(task, index, targets)
     with torch.no_grad():
         terms = task.terms(index, epoch=1)
+    # One sample of each example: it has all the weight.
+    assert terms.weights.tolist() == [[1.0]] * 3
     compare(terms, losses[:, 0])
 
 
