@@ -84,7 +84,8 @@ class RunConfig:
         train_size: examples in a fixed subset of the training set, classes balanced (on text: in proportion); 0 for
             all.
         holdout: training images held out and evaluated on in place of the test set; 0 for none.
-        precision: `bf16` (autocast) or `fp32`.
+        precision: `bf16` (autocast), `fp32`, or `auto`: the faster of the two on the device at hand, which a short
+            probe tells (`mmel.train.precision`) and the record says.
         micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
             what BatchNorm sees.
         sync_batch_norm: where several processes share a run on GPUs, BatchNorm over the whole batch rather than over
@@ -134,7 +135,7 @@ class RunConfig:
     image_size: int = 0
     train_size: int = 0
     holdout: int = 0
-    precision: str = "bf16"
+    precision: str = "auto"
     micro_batch: int = 0
     sync_batch_norm: bool = False
     evals_per_epoch: int = 1

@@ -47,7 +47,16 @@ class Record:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        return RunConfig.from_dict(self.header["config"])
+        values = dict(self.header["config"])
+        # Records from before `auto` say bf16, then the default, and carry the name of a default.
+        if values.get("precision") == "bf16" and self.precision is None:
+            values["precision"] = "auto"
+        return RunConfig.from_dict(values)
+
+    @property
+    def precision(self) -> str | None:
+        """The precision that the run was trained in, `bf16` or `fp32`; None in records from before `auto`."""
+        return self.header["device"].get("precision")
 
     @property
     def finished(self) -> bool:

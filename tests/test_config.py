@@ -191,7 +191,7 @@ def test_defaults_of_schema_1():
         "image_size": 0,
         "train_size": 0,
         "holdout": 0,
-        "precision": "bf16",
+        "precision": "auto",
         "micro_batch": 0,
         "sync_batch_norm": False,
         "evals_per_epoch": 1,

@@ -75,10 +75,23 @@ def ieee_fp32() -> Iterator[None]:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Kind, name and, for a CPU, threads of a device."""
+    """All of a device that decides its speed: two CPUs can share a name and differ in their instructions.
+
+    Returns:
+        `type`, `name`, `native_bf16` and, for a CPU, `capability` (its instruction set, as PyTorch uses it) and
+        `threads`.
+    """
     if device.type == "cuda":
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
-    return {"type": device.type, "name": _cpu_name(), "threads": torch.get_num_threads()}
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "native_bf16": native}
+    return {
+        "type": device.type,
+        "name": _cpu_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        # By oneDNN's own word, which heeds ONEDNN_MAX_CPU_ISA.
+        "native_bf16": torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from mmel.grids import teacher_of
 from mmel.records import Store, write_atomically
 from mmel.train import processes
 from mmel.train.encoder import check_encoder
+from mmel.train.precision import autocast
 from mmel.train.selection import with_choices
 from mmel.train.sequences import Sequences, predict
 
@@ -46,7 +47,7 @@ def ensure_teacher(config: RunConfig, store: Store, train: Callable[..., Iterabl
         processes.on_main(lambda: write_atomically(weights, scratch.weights_path(resolved).read_bytes()))
 
 
-def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequences: Sequences) -> Tensor:
+def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequences: Sequences, precision: str) -> Tensor:
     """What a teacher says of every augmented text.
 
     Args:
@@ -54,6 +55,7 @@ def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequence
         store: where its weights are.
         model: a network of the teacher's architecture; its weights are lent to the teacher and given back.
         sequences: N examples with their K samples, the original first.
+        precision: of its forwards, `bf16` or `fp32`.
 
     Returns:
         (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU.
@@ -65,13 +67,13 @@ def teacher_outputs(teacher: RunConfig, store: Store, model: nn.Module, sequence
     # By content: the same teacher on the same samples, whatever run asks.
     digest = hashlib.sha256(weights)
     digest.update(sequences.content())
-    digest.update(teacher.precision.encode())
+    digest.update(precision.encode())
     path = store.teacher_path(teacher, digest.hexdigest()[:16])
     if processes.on_main(path.exists):
         return torch.load(path, weights_only=True)
     own = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(torch.load(io.BytesIO(weights), map_location=sequences.device, weights_only=True))
-    with torch.autocast(sequences.device.type, torch.bfloat16, enabled=teacher.precision == "bf16"):
+    with autocast(precision, sequences.device, cache=True):
         outputs = predict(model, sequences)
     model.load_state_dict(own)
     outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)

@@ -114,7 +114,7 @@ class TextTask:
         self.sequences = Sequences(ids, types, self.device)
         self.targets, self.teacher = labels, None
         if teacher is not None:
-            outputs = teacher_outputs(teacher, store, self.model, self.sequences)
+            outputs = teacher_outputs(teacher, store, self.model, self.sequences, config.precision)
             self.provenance |= {
                 "teacher": teacher.run_id,
                 "teacher_disagreement_pct": _disagreement(outputs, config.threshold),
