@@ -147,7 +147,7 @@ class _Training:
         self.step = Step(self.task, config, device)
         self.lines: list[Line] = [header(config, self.task, described | {"precision": self.precision})]
         if config.precision == "auto":
-            self.lines[0]["precision_probe_seconds"] = probe(device)
+            self.lines[0]["precision_probe"] = probe(device)
         # Of the processes that came before this one.
         self.seconds_before = 0.0
         self.engines_before: list[Line] = []

@@ -45,8 +45,8 @@ def test_auto_is_the_faster_precision_and_the_record_says_so(tmp_path, faster, n
     assert results == asked
     assert record.precision == other.precision == name
     assert record.config == TINY
-    assert record.header["precision_probe_seconds"][name] == 0.5
-    assert "precision_probe_seconds" not in other.header
+    assert record.header["precision_probe"][name] == 0.5
+    assert "precision_probe" not in other.header
 
 
 @pytest.mark.parametrize("same_device", [True, False])
