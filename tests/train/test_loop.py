@@ -5,10 +5,11 @@ import time
 
 import pytest
 import torch
+from pretend import record_run
 
 from mmel import RunConfig
 from mmel.grids import candidates
-from mmel.records import ResultsError, Store, write_atomically
+from mmel.records import ResultsError, Store
 from mmel.train import BudgetError, TrainingError, load_trained, loop, machine, train
 from mmel.train.selection import with_choices
 from mmel.train.step import Step
@@ -464,11 +465,7 @@ def test_lambda_t_is_chosen_on_held_out_images(store):
     with pytest.raises(ResultsError, match=candidates(config)[1].run_id):
         with_choices(config, store)
     for candidate, accuracy in zip(candidates(config), (70.0, 80.0, 80.0), strict=True):
-        lines = [
-            '{"kind": "run"}',
-            f'{{"kind": "result", "status": "finished", "accuracy_pct": {accuracy}}}',
-        ]
-        write_atomically(store.run_path(candidate), "\n".join(lines))
+        record_run(store, candidate, accuracy)
     assert with_choices(config, store) == config.replace(lambda_t=1.0)
     run(config, store)
     assert store.read(config).header["lambda_t"] == 1.0

@@ -7,10 +7,11 @@ import time
 
 import pytest
 import torch
+from pretend import record_run
 
 from mmel.config import TEXT_METHODS
 from mmel.grids import SELECTION_SEED, candidates, teacher_of
-from mmel.records import ResultsError, Store, write_atomically
+from mmel.records import ResultsError, Store
 from mmel.train import BudgetError, TrainingError, load_trained, loop, train
 from mmel.train.selection import with_choices
 from mmel.train.step import Step
@@ -403,11 +404,8 @@ def choosing(simple):
 
 
 def pretend(store, config, metric="matthews_pct", score=0.0, status="finished"):
-    lines = [
-        {"kind": "run", "config": config.to_dict(), "metric": metric},
-        {"kind": "result", "status": status, metric: score, f"best_{metric}": 100 - score},
-    ]
-    write_atomically(store.run_path(config), "\n".join(map(json.dumps, lines)))
+    best = {f"best_{metric}": 100 - score}
+    record_run(store, config, score, header={"metric": metric}, status=status, error="", **best)
 
 
 @pytest.mark.parametrize(
