@@ -256,6 +256,13 @@ def test_a_record_under_another_runs_name_is_refused(store, other):
     assert str(copy) in str(caught.value)
 
 
+def test_a_number_beyond_all_floats_is_none(store, lines):
+    path = write_lines(store, lines)
+    path.write_text(path.read_text().replace("50.0", "1e999"))
+    with pytest.raises(ResultsError, match=f"{path}:2: accuracy_pct"):
+        store.read(CONFIG)
+
+
 def test_a_finished_run_has_an_evaluation(store, lines):
     with pytest.raises(ResultsError, match=str(write_lines(store, [lines[0], lines[-1]]))):
         store.read(CONFIG)
