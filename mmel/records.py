@@ -6,6 +6,7 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 """
 
 import contextlib
+import glob
 import json
 import math
 import os
@@ -185,8 +186,11 @@ class Store:
         for path in sorted((self.root / "runs" / profile).glob("*/*.jsonl")):
             yield read_record(path)
 
-    def claim(self, config: RunConfig, wait: bool = False) -> "contextlib.AbstractContextManager[None]":
+    @contextlib.contextmanager
+    def claim(self, config: RunConfig, wait: bool = False) -> Iterator[None]:
         """Hold a run for this process, so that two sweeps never train it at once.
+
+        What a killed process had half written of the run is deleted.
 
         Args:
             config: the run.
@@ -195,7 +199,10 @@ class Store:
         Raises:
             ClaimedError: if another process holds it, and `wait` is false.
         """
-        return _locked(self._lock_path(config), config.run_id, wait)
+        with _locked(self._lock_path(config), config.run_id, wait):
+            for path in (self.partial_path, self.checkpoint_path, self.weights_path, self.predictions_path):
+                delete_torn(path(config))
+            yield
 
     def holder(self, config: RunConfig) -> str:
         """Machine and process that hold a run; empty where none does."""
@@ -297,9 +304,9 @@ def _check_fields(record: Record, path: Path) -> None:
 
 
 def _check(where: str, line: Line, needed: dict[str, tuple[type, ...]]) -> None:
-    """Refuse a line that lacks a field or has another type in it; all scores and times are finite numbers."""
-    measured = dict.fromkeys((name for name in line if name.endswith(("_pct", "_seconds"))), _NUMBER)
-    for name, kinds in (measured | needed).items():
+    """Refuse a line that lacks a field or has another type in it; all scores are finite numbers, needed or not."""
+    scores = dict.fromkeys((name for name in line if name.endswith("_pct")), _NUMBER)
+    for name, kinds in (scores | needed).items():
         if name not in line:
             raise ResultsError(f"{where} has no {name}")
         # As JSON has them: a bool is no number.
@@ -326,6 +333,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def delete_torn(path: Path) -> None:
+    """Delete what killed processes left of their writing to `path`; nobody may be writing there."""
+    for torn in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        torn.unlink()
 
 
 def _dump(line: Line) -> str:

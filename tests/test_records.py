@@ -473,6 +473,19 @@ def test_a_killed_process_lets_go(store, holder):
         pass
 
 
+def test_what_a_killed_process_half_wrote_of_a_run_is_deleted_and_nothing_else(store):
+    torn, kept = [], []
+    for config, left in ((CONFIG, torn), (CONFIG.replace(seed=8), kept)):
+        for path in (store.partial_path, store.checkpoint_path, store.weights_path, store.predictions_path):
+            left.append(path(config).with_name(f".{path(config).name}.a1b2c3d4"))
+            kept.append(path(config))
+    for path in (*torn, *kept):
+        write_atomically(path, "half")
+    with store.claim(CONFIG):
+        assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in kept)
+
+
 def test_a_claim_ends_with_its_block(store):
     for _ in range(2):
         with store.claim(CONFIG):

@@ -78,6 +78,7 @@ def train(
         BudgetError: if `stop_at` is too near for another evaluation, judged by how long the last one took.
         ClaimedError: if another process trains this run, and `wait` is false.
         DataError: if the data set is missing or damaged.
+        ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
     if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
         stop_at = float(named)
@@ -100,13 +101,14 @@ def load_trained(
     Raises:
         FileNotFoundError: if the weights are not in this results folder: records travel without them, and a sweep
             keeps those of images and of teachers alone.
+        ResultsError: if they cannot be used.
     """
     path = store.weights_path(config)
     if not path.exists():
         raise FileNotFoundError(f"no weights of {config.run_id} in this results folder; train it here to have them")
     chosen = machine.pick_device(device)
     task = _build_task(config, store, data_root, chosen, resolve(config.precision, chosen))
-    task.model.load_state_dict(torch.load(path, map_location=chosen, weights_only=True))
+    checkpoint.fill(task.model, checkpoint.load(path), path)
     task.model.eval()
     return task
 
@@ -191,7 +193,8 @@ class _Training:
             on_main(self._forget)
             raise
         result |= self._costs()
-        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), self.model.state_dict()))
+        weights = {"model": self.model.state_dict(), "score": result[self.task.metric]}
+        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), weights))
         on_main(lambda: writer.finish(result))
         on_main(self._forget)
 
@@ -310,7 +313,7 @@ class _Training:
         path = self.store.checkpoint_path(self.config)
         if not processes.on_main(path.exists):
             return None
-        return torch.load(path, map_location=self.device, weights_only=True)
+        return checkpoint.load(path)
 
     def _choose_precision(self, state: dict[str, Any] | None, device: Line) -> str:
         """The precision of the run; a resumed one keeps its own on the same device, whatever a probe says now."""
@@ -322,7 +325,7 @@ class _Training:
     def _resume(self, state: dict[str, Any]) -> None:
         encoder.check_encoder(self.lines[0], state["lines"][0])
         self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
-        self.model.load_state_dict(state["model"])
+        checkpoint.fill(self.model, state, self.store.checkpoint_path(self.config))
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scheduler.load_state_dict(state["scheduler"])
         self.step.micro_batch = min(self.step.micro_batch, state["micro_batch"])

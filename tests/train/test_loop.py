@@ -10,7 +10,7 @@ from pretend import record_run
 from mmel import RunConfig
 from mmel.grids import candidates
 from mmel.records import ResultsError, Store
-from mmel.train import BudgetError, TrainingError, load_trained, loop, machine, train
+from mmel.train import BudgetError, TrainingError, checkpoint, load_trained, loop, machine, train
 from mmel.train.selection import with_choices
 from mmel.train.step import Step
 from mmel.train.vision import VisionTask
@@ -295,7 +295,7 @@ class Clock:
 
 
 def checkpointed(config, store):
-    return [line["epoch"] for line in torch.load(store.checkpoint_path(config))["lines"][1:]]
+    return [line["epoch"] for line in checkpoint.load(store.checkpoint_path(config))["lines"][1:]]
 
 
 def test_a_budget_stops_a_run_at_an_evaluation_within_an_epoch_and_nothing_is_lost(
