@@ -35,6 +35,7 @@ _NOTHING = {
     "num_parameters": np.nan,
     "dropout": None,
     "disagreement_pct": np.nan,
+    "teacher_weights": None,
     "commit": None,
     "dirty": None,
 }
@@ -62,8 +63,8 @@ def load_runs(
         (images that could not be decoded). Of texts also `score_mm` (MNLI's mismatched dev set), `test_score` and
         `test_score_mm` (where the test labels are known; always of the last evaluation),
         `confusion` (2 x 2 counts on the dev set after the last evaluation, a row a true class; None where not recorded,
-        or where `score` is of another), `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the
-        variants with their teacher's label for the original).
+        or where `score` is of another), `dropout` (hidden and attention, as trained) `disagreement_pct` (of the
+        variants with their teacher's label for the original) and `teacher_weights` (their digest; None in old records).
 
     Raises:
         ValueError: on another `select`.
@@ -182,6 +183,7 @@ def _row(config: RunConfig, record: Record | None, select: str, include_split: b
         "num_parameters": header["num_parameters"],
         "dropout": f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}" if config.is_text else None,
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
+        "teacher_weights": header.get("teacher_weights"),
         "commit": header["commit"],
         "dirty": header["dirty"],
     }

@@ -170,10 +170,34 @@ def _teacher_notes(name: str, done: pd.DataFrame) -> list[str]:
     )
     reading = "" if name == "figure2" else ": intervals are to be read as over seeds given that teacher"
     return [
-        "All runs on a teacher's labels share one teacher a task (Baseline, seed 0; where its weights are missing "
+        "Runs on a teacher's labels share the teacher of their task (Baseline, seed 0; where its weights are missing "
         f"it is trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another "
         f"class than to the original (STS-B: a score more than 0.5 away) to these shares of the variants: {shares}."
+        f"{_several_teachers(taught, labels)}"
     ]
+
+
+def _several_teachers(taught: pd.DataFrame, labels: dict[str, str]) -> str:
+    """Which seeds had which teacher, for tasks whose teacher was trained more than once; empty if none was.
+
+    Records from before the digest of its weights tell a teacher by how often it changes a label.
+    """
+    found = []
+    texts = ["dataset", "num_augmented", "mask_ratio", "fill", "pair_mode"]
+    for (dataset, *_), group in taught.groupby(texts, sort=False):
+        digest = group["teacher_weights"]
+        # An old record is of the teacher that changes as many labels, if a later one names it.
+        digest = digest.combine_first(digest.groupby(group["disagreement_pct"]).transform("first"))
+        teachers = digest.combine_first(group["disagreement_pct"].astype(str))
+        had = []
+        for _, runs in group.groupby(teachers, sort=False):
+            seeds = sorted(set(runs["seed"]))
+            word = "seeds" if len(seeds) > 1 else "seed"
+            had.append(f"{word} {', '.join(map(str, seeds))}: {runs['disagreement_pct'].median():.3f} %")
+        if len(had) > 1:
+            found.append(f"{labels[dataset]} had {len(had)} ({'; '.join(had)})")
+    told = ", ".join(dict.fromkeys(found))
+    return f" A teacher that was trained again, as on another machine, is another one: {told}." if found else ""
 
 
 def _sampling_notes(ours: Cells, runs: pd.DataFrame, done: pd.DataFrame) -> list[str]:

@@ -97,6 +97,7 @@ def write_run(
     micro_batch=None,
     sampled=(),
     confusion=None,
+    teacher_weights=None,
     error=None,
 ):
     """Record a run as training would have; with `error` it failed.
@@ -112,6 +113,7 @@ def write_run(
         resumed_from: the device that it began on.
         sampled: splits that are not GLUE's own.
         confusion: counts on the dev set after the last evaluation.
+        teacher_weights: digest of the teacher's weights; old records lack it.
     """
     header = {
         "kind": "run",
@@ -120,6 +122,7 @@ def write_run(
         "config": config.to_dict(),
         "lambda_t": config.lambda_t,
         **(_text_header(config, sampled) if config.is_text else _image_header(config)),
+        **({} if teacher_weights is None else {"teacher_weights": teacher_weights}),
         "device": {"type": "cuda", "name": device} if threads is None else _cpu(device, threads),
         **({} if processes is None else {"processes": processes}),
         **({} if resumed_from is None else {"resumed_from": [{"device": {"type": "cuda", "name": resumed_from}}]}),

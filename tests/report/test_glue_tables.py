@@ -382,11 +382,11 @@ def test_test_scores_of_hidden_labels_are_left_to_the_server(store):
 
 
 def test_runs_that_share_a_teacher_are_said_to_be_correlated(built, store):
-    (note,) = [note for note in built["table3"].notes if "share one teacher" in note]
+    (note,) = [note for note in built["table3"].notes if "the teacher of their task" in note]
     assert "CoLA (miniature) 12.5 %" in note
     # Without a run on a teacher's labels there is none to share.
     write_reduced(store, {("cola", "baseline"): [40.0]})
-    assert not any("teacher a task" in note for note in tables.build("table3", store, "reduced").notes)
+    assert not any("the teacher of their task" in note for note in tables.build("table3", store, "reduced").notes)
 
 
 def test_the_dev_sets_own_error_is_said_where_it_can_be_told(store):
