@@ -263,10 +263,20 @@ def test_from_dict_refuses_unknown_fields():
         RunConfig.from_dict({"speed": 1, "seed": 0, "lambda": 2})
 
 
-def test_from_namespace_takes_fields_and_leaves_the_rest():
-    assert RunConfig.from_namespace({"seed": 3, "decay_epochs": [1], "Path": object, "_": 0}) == RunConfig(
-        seed=3, decay_epochs=(1,)
-    )
+NOTEBOOK = {"seed": 3, "decay_epochs": [1], "Path": object, "len": len, "In": [""], "Out": {}, "_": 0, "_i1": "seed"}
+
+
+def test_from_namespace_takes_fields_and_leaves_what_is_no_parameter():
+    config = RunConfig(seed=3, decay_epochs=(1,))
+    assert RunConfig.from_namespace(NOTEBOOK) == config
+    # A person's own names, once the notebook has its configuration.
+    assert RunConfig.from_namespace(NOTEBOOK | {"config": config, "mine": 5, "lines": [{}]}) == config
+
+
+@pytest.mark.parametrize("value", [3, 0.5, "mmel_h", True, [1], {}, None], ids=repr)
+def test_from_namespace_refuses_parameters_that_it_does_not_know(value):
+    with pytest.raises(ValueError, match=r"lamda_p.*; .*\blambda_p\b"):
+        RunConfig.from_namespace(NOTEBOOK | {"lamda_p": value})
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,17 @@ def test_run_parameters_are_a_cheap_run_of_the_mini_grid(name):
 
 
 @pytest.mark.parametrize("name", RUN)
+def test_run_notebooks_refuse_parameters_that_they_do_not_know(name):
+    pytest.importorskip("torch")
+    cells = [cell.source for cell in code_cells(name)]
+    names = {}
+    # papermill adds its cell after that of the parameters.
+    exec("\n".join([cells[0], "lamda_p = 3"]), names)
+    with pytest.raises(ValueError, match="lamda_p"):
+        exec(cells[1], names)
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_path, monkeypatch):
     # As in a clone, or where a sweep has deleted them. nbval, which has an empty folder, trains.
     pytest.importorskip("torch")
