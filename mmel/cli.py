@@ -115,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         choices=TEXT_METHODS,
         help="instead: write the zip for the GLUE server from the test predictions of this method's best runs",
     )
-    report.add_argument("--check-submission", metavar="ZIP", help="instead: say what is wrong with such a zip")
 
     augment = commands.add_parser("augment", help="augment a text column of a CSV, TSV or Parquet file (Algorithm 2)")
     augment.set_defaults(command=_augment)
@@ -270,12 +269,6 @@ def _device_name(device: str | None) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    if arguments.check_submission:
-        from mmel.report.glue_submission import validate_submission
-
-        problems = validate_submission(arguments.check_submission)
-        print("\n".join(problems) or f"{arguments.check_submission}: as the GLUE server wants it")
-        return 1 if problems else 0
     store = Store.find(arguments.results)
     if arguments.glue_submission:
         from mmel.report.glue_submission import submit

@@ -1,11 +1,9 @@
-"""The zip that the GLUE server takes, one TSV a test set, and a check of any such zip."""
+"""The zip that the GLUE server takes: one TSV for each test set."""
 
 import io
 import json
 import math
-import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +52,6 @@ PREDICTED = tuple(name for name, test_set in TEST_SETS.items() if test_set.place
 HEADER = "index\tprediction"
 # The earliest time a zip can hold: the same predictions give the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-_SCORE = re.compile(r"\d+(\.\d+)?")
 
 
 class SubmissionError(ValueError):
@@ -138,30 +135,6 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
     return path, write_submission(predictions, path)
 
 
-def validate_submission(path: str | Path) -> list[str]:
-    """What is wrong with a submission.
-
-    Args:
-        path: any zip, made here or not.
-
-    Returns:
-        One line a problem, the first one of each file; empty if the server will take it.
-    """
-    files = {test_set.file: test_set for test_set in TEST_SETS.values()}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            contents = {file: archive.read(file) for file in files if file in names}
-    # A damaged or encrypted zip is told in all these ways.
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        return [f"{path}: cannot be read as a zip: {type(error).__name__}: {error}"]
-    problems = [f"{file}: missing from the top of the zip" for file in files if file not in names]
-    problems += [f"{name}: more than once" for name in sorted({name for name in names if names.count(name) > 1})]
-    problems += [f"{name}: not a file of a submission" for name in sorted(set(names) - set(files))]
-    checked = {file: _problem(content, files[file]) for file, content in contents.items()}
-    return problems + [f"{file}: {problem}" for file, problem in checked.items() if problem]
-
-
 def _tsv(name: str, test_set: ServerFile, values: list) -> str:
     if len(values) != test_set.rows:
         raise SubmissionError(f"predictions[{name!r}] must have {test_set.rows} entries, got {len(values)}")
@@ -188,26 +161,3 @@ def _is_number(value: object) -> bool:
 def _is_class(value: object, num_classes: int) -> bool:
     # 1.0 is a class, 0.7 is a probability where a class belongs.
     return _is_number(value) and float(value) in range(num_classes)
-
-
-def _problem(data: bytes, test_set: ServerFile) -> str | None:
-    """The first problem of a file, or None."""
-    try:
-        lines = data.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        return f"not UTF-8: {error}"
-    if lines[0] != HEADER:
-        return f"the first line must be {HEADER!r}, got {lines[0]!r}"
-    for index, line in enumerate(lines[1:]):
-        fields = line.split("\t")
-        if len(fields) != 2:
-            return f"line {index + 2} has {len(fields)} columns, want 2"
-        if fields[0] != str(index):
-            return f"line {index + 2} has index {fields[0]!r}, want {index}"
-        if test_set.labels and fields[1] not in test_set.labels:
-            return f"line {index + 2} predicts {fields[1]!r}, want one of {', '.join(test_set.labels)}"
-        if not test_set.labels and not (_SCORE.fullmatch(fields[1]) and float(fields[1]) <= 5):
-            return f"line {index + 2} predicts {fields[1]!r}, want a score from 0 to 5"
-    if len(lines) - 1 != test_set.rows:
-        return f"{len(lines) - 1} predictions, want {test_set.rows}"
-    return None
