@@ -113,7 +113,8 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
         The zip, `results/report/<profile>/glue_<method>.zip`, and what to say beside it.
 
     Raises:
-        SubmissionError: if a task has no finished run with predictions, naming the tasks.
+        SubmissionError: if a task has no finished run with predictions, naming the tasks, or a file of predictions
+            cannot be read, naming it.
     """
     predictions: dict[str, list] = {}
     best: dict[str, float] = {}
@@ -124,7 +125,7 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
             continue
         if record.score > best.get(config.dataset, float("-inf")):
             best[config.dataset] = record.score
-            for split, values in json.loads(path.read_text(encoding="utf-8")).items():
+            for split, values in _read_predictions(path).items():
                 predictions[config.dataset + split.removeprefix("test")] = values
     if missing := [name for name in PREDICTED if name not in predictions]:
         raise SubmissionError(
@@ -133,6 +134,19 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
         )
     path = store.report_dir(profile) / f"glue_{method}.zip"
     return path, write_submission(predictions, path)
+
+
+def _read_predictions(path: Path) -> dict[str, list]:
+    try:
+        said = json.loads(path.read_bytes())
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not all(isinstance(values, list) for values in said.values()):
+        raise SubmissionError(
+            f"{path} must be JSON with a list of predictions for each split; delete it and the record of its run to "
+            "train it again"
+        )
+    return said
 
 
 def _tsv(name: str, test_set: ServerFile, values: list) -> str:

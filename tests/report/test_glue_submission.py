@@ -239,3 +239,12 @@ def test_tasks_without_predictions_are_named(store, short_qqp):
     with pytest.raises(SubmissionError, match=r"no finished mmel_h run with test predictions for mnli, mnli_mm, rte:"):
         submit(store, "paper", "mmel_h")
     assert not store.report_dir("paper").exists()
+
+
+def test_a_damaged_file_of_predictions_is_named(store, short_qqp):
+    write_method(store, scores=(70.0,))
+    path = next(store.predictions_path(run) for run in reported("table3", "paper") if run.method == "mmel_h")
+    for content in (b"", b"torn", b"\xff", b"[1]", b'{"test": 1}'):
+        path.write_bytes(content)
+        with pytest.raises(SubmissionError, match=path.name):
+            submit(store, "paper", "mmel_h")
