@@ -377,6 +377,8 @@ def test_images_and_text_share_four_methods():
         # Numbers out of range.
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"seed": 2**31}, "seed must be below 2**31, got 2147483648"),
+        ({"num_augmented": 10**20}, "num_augmented must be below 2**31, got 100000000000000000000"),
+        ({"epochs": 10**20}, "epochs must be below 2**31, got 100000000000000000000"),
         ({"train_size": -1}, "train_size must be 0 or more, got -1"),
         ({"holdout": -5}, "holdout must be 0 or more, got -5"),
         ({"micro_batch": -1}, "micro_batch must be 0 or more, got -1"),

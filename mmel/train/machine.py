@@ -26,16 +26,22 @@ def pick_device(device: str | None = None) -> torch.device:
     """The device named, else the one in MMEL_DEVICE, else the first GPU, else the CPU.
 
     Raises:
-        ValueError: if the device is not there.
+        ValueError: if the device is not there, or is neither a CPU nor a CUDA GPU.
     """
     device = device or os.environ.get("MMEL_DEVICE")
     if not device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device must be one this machine has (cpu, cuda, cuda:1), got {device!r}: {error}") from None
-    return torch.device(device)
+        chosen = torch.device(device)
+        is_known = chosen.type in ("cpu", "cuda")
+        if is_known:
+            torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        is_known = False
+    if not is_known:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ValueError(f"device must be one that this machine has ({', '.join(['cpu', *gpus])}), got {device!r}")
+    return chosen
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
