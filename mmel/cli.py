@@ -1,11 +1,14 @@
 """The command line: `mmel run | sweep | report | augment | data`; `python -m mmel` is the same."""
 
 import argparse
+import math
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmel import __version__
 from mmel.config import (
@@ -24,6 +27,9 @@ from mmel.models import ModelError
 from mmel.records import ResultsError, Store
 from mmel.requirements import VersionError
 from mmel.sweep import NotebookError
+
+if TYPE_CHECKING:
+    from mmel.sweep.local import Executor
 
 # What `mmel augment` takes of a run's fields.
 AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "beam_width", "pair_mode", "max_length", "augment_seed")
@@ -79,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="only runs with this value, and what they need",
+        help="only runs with this value, and what they need; several values of one field mean any of them",
     )
     sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
     sweep.add_argument(
@@ -213,10 +219,10 @@ def _config(given: dict[str, Any]) -> RunConfig:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from mmel.sweep.driver import sweep
+    from mmel.sweep import Outcome
+    from mmel.sweep.driver import Sweep
     from mmel.sweep.plan import duration, estimate_speed, plan
-    from mmel.sweep.view import plan_lines, watch
-    from mmel.sweep.workers import Cluster
+    from mmel.sweep.view import plan_lines, sigterm_as_interrupt, watch
 
     store = Store.find(arguments.results)
     on_ray = arguments.executor == "ray"
@@ -224,8 +230,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
         raise ValueError("address and gpus_per_run are for executor 'ray', got executor 'local'")
     if on_ray and arguments.pack != 1:
         raise ValueError(f"pack must be 1 with executor 'ray', which fills the cluster by itself, got {arguments.pack}")
+    if arguments.pack < 1:
+        raise ValueError(f"pack must be at least 1, got {arguments.pack}")
+    stop_at = _stop_time(arguments.budget_minutes)
     # Which devices a cluster has shows in what it records; a record's times are cut to whole seconds.
-    device = None if on_ray else _device_name(arguments.device)
+    device = None if on_ray else _describe_device(arguments.device, arguments.pack)
     since = datetime.now(UTC).replace(microsecond=0) if on_ray else None
 
     def replan() -> list:
@@ -233,39 +242,68 @@ def _sweep(arguments: argparse.Namespace) -> int:
         return plan(arguments.table, arguments.profile, store, arguments.only, speed)
 
     if arguments.plan:
-        print(*plan_lines(replan(), arguments.table, device), sep="\n")
+        print(*plan_lines(replan(), arguments.table, device and device["name"]), sep="\n")
         return 0
-    with watch() as (report, status):
-        outcome = sweep(
+    begin = time.perf_counter()
+    with sigterm_as_interrupt(), watch() as (report, status), _executor(arguments, store, stop_at) as executor:
+        sweep = Sweep(
             replan,
             store,
-            pack=arguments.pack,
-            cluster=Cluster(arguments.address, arguments.gpus_per_run) if on_ray else None,
-            budget_minutes=arguments.budget_minutes,
+            executor,
+            slots=None if on_ray else arguments.pack,
+            stop_at=math.inf if stop_at is None else stop_at,
             retry_failed=arguments.retry_failed,
-            notebook=not arguments.no_notebook,
-            data_root=arguments.data_root,
-            device=arguments.device,
             report=report,
             status=status,
         )
-    spent = duration(outcome.wall_seconds)
-    if outcome.trained and not on_ray:
-        slots = min(arguments.pack, len(outcome.trained))
-        spent += f" ({1 - outcome.train_seconds / (outcome.wall_seconds * slots):.0%} of it outside training)"
-    print(f"{len(outcome.recorded)} recorded before, {len(outcome.trained)} trained in {spent}")
-    for run, error in outcome.failed:
-        again = "--retry-failed trains it again" if store.read(run.config) else "the next sweep tries it again"
-        print(f"failed: {run.config.run_id}: {error}; {again}")
-    for run in outcome.left:
-        print(f"left: {run.config.run_id}: predicted {duration(run.predicted_seconds)}")
-    return 1 if outcome.failed else 0
+        ended = sweep.run()
+    count = Counter(outcome for _, (outcome, _) in ended)
+    spent = duration(time.perf_counter() - begin)
+    print(f"{count[Outcome.RECORDED]} recorded before, {count[Outcome.TRAINED]} trained in {spent}")
+    for run, (outcome, reason) in ended:
+        if reason:
+            recorded = outcome is Outcome.FAILED and store.read(run.config) is not None
+            again = "--retry-failed trains it again" if recorded else "the next sweep tries it again"
+            print(f"{outcome.value}: {run.config.run_id}: {reason}; {again}")
+    return 1 if count[Outcome.FAILED] or count[Outcome.LOST] else 0
 
 
-def _device_name(device: str | None) -> str:
+def _executor(arguments: argparse.Namespace, store: Store, stop_at: float | None) -> "Executor":
+    options = {
+        "notebook": not arguments.no_notebook,
+        "data_root": arguments.data_root,
+        "device": arguments.device,
+        "stop_at": stop_at,
+    }
+    if arguments.executor == "ray":
+        from mmel.sweep.ray import RayExecutor
+
+        return RayExecutor(store, address=arguments.address, gpus_per_run=arguments.gpus_per_run, **options)
+    from mmel.sweep.local import local_executor
+
+    return local_executor(store, slots=arguments.pack, **options)
+
+
+def _stop_time(budget_minutes: float | None) -> float | None:
+    """When a sweep has to stop: after its budget, or at MMEL_STOP_AT."""
+    if budget_minutes is not None:
+        if not 0 <= budget_minutes < math.inf:
+            raise ValueError(f"budget_minutes must be a number from 0, got {budget_minutes}")
+        return time.time() + budget_minutes * 60
+    if not os.environ.get("MMEL_STOP_AT"):
+        return None
+    from mmel.train.loop import named_stop_time
+
+    return named_stop_time()
+
+
+def _describe_device(device: str | None, pack: int) -> dict[str, Any]:
+    """The device as runs see it of which `pack` share it."""
+    from mmel.sweep.local import threads_of
     from mmel.train.machine import describe_device, pick_device
 
-    return describe_device(pick_device(device))["name"]
+    described = describe_device(pick_device(device))
+    return described | {"threads": threads_of(pack)} if pack > 1 and "threads" in described else described
 
 
 def _report(arguments: argparse.Namespace) -> int:

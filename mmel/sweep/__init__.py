@@ -1,10 +1,44 @@
 """Many runs: what is missing, what it costs, and papermill."""
 
-# Why a run was not trained though nothing failed: its budget stopped it, or another process trains it. The names of
-# `mmel.train.BudgetError` and `mmel.records.ClaimedError`, which is all that a notebook's kernel tells of an exception.
-BUDGET_SPENT, CLAIMED = "BudgetError", "ClaimedError"
-# What is said of a run whose process or kernel was killed; it goes on from its checkpoint.
-LOST = "the process that trained it died"
+from enum import Enum
+from typing import NamedTuple
+
+from mmel.records import ClaimedError
+
+
+class Outcome(Enum):
+    """What became of a run."""
+
+    # Before the sweep began, or meanwhile by another one.
+    RECORDED = "recorded"
+    TRAINED = "trained"
+    FAILED = "failed"
+    # Its process died; the next sweep resumes it from its checkpoint.
+    LOST = "lost"
+    # Another process trains it.
+    LOCKED = "locked"
+    # The budget does not suffice, or a run that it needs did not finish.
+    LEFT = "left"
+
+
+class Ended(NamedTuple):
+    """What became of a run, and why if it was not trained."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+# By the name of an exception, which is all that a notebook's kernel tells of it.
+_OUTCOMES = {
+    "BudgetError": Outcome.LEFT,
+    ClaimedError.__name__: Outcome.LOCKED,
+    "DeadKernelError": Outcome.LOST,
+}
+
+
+def ended_by(name: str | None, reason: str) -> Ended:
+    """What an exception of this name says of the run that raised it: a failure, but for a few names."""
+    return Ended(_OUTCOMES.get(name, Outcome.FAILED), reason)
 
 
 class NotebookError(Exception):

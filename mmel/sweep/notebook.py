@@ -28,8 +28,6 @@ from mmel.sweep import NotebookError
 
 NOTEBOOKS = Path("notebooks")
 KERNEL = "python3"
-# The name that a `NotebookError` has whose kernel was killed.
-KERNEL_DIED = DeadKernelError.__name__
 # A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
 NOTEBOOKS_PER_KERNEL = 100
 # What `%reset -f` does to names and outputs, less its garbage collection, which takes half a second beside torch.
@@ -94,7 +92,7 @@ class WarmKernel:
             raise NotebookError(f"{error.ename}: {error.evalue} (see {partial})", error.ename) from error
         except DeadKernelError as error:
             # Out of memory, most often: the kernel was killed from outside and left no traceback.
-            raise NotebookError(f"{KERNEL_DIED}: the kernel died (see {partial})", KERNEL_DIED) from error
+            raise NotebookError(f"the kernel died (see {partial})", DeadKernelError.__name__) from error
         finally:
             self._executed += 1
             if self._manager is not None and run_sync(self._manager.is_alive)():
@@ -122,9 +120,10 @@ class WarmKernel:
             _kill_group(getattr(self._manager.provisioner, "pgid", None))
 
     def _start(self) -> None:
+        _clear_folders()
         # Sockets in a folder of their own: parallel starts cannot race for ports. Its path must be short, since a
         # socket's path has about a hundred characters.
-        self._folder = Path(tempfile.mkdtemp(prefix="mmel-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"mmel-{os.getpid()}-", dir="/tmp"))
         self._manager = AsyncKernelManager(
             kernel_name=KERNEL, transport="ipc", connection_file=str(self._folder / "k.json")
         )
@@ -162,6 +161,19 @@ def execute_run(kernel: WarmKernel, notebook: Path, config: RunConfig, store: St
         NotebookError: as `WarmKernel.execute`.
     """
     kernel.execute(notebook, store.notebook_path(config), config.to_dict())
+
+
+def _clear_folders() -> None:
+    """Remove the socket folders that killed processes left."""
+    for folder in Path("/tmp").glob("mmel-*-*"):
+        owner = folder.name.split("-")[1]
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OverflowError, PermissionError):
+            # Not such a folder, or another user's, whose process is alive.
+            continue
 
 
 def _kill_group(group: int | None) -> None:

@@ -1,30 +1,24 @@
 """What of a grid is recorded, what is missing, and what the missing part will cost."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from mmel import grids
 from mmel.config import PROFILES, RunConfig, parse_field
-from mmel.grids import TINY_BERT
 from mmel.records import Record, Store
 
-# Training examples, and pixels of an image or mean word pieces of a text (by bert-base-uncased's vocabulary, cut to
-# 128): enough to scale a measured time from one run to another.
+# Training examples, to scale a measured time from one run to another.
 TRAIN_SIZES = {
     **{"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437},
     **{"imagenet": 1_281_167, "imagenette": 9_469, "drawings": 480},
     **{"cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "stsb": 5_749},
     **{"qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2_490},
 }
-PIXELS = {"cifar10": 32 * 32, "cifar100": 32 * 32, "digits": 8 * 8}
-PIECES = {"cola": 11, "sst2": 13, "mrpc": 53, "stsb": 28, "qqp": 31, "mnli": 40, "qnli": 49, "rte": 67}
-GRAMMAR_TRAIN_SIZE, GRAMMAR_PIECES = 400, 17
-# Operations for each pixel of ImageNet's networks, in units of a layer of the CIFAR ResNets (2,000).
-LAYERS = {"resnet18": 18, "resnet34": 36, "resnet50": 41, "resnet18_narrow": 1.2}
-# Parameters of a text encoder's layers, embeddings apart.
-LAYER_PARAMETERS = {TINY_BERT: 0.4e6, "minilm-l6-mlm": 10.6e6, "bert-base-uncased": 85e6}
+GRAMMAR_TRAIN_SIZE = 400
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class PlannedRun:
         config: the run.
         table: the first table that asks for it; its notebook trains it.
         state: `recorded`, `failed` or `missing`.
-        predicted_seconds: what it should take, or None where nothing is known.
+        predicted_seconds: the time it should take, or None if that is unknown.
     """
 
     config: RunConfig
@@ -44,18 +38,18 @@ class PlannedRun:
     predicted_seconds: float | None
 
 
-def parse_only(only: Iterable[str]) -> dict[str, object]:
-    """`["method=mmel_h", "seed=0"]` as fields and values.
+def parse_only(only: Iterable[str]) -> dict[str, set]:
+    """`["method=mmel_h", "seed=0", "seed=1"]` as fields and the values that each may have.
 
     Raises:
         ValueError: if an entry is not `field=value` with a field of RunConfig and a value of its type.
     """
-    chosen = {}
+    chosen = defaultdict(set)
     for entry in only:
         name, equals, text = entry.partition("=")
         if not equals:
             raise ValueError(f"only must be given as field=value, got {entry!r}")
-        chosen[name] = parse_field(name, text)
+        chosen[name].add(parse_field(name, text))
     return chosen
 
 
@@ -68,15 +62,15 @@ def plan(
         tables: names of `grids.TABLES`.
         profile: `mini`, `reduced` or `paper`.
         store: what is recorded.
-        only: `field=value` entries that a run must match, all of them; what a matching run needs comes with it.
-        speed: predicts what a run takes.
+        only: `field=value` entries that a run must match: one of each field that is named; what a matching run needs
+            comes with it.
+        speed: predicts the time of a run.
 
     Raises:
-        ValueError: on a table, profile, field or value that does not exist.
+        ValueError: on a table, profile, field or value that does not exist, or if no run matches.
     """
-    wanted = parse_only(only)
     grid = grids.runs_of(tables, profile)
-    chosen = {run for run in grid if all(getattr(run, name) == value for name, value in wanted.items())}
+    chosen = _matching(grid, parse_only(only))
     found = chosen
     while found := {need for run in found for need in grids.needs(run)} - chosen:
         chosen |= found
@@ -88,12 +82,19 @@ def plan(
     return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in grid if run in chosen]
 
 
-def estimate_speed(store: Store, *, device: str | None = None, since: datetime | None = None) -> "SpeedEstimate":
+def device_key(device: dict[str, Any]) -> tuple:
+    """The part of a record's `device` that decides speed."""
+    return tuple(device.get(name) for name in ("type", "name", "capability", "threads", "precision"))
+
+
+def estimate_speed(
+    store: Store, *, device: dict[str, Any] | None = None, since: datetime | None = None
+) -> "SpeedEstimate":
     """The speed that a results folder tells of, from the finished runs of every profile.
 
     Args:
         store: what is recorded.
-        device: name of the only device whose runs count; None for any.
+        device: the only device whose runs count, as a record's header describes it; None for any.
         since: time with its zone; only runs that were started then or later count; None for all.
     """
     return SpeedEstimate(
@@ -101,72 +102,59 @@ def estimate_speed(store: Store, *, device: str | None = None, since: datetime |
         for profile in PROFILES
         for record in store.records(profile)
         if record.finished
-        and (device is None or _devices(record) == {device})
+        and (device is None or _devices(record) == {device_key(device)})
         and (since is None or datetime.fromisoformat(record.header["started"]) >= since)
     )
 
 
 class SpeedEstimate:
-    """Predicts a run's seconds, of training and evaluations, from finished runs.
-
-    The time of a run is taken as proportional to its `work`; the factor is the median over the recorded runs that are
-    most like it: of the same model, data set and number of views where there are any, else of the same model and data
-    set, else of the same model, else of the same kind of data (texts, small images, or images decoded step by step).
+    """Predicts a run's seconds, of training and evaluations, from runs of the same model, data set and number of views.
 
     Args:
         records: finished runs. Those that several processes trained together do not count.
     """
 
     def __init__(self, records: Iterable[Record]):
-        self._factors: list[tuple[RunConfig, float]] = [
-            (record.config, _seconds(record) / work(record.config))
-            for record in records
-            if record.header.get("processes", 1) == 1
-        ]
+        measured: dict[tuple, list[float]] = defaultdict(list)
+        for record in records:
+            if record.header.get("processes", 1) == 1:
+                measured[_kind(record.config)].append(_seconds(record) / work(record.config))
+        self._seconds_per_example = {kind: statistics.median(values) for kind, values in measured.items()}
 
     def predict(self, config: RunConfig) -> float | None:
-        """Seconds, or None where no run is recorded that tells."""
-        kind = (config.is_text, config.is_encoded)
-        alike = [(run, factor) for run, factor in self._factors if (run.is_text, run.is_encoded) == kind]
-        if config.is_text and config.model not in LAYER_PARAMETERS:
-            alike = [(run, factor) for run, factor in alike if run.model == config.model]
-        if not alike:
-            return None
-        for name in ("model", "dataset", "num_views"):
-            closer = [(run, factor) for run, factor in alike if getattr(run, name) == getattr(config, name)]
-            if not closer:
-                break
-            alike = closer
-        return statistics.median(factor for _, factor in alike) * work(config)
+        """Seconds, or None if no run like it is recorded."""
+        seconds = self._seconds_per_example.get(_kind(config))
+        return None if seconds is None else seconds * work(config)
 
 
 def work(config: RunConfig) -> float:
-    """What the time of a run is proportional to: augmented examples times the size of one times that of the model."""
-    if config.is_text:
-        examples = config.train_size or TRAIN_SIZES.get(config.dataset, GRAMMAR_TRAIN_SIZE)
-        pieces = PIECES.get(config.dataset, GRAMMAR_PIECES)
-        # A model that is not listed is compared with itself alone.
-        size = LAYER_PARAMETERS.get(config.model, 1.0)
-        return config.epochs * examples * config.num_views * config.stretch * pieces * size
-    examples = config.train_size or TRAIN_SIZES[config.dataset] - config.holdout
-    layers = LAYERS[config.model] if config.is_encoded else int(config.model.removeprefix("resnet"))
-    pixels = config.pixels_a_side**2 if config.is_encoded else PIXELS[config.dataset]
-    return config.total_epochs * examples * config.num_views * pixels * layers
+    """Augmented examples that a run trains on."""
+    size = TRAIN_SIZES.get(config.dataset, GRAMMAR_TRAIN_SIZE)
+    return config.epochs * config.stretch * config.num_views * (config.train_size or size - config.holdout)
 
 
 def first_epoch_seconds(config: RunConfig, predicted_seconds: float | None) -> float:
-    """What the first epoch should take, by a prediction for the whole run; 0 where there is none."""
+    """The time of the first epoch, by a prediction for the whole run; 0 if there is none."""
     return (predicted_seconds or 0.0) / config.total_epochs
 
 
-def cost(predicted: Iterable[float | None]) -> str:
-    """The sum of what is known, in words, and how many runs are not in it."""
-    runs = list(predicted)
-    known = [seconds for seconds in runs if seconds is not None]
-    if not known and runs:
-        return "unknown"
-    missing = len(runs) - len(known)
-    return duration(sum(known)) + (f" and {missing} runs whose time is unknown" if missing else "")
+def time_to_go(runs: Iterable[tuple[float | None, float]], at_once: int) -> str:
+    """The time until runs are done, in words, as far as it can be told.
+
+    Args:
+        runs: for each, the predicted seconds and those that are over.
+        at_once: how many are trained at a time.
+    """
+    known, unknown = [], 0
+    for predicted, spent in runs:
+        if predicted is None:
+            unknown += 1
+        else:
+            known.append(max(0.0, predicted - spent))
+    if not known:
+        return "time to go unknown"
+    rest = f" and {unknown} runs whose time is unknown" if unknown else ""
+    return f"about {duration(sum(known) / at_once)}{rest} to go"
 
 
 def duration(seconds: float | None) -> str:
@@ -178,15 +166,38 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _matching(grid: list[RunConfig], wanted: dict[str, set]) -> set[RunConfig]:
+    for name, values in wanted.items():
+        present = {getattr(run, name) for run in grid}
+        if unknown := values - present:
+            texts = [", ".join(sorted(map(_as_text, some))) for some in (present, unknown)]
+            raise ValueError(f"only: {name} of these runs is one of {texts[0]}; got {texts[1]}")
+    chosen = {run for run in grid if all(getattr(run, name) in values for name, values in wanted.items())}
+    if wanted and not chosen:
+        raise ValueError(f"only: no run has these values of {', '.join(wanted)} together")
+    return chosen
+
+
+def _as_text(value: object) -> str:
+    """A field's value as `parse_field` reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _state(record: Record | None) -> str:
     if record is None:
         return "missing"
     return "recorded" if record.finished else "failed"
 
 
-def _devices(record: Record) -> set[str]:
-    """Names of the devices that trained a run: of a run that was resumed there may be several."""
-    return {header["device"]["name"] for header in [record.header, *record.header.get("resumed_from", [])]}
+def _devices(record: Record) -> set[tuple]:
+    """The devices that trained a run: of a run that was resumed there may be several."""
+    return {device_key(header["device"]) for header in [record.header, *record.header.get("resumed_from", [])]}
+
+
+def _kind(config: RunConfig) -> tuple:
+    return config.model, config.dataset, config.num_views
 
 
 def _seconds(record: Record) -> float:

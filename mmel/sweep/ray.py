@@ -1,104 +1,90 @@
 """Runs as Ray tasks, on this machine or on a cluster: `pip install mmel[ray]`.
 
-Ray decides where a run goes, and starts it again elsewhere when its worker or its machine is lost; it then resumes from
-its last checkpoint, which lies in the results folder that all machines see. What fails for a reason of its own is not
-tried again: a task returns why, so that for Ray it has ended well.
+Ray decides where a run is trained, and starts it again elsewhere when its worker or its machine is lost; it then
+resumes from its last checkpoint, which lies in the results folder that all machines see. A task returns why its run
+failed, so that for Ray it has ended well and is not tried again.
 """
 
 import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import TracebackType
 
 import ray
 
 from mmel.config import RunConfig
 from mmel.records import Store
-from mmel.sweep import BUDGET_SPENT
+from mmel.sweep import Ended, Outcome, ended_by
+from mmel.sweep.local import Executor, local_executor
 from mmel.sweep.plan import PlannedRun, estimate_speed, first_epoch_seconds
-from mmel.sweep.workers import Cluster, Worker, start_workers
 
 # How often a run is started again after its worker or its machine was lost.
 RETRIES = 5
 
 
-@contextlib.contextmanager
-def ray_workers(
-    count: int,
-    store: Store,
-    *,
-    cluster: Cluster,
-    notebook: bool,
-    data_root: str | None = None,
-    device: str | None = None,
-    stop_at: float | None = None,
-) -> Iterator[list[Worker]]:
-    """One worker for each of `count` runs: how many of them train at once is for Ray to decide.
+class RayExecutor(Executor):
+    """Executor on a Ray cluster, which queues the runs it is given. It connects before the first run.
 
     Args:
-        count: runs to train.
         store: where records go; a folder that every machine of the cluster sees under the same path.
-        cluster: where it is, and what a run takes of it.
-        notebook: as `mmel.sweep.driver.sweep`.
+        address: `auto` or `host:port`; None for a cluster of this machine alone, which ends with the executor.
+        gpus_per_run: share of a GPU that a run takes; None for a whole one if the cluster has any, else none.
+        notebook: as `mmel.sweep.local.local_executor`.
         data_root: likewise, and seen by every machine.
         device: as `mmel.train.train`.
         stop_at: likewise.
-
-    Raises:
-        ValueError: if a run shall have more GPUs than the cluster has.
-        ConnectionError: if there is no cluster at `address`.
     """
-    own = not ray.is_initialized()
-    if own:
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        address: str | None = None,
+        gpus_per_run: float | None = None,
+        notebook: bool = True,
+        data_root: str | None = None,
+        device: str | None = None,
+        stop_at: float | None = None,
+    ):
+        self._address, self._gpus_per_run = address, gpus_per_run
+        data_root = data_root and str(Path(data_root).resolve())
+        self._arguments = (str(Path.cwd()), str(store.root.resolve()), notebook, data_root, device, stop_at)
+
+    def submit(self, run: PlannedRun) -> Future[Ended]:
+        """Queue a run.
+
+        Raises:
+            ValueError: if a run shall have more GPUs than the cluster has.
+            ConnectionError: if there is no cluster at the address.
+        """
+        # Under its run's name `ray list tasks` and the dashboard show where it is.
+        under_way = self._task.options(name=run.config.run_id).remote(run, *self._arguments)
+        future: Future[Ended] = Future()
+        under_way.future().add_done_callback(lambda done: future.set_result(_ended(done)))
+        return future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # With its driver Ray ends the tasks that are under way.
+        ray.shutdown()
+
+    @functools.cached_property
+    def _task(self) -> "ray.remote_function.RemoteFunction":
         # What grids and loaders read from the environment must be the same on every machine.
         variables = {name: value for name, value in os.environ.items() if name.startswith("MMEL_")}
-        ray.init(cluster.address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="warning")
-    try:
+        ray.init(self._address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="warning")
         gpus = ray.cluster_resources().get("GPU", 0.0)
-        share = (1.0 if gpus else 0.0) if cluster.gpus_per_run is None else cluster.gpus_per_run
+        share = (1.0 if gpus else 0.0) if self._gpus_per_run is None else self._gpus_per_run
         if not 0 <= share <= gpus:
             raise ValueError(f"gpus_per_run must be from 0 to the cluster's {gpus:g} GPUs, got {share:g}")
-        task = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES)(_train)
-        arguments = (str(store.root.resolve()), notebook, data_root and str(Path(data_root).resolve()), device, stop_at)
-        yield [_RayWorker(task, arguments) for _ in range(count)]
-    finally:
-        if own:
-            ray.shutdown()
+        return ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES)(train_as_task)
 
 
-class _RayWorker:
-    def __init__(self, task: "ray.remote_function.RemoteFunction", arguments: tuple):
-        self._task = task
-        self._arguments = arguments
-        self._under_way: ray.ObjectRef | None = None
-
-    def submit(self, run: PlannedRun) -> "Future[str | None]":
-        # Under its run's name `ray list tasks` and the dashboard show where it is.
-        self._under_way = self._task.options(name=run.config.run_id).remote(run, str(Path.cwd()), *self._arguments)
-        outer: Future[str | None] = Future()
-        self._under_way.future().add_done_callback(lambda done: _pass_on(done, outer))
-        return outer
-
-    def close(self, abandon: bool = False) -> None:
-        if abandon and self._under_way is not None:
-            ray.cancel(self._under_way, force=True)
-
-
-def _pass_on(done: "Future[str | None]", outer: "Future[str | None]") -> None:
-    error = done.exception()
-    if error is None:
-        outer.set_result(done.result())
-    else:
-        # Lost more often than RETRIES, or cancelled; what the task itself raised is the cause of Ray's error.
-        error = getattr(error, "cause", None) or error
-        first_line = "".join(str(error).strip().splitlines()[:1])
-        outer.set_result(f"{type(error).__name__}: {first_line}")
-
-
-def _train(
+def train_as_task(
     run: PlannedRun,
     checkout: str,
     root: str,
@@ -106,27 +92,39 @@ def _train(
     data_root: str | None,
     device: str | None,
     stop_at: float | None,
-) -> str | None:
-    """What a task does: one run on a worker of its own, in the folder from which the sweep was started."""
-    if stop_at is not None and _too_late(run.config, Store(root), device, stop_at):
-        # It had to wait too long for its turn.
-        return BUDGET_SPENT
+) -> Ended:
+    """Train a run in this process, or a kernel of it, in the folder from which the sweep was started."""
+    if stop_at is not None and _is_too_late(run.config, Store(root), device, stop_at):
+        return Ended(Outcome.LEFT, "its turn came too late for the budget")
     with contextlib.chdir(checkout):
-        return _own_worker(root, notebook, data_root, device, stop_at).submit(run).result()
+        return _own_executor(root, notebook, data_root, device, stop_at).submit(run).result()
 
 
-def _too_late(config: RunConfig, store: Store, device: str | None, stop_at: float) -> bool:
+def _ended(done: Future[Ended]) -> Ended:
+    error = done.exception()
+    if error is None:
+        return done.result()
+    first_line = "".join(str(error).strip().splitlines()[:1])
+    reason = f"{type(error).__name__}: {first_line}"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return ended_by(None, reason)
+    # Its worker or its machine was lost more often than RETRIES.
+    return Ended(Outcome.LOST, reason)
+
+
+def _is_too_late(config: RunConfig, store: Store, device: str | None, stop_at: float) -> bool:
     """Whether a run's first epoch would end after a time, by what is recorded on the device of this process."""
     if time.time() > stop_at:
         return True
     from mmel.train.machine import describe_device, pick_device
 
-    speed = estimate_speed(store, device=describe_device(pick_device(device))["name"])
+    speed = estimate_speed(store, device=describe_device(pick_device(device)))
     return time.time() + first_epoch_seconds(config, speed.predict(config)) > stop_at
 
 
 @functools.cache
-def _own_worker(root: str, notebook: bool, data_root: str | None, device: str | None, stop_at: float | None) -> Worker:
-    """The worker of this process, which Ray lends to one task after the other; its kernel ends with the process."""
-    (worker,) = start_workers(1, Store(root), notebook=notebook, data_root=data_root, device=device, stop_at=stop_at)
-    return worker
+def _own_executor(
+    root: str, notebook: bool, data_root: str | None, device: str | None, stop_at: float | None
+) -> Executor:
+    """The executor of this process, which Ray lends to one task after the other; its kernel ends with the process."""
+    return local_executor(Store(root), notebook=notebook, data_root=data_root, device=device, stop_at=stop_at)

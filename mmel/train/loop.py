@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -80,8 +81,7 @@ def train(
         DataError: if the data set is missing or damaged.
         ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
-    if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
-        stop_at = float(named)
+    stop_at = named_stop_time() if stop_at is None else stop_at
     chosen = processes.start(device)
     with contextlib.ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(store.claim(config, wait)))
@@ -91,6 +91,24 @@ def train(
             return
         ensure_teacher(config, store, functools.partial(train, data_root=data_root, device=device, stop_at=stop_at))
         yield from _Training(config, store, data_root, chosen).evaluations(checkpoint_every, stop_at)
+
+
+def named_stop_time() -> float | None:
+    """The time in MMEL_STOP_AT at which training is to stop, or None.
+
+    Raises:
+        ValueError: if it is not a finite number.
+    """
+    named = os.environ.get("MMEL_STOP_AT")
+    if not named:
+        return None
+    try:
+        time_named = float(named)
+    except ValueError:
+        time_named = math.nan
+    if not math.isfinite(time_named):
+        raise ValueError(f"MMEL_STOP_AT must be a time in seconds since 1970, got {named!r}")
+    return time_named
 
 
 def load_trained(

@@ -1,14 +1,15 @@
+import contextlib
 import json
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from mmel import grids
-from mmel.records import Store
-from mmel.sweep import NotebookError
-from mmel.sweep.driver import sweep
+from mmel.sweep import NotebookError, Outcome
+from mmel.sweep.local import local_executor
 from mmel.sweep.notebook import WarmKernel, check_parameters
 from mmel.sweep.plan import PlannedRun
 
@@ -70,39 +71,43 @@ def test_a_failing_cell_is_reported_and_leaves_no_output_under_the_final_name(ke
     assert printed(tmp_path / "good_out.ipynb") == ["fine"]
 
 
-def test_a_killed_kernel_is_replaced(kernel, tmp_path):
-    deadly = write_notebook(tmp_path, "n.ipynb", "x = 1", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(NotebookError, match="DeadKernelError"):
-        kernel.execute(deadly, tmp_path / "out.ipynb", {})
-    good = write_notebook(tmp_path, "good.ipynb", "x = 1", "print('fine')")
-    kernel.execute(good, tmp_path / "good_out.ipynb", {})
-    assert printed(tmp_path / "good_out.ipynb") == ["fine"]
-
-
-def test_closing_ends_the_kernels_children_too(tmp_path):
-    kernel = WarmKernel({})
-    notebook = write_notebook(
-        tmp_path, "n.ipynb", "x = 1", "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
+@pytest.mark.parametrize("killed", [False, True], ids=["closed", "its process killed"])
+def test_nothing_of_a_kernel_outlives_it(tmp_path, killed):
+    write_notebook(
+        tmp_path,
+        "n.ipynb",
+        "x = 1",
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE).pid)",
     )
-    kernel.execute(notebook, tmp_path / "out.ipynb", {})
-    (child,) = map(int, printed(tmp_path / "out.ipynb"))
-    os.kill(child, 0)
-    kernel.close()
-    # Killed, or a zombie until whoever inherited it looks.
-    try:
-        os.kill(child, 0)
-    except ProcessLookupError:
-        return
-    assert Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    script = """
+from pathlib import Path
+from mmel.sweep.notebook import WarmKernel
+kernel = WarmKernel({})
+kernel.execute(Path("n.ipynb"), Path("out.ipynb"), {})
+print("executed", flush=True)
+input()
+kernel.close()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().strip() == "executed"
+    (folder,) = Path("/tmp").glob(f"mmel-{process.pid}-*")
+    if killed:
+        process.kill()
+    # Ends once every process has closed the pipe: the sweep's, the kernel's, and the one that the notebook started.
+    process.communicate("\n" if not killed else None, timeout=60)
+    if killed:
+        with contextlib.closing(WarmKernel({})) as next_one:
+            next_one.execute(tmp_path / "n.ipynb", tmp_path / "out.ipynb", {})
+    assert not folder.exists()
 
 
-def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(tmp_path, monkeypatch):
-    store = Store(tmp_path)
+def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(store):
     config = next(run for run in grids.table1("mini") if run.method == "mmel_h").replace(epochs=1, decay_epochs=())
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    planned = [PlannedRun(config, "table1", "missing", None)]
-    outcome = sweep(lambda: planned, store, report=lambda line: None)
-    assert outcome.trained == planned, outcome.failed
+    with local_executor(store) as executor:
+        ended = executor.submit(PlannedRun(config, "table1", "missing", None)).result()
+    assert ended.outcome is Outcome.TRAINED, ended
     assert store.read(config).config == config
     executed = nbformat.read(store.notebook_path(config), as_version=4)
     pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]

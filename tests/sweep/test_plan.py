@@ -1,45 +1,23 @@
 from datetime import UTC, datetime
 
 import pytest
-from pretend import record_run
 
 import mmel.sweep.paper_hours
 from mmel import grids
 from mmel.config import RunConfig
-from mmel.models import ModelError
-from mmel.records import Store
-from mmel.sweep.driver import sweep
 from mmel.sweep.paper_hours import paper_hours
-from mmel.sweep.plan import PlannedRun, SpeedEstimate, cost, estimate_speed, parse_only, plan, work
-from mmel.train import TrainingError
+from mmel.sweep.plan import PlannedRun, device_key, estimate_speed, parse_only, plan, time_to_go, work
+from mmel.sweep.view import plan_lines
+
+FAST, SLOW = {"type": "cpu", "name": "fast"}, {"type": "cpu", "name": "slow"}
+# Of the mini Table 1: the digits, ResNet-8, K = 5.
+RUN = next(run for run in grids.table1("mini") if run.method == "mmel_h")
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
-
-
-def record(
-    store,
-    config,
-    *,
-    seconds=10.0,
-    eval_seconds=0.0,
-    status="finished",
-    device="cpu A",
-    started="2026-01-01T00:00:00+00:00",
-    **more,
-):
-    header = {"started": started, "device": {"type": "cpu", "name": device}, **more}
-    outcome = {"status": status, "error": "loss is nan", "train_seconds": seconds, "wall_seconds": seconds}
-    record_run(store, config, 90.0, header=header, epoch={"eval_seconds": eval_seconds}, **outcome)
-    return store.read(config)
-
-
-def test_the_plan_says_what_is_recorded_failed_and_missing(store):
+def test_the_plan_says_what_is_recorded_failed_and_missing(store, write):
     runs = grids.table1("mini")
-    record(store, runs[0])
-    record(store, runs[1], status="failed")
+    write(runs[0])
+    write(runs[1], status="failed")
     states = {run.config: run.state for run in plan(["table1"], "mini", store)}
     assert len(states) == len(runs)
     assert states.pop(runs[0]) == "recorded"
@@ -55,13 +33,27 @@ def test_a_run_of_two_tables_is_planned_once_and_belongs_to_the_first(store):
     assert {run.table for run in both if run.config in shared} == {"table1"}
 
 
-def test_only_keeps_the_runs_that_match_everything(store):
-    kept = plan(["table1"], "mini", store, ["method=mmel_h", "seed=1"])
-    assert {(run.config.method, run.config.seed) for run in kept} == {("mmel_h", 1)}
-    assert parse_only(["decay_epochs=6,12", "redraw=false"]) == {"decay_epochs": (6, 12), "redraw": False}
-    for wrong in ("method", "methd=mmel_h", "seed=one"):
-        with pytest.raises(ValueError, match=wrong.split("=")[0]):
-            plan(["table1"], "mini", store, [wrong])
+def test_only_keeps_the_runs_that_match_one_value_of_each_field(store):
+    kept = plan(["table1"], "mini", store, ["method=mmel_h", "seed=1", "method=baseline_da"])
+    assert {(run.config.method, run.config.seed) for run in kept} == {("mmel_h", 1), ("baseline_da", 1)}
+    assert parse_only(["decay_epochs=6,12", "redraw=false"]) == {"decay_epochs": {(6, 12)}, "redraw": {False}}
+
+
+@pytest.mark.parametrize(
+    ("only", "named"),
+    [
+        (["method"], "method"),
+        (["methd=mmel_h"], "methd"),
+        (["seed=one"], "seed"),
+        (["model=resnet8", "model=resnet21"], "model .*resnet14, resnet8.*resnet21"),
+        (["redraw=false"], "redraw .*true.*false"),
+        (["num_augmented=1", "method=mmel_h"], "num_augmented, method"),
+    ],
+    ids=" ".join,
+)
+def test_only_is_refused_where_no_run_has_the_value(store, only, named):
+    with pytest.raises(ValueError, match=named):
+        plan(["table1"], "mini", store, only)
 
 
 def test_only_brings_what_the_kept_runs_need(store):
@@ -82,129 +74,99 @@ def test_only_brings_what_the_kept_runs_need(store):
     assert len(kept) < len(grid)
 
 
-def test_work_counts_every_augmented_image():
-    base = RunConfig(method="baseline_da", num_augmented=1)
-    assert work(base.replace(method="mmel_h", num_augmented=10)) == 10 * work(base)
-    # The same number of images as MMEL's, one view at a time.
-    assert work(base.replace(method="baseline_da_long", num_augmented=10)) == 10 * work(base)
-    assert work(base.replace(train_size=5000)) * 10 == work(base)
-    assert work(base.replace(model="resnet56")) == pytest.approx(2.8 * work(base))
-
-
-def test_work_counts_every_augmented_text():
-    base = RunConfig(dataset="rte", model="minilm-l6-mlm", method="baseline", num_augmented=1)
-    assert work(base.replace(method="mmel_h", num_augmented=5)) == 5 * work(base)
-    # The same number of texts as MMEL's, one sample at a time.
-    assert work(base.replace(method="baseline_da_long", num_augmented=5)) == 5 * work(base)
-    assert work(base.replace(epochs=400)) == 2 * work(base)
-    assert work(base.replace(train_size=1245)) == pytest.approx(work(base) / 2)
-    assert work(base.replace(model="bert-base-uncased")) > 5 * work(base)
-    # Nothing is known of its size: such runs are compared with one another.
-    assert work(base.replace(model="some/bert", epochs=400)) == 2 * work(base.replace(model="some/bert")) > 0
+def test_work_counts_every_augmented_example():
+    images = RunConfig(method="baseline_da", num_augmented=1)
+    text = RunConfig(dataset="rte", model="minilm-l6-mlm", method="baseline", num_augmented=1)
+    for base in (images, text):
+        assert work(base.replace(method="mmel_h", num_augmented=10)) == 10 * work(base)
+        # The same number of examples as MMEL's, one view at a time.
+        assert work(base.replace(method="baseline_da_long", num_augmented=10)) == 10 * work(base)
+        assert work(base.replace(epochs=2 * base.epochs)) == 2 * work(base)
+    assert work(images.replace(train_size=5000)) * 10 == work(images)
 
 
 # Predictions.
 
 
-def two_runs():
-    first, second, *_ = (run for run in grids.table1("mini") if run.method == "mmel_h")
-    return first, second
-
-
-def test_predicted_time_comes_from_runs_on_the_device_at_hand(store):
-    first, second = two_runs()
-    assert SpeedEstimate([]).predict(first) is None
-    record(store, first, seconds=1000.0, device="slow", started="2026-02-01T00:00:00+00:00")
-    assert estimate_speed(store, device="fast").predict(second) is None
-    record(store, second, seconds=10.0, device="fast")
-    for device, seconds in (("fast", 10.0), ("slow", 1000.0)):
-        speed = estimate_speed(store, device=device)
-        assert speed.predict(second.replace(model=first.model, dataset=first.dataset)) > 0
-        mine = second if device == "fast" else first
-        assert speed.predict(mine) == pytest.approx(seconds)
-        assert speed.predict(mine.replace(epochs=40)) == pytest.approx(2 * seconds)
-
-
-def test_the_plan_predicts_with_the_speed_that_it_is_given(store):
-    first, _ = two_runs()
-    record(store, first, seconds=10.0, device="fast")
-    assert {run.predicted_seconds for run in plan(["table1"], "mini", store)} == {None}
-    speed = estimate_speed(store, device="fast")
+def test_the_prediction_is_the_median_per_example_of_runs_like_it(store, write):
+    for seed, seconds in enumerate((100.0, 10.0, 12.0)):
+        write(RUN.replace(seed=seed), seconds=seconds, device=FAST)
+    speed = estimate_speed(store, device=FAST)
+    # Evaluations, of a tenth here, take time too.
+    assert speed.predict(RUN.replace(seed=7)) == pytest.approx(1.1 * 12)
+    assert speed.predict(RUN.replace(method="mmel_s", epochs=2 * RUN.epochs)) == pytest.approx(2 * 1.1 * 12)
+    for other in ({"model": "resnet14"}, {"dataset": "cifar10", "augment": "crop_flip"}, {"num_augmented": 2}):
+        assert speed.predict(RUN.replace(**other)) is None
     predicted = {run.config: run.predicted_seconds for run in plan(["table1"], "mini", store, speed=speed)}
-    assert predicted[first] == pytest.approx(10.0)
-    assert None not in predicted.values()
+    assert predicted[RUN] == pytest.approx(1.1 * 12)
 
 
-def test_evaluations_take_time_too(store):
-    first, _ = two_runs()
-    record(store, first, seconds=10.0, eval_seconds=5.0)
-    assert estimate_speed(store, device="cpu A").predict(first) == pytest.approx(15.0)
-
-
-def test_runs_that_are_most_alike_tell(store):
-    first, _ = two_runs()
-    baseline = first.replace(method="baseline_da", num_augmented=1)
-    # A GPU does not take a fifth of the time for a fifth of the views.
-    record(store, first, seconds=10.0)
-    record(store, baseline, seconds=8.0)
-    speed = estimate_speed(store, device="cpu A")
-    assert speed.predict(baseline.replace(seed=7)) == pytest.approx(8.0)
-    assert speed.predict(first.replace(seed=7)) == pytest.approx(10.0)
-
-
-def test_images_that_are_decoded_tell_nothing_of_those_in_memory(store):
-    first, _ = two_runs()
-    decoded = grids.table5("mini")[0]
-    record(store, decoded, seconds=1000.0)
-    speed = estimate_speed(store, device="cpu A")
-    assert speed.predict(decoded.replace(seed=7)) == pytest.approx(1000.0)
-    assert speed.predict(first) is None
-    text = grids.table3("mini")[0]
-    record(store, text, seconds=10.0)
-    speed = estimate_speed(store, device="cpu A")
-    assert speed.predict(text.replace(seed=7)) == pytest.approx(10.0)
-    assert speed.predict(first) is None
-
-
-def test_only_what_one_process_trained_on_one_device_counts(store):
-    first, second = two_runs()
-    record(store, first, device="fast", processes=2)
-    record(store, second, device="fast", resumed_from=[{"device": {"name": "slow"}}])
-    assert estimate_speed(store, device="fast").predict(first) is None
-    assert estimate_speed(store, device="slow").predict(second) is None
-
-
-def test_on_a_cluster_what_it_recorded_itself_counts(store):
-    first, second = two_runs()
-    record(store, first, seconds=1000.0, device="a laptop", started="2026-01-01T23:59:59+00:00")
-    since = datetime(2026, 1, 2, tzinfo=UTC)
-    assert estimate_speed(store, since=since).predict(second) is None
-    record(store, second, seconds=10.0, device="a node", started="2026-01-02T00:00:00+00:00")
-    assert estimate_speed(store, since=since).predict(second) == pytest.approx(10.0)
+def test_only_what_one_process_trained_on_the_same_device_counts(store, write):
+    write(RUN, device=SLOW)
+    write(RUN.replace(seed=7), device=FAST, processes=2)
+    write(RUN.replace(seed=8), device=FAST, resumed_from=[{"device": SLOW}])
+    assert estimate_speed(store, device=FAST).predict(RUN) is None
+    assert estimate_speed(store, device=SLOW).predict(RUN) == pytest.approx(11.0)
 
 
 @pytest.mark.parametrize(
-    ("predicted", "words"),
+    ("field", "value"), [("type", "cuda"), ("name", "B"), ("capability", "AVX2"), ("threads", 1), ("precision", "bf16")]
+)
+def test_devices_differ_in_all_that_decides_speed(field, value):
+    device = {"type": "cpu", "name": "A", "threads": 2}
+    assert device_key(device) == device_key(device | {"remark": "none"})
+    assert device_key(device) != device_key(device | {field: value})
+
+
+def test_on_a_cluster_the_runs_count_that_it_recorded_itself(store, write):
+    write(RUN, seconds=1000.0, started="2026-01-01T23:59:59+00:00")
+    since = datetime(2026, 1, 2, tzinfo=UTC)
+    assert estimate_speed(store, since=since).predict(RUN) is None
+    write(RUN.replace(seed=7), started="2026-01-02T00:00:00+00:00")
+    assert estimate_speed(store, since=since).predict(RUN) == pytest.approx(11.0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
     [
-        ([], "0 s"),
-        ([60.0, 30.0], "90 s"),
-        ([None], "unknown"),
-        ([7200.0, None, None], "2.0 h and 2 runs whose time is unknown"),
+        ([(None, 0.0)], "unknown"),
+        ([(100.0, 40.0), (100.0, 0.0)], "80 s"),
+        ([(14_400.0, 0.0), (10.0, 20.0), (None, 0.0)], r"2.0 h and 1 runs whose time is unknown"),
     ],
 )
-def test_costs_count_what_is_known(predicted, words):
-    assert cost(predicted) == words
+def test_the_time_to_go_of_two_at_once_counts_what_is_known(runs, words):
+    assert words in time_to_go(runs, 2)
+
+
+def test_a_plan_costs_measured_time_then_the_papers_then_an_unknown_one():
+    measured = PlannedRun(RUN, "table1", "missing", 7200.0)
+    published = PlannedRun(papers_run(), "table1", "missing", None)
+    unknown = PlannedRun(grids.table5("paper")[0], "table5", "missing", None)
+    done = PlannedRun(RUN.replace(seed=7), "table1", "recorded", 7200.0)
+    *lines, table1, table5, total = plan_lines([measured, published, unknown, done], ["table1", "table5"], "fast")
+    assert [" ".join(line.split("  ")[:-3]).split()[1:] for line in lines] == [
+        ["2.0", "h"],
+        ["2.9", "h", "(V100)"],
+        ["unknown"],
+        ["2.0", "h"],
+    ]
+    assert table1 == "table1: 2 runs, 2.0 h and 2.9 h (V100)"
+    assert table5 == "table5: 1 runs, unknown"
+    assert "3 runs to train" in total
+    assert "2.0 h and 2.9 h (V100) and 1 runs whose time is unknown" in total
 
 
 # The paper's own times.
 
 
+def papers_run():
+    wanted = ("cifar10", "resnet20", "mmel_s", 0)
+    runs = grids.reported("table1", "paper")
+    return next(run for run in runs if (run.dataset, run.model, run.method, run.seed) == wanted)
+
+
 def test_the_papers_hours_for_images():
-    (run,) = (
-        run
-        for run in grids.reported("table1", "paper")
-        if (run.dataset, run.model, run.method, run.seed) == ("cifar10", "resnet20", "mmel_s", 0)
-    )
+    run = papers_run()
     assert paper_hours(run) == 2.9
     assert paper_hours(run.replace(num_augmented=5)) == pytest.approx(1.45)
     # On 45,000 of the 50,000 images.
@@ -231,82 +193,3 @@ def test_what_the_paper_has_no_time_for(monkeypatch):
     assert paper_hours(run) is None
     monkeypatch.setenv("MMEL_TEXT_MODEL", "some/bert")
     assert paper_hours(grids.table3("paper")[0]) is None
-
-
-# Sweeps, without training.
-
-
-def test_the_sweep_skips_what_is_recorded_and_lists_what_failed(store, trained):
-    runs = grids.table1("mini")
-    record(store, runs[0])
-    record(store, runs[1], status="failed")
-    outcome = run_sweep(store, only=[])
-    assert [run.config for run in outcome.recorded] == [runs[0]]
-    assert [(run.config, error) for run, error in outcome.failed] == [(runs[1], "loss is nan")]
-    assert set(trained) == set(runs[2:])
-    assert {run.config for run in outcome.trained} == set(runs[2:])
-
-
-def test_failed_runs_are_trained_again_on_request(store, trained):
-    runs = grids.table1("mini")
-    record(store, runs[1], status="failed")
-    outcome = run_sweep(store, retry_failed=True)
-    assert runs[1] in trained
-    assert not outcome.failed
-
-
-def test_a_budget_leaves_what_would_not_fit_and_says_what_it_would_take(store, trained):
-    runs = grids.table1("mini")
-    # A recorded run makes every other one predictable; a budget of nothing then begins none.
-    record(store, runs[0], seconds=100.0)
-    outcome = run_sweep(store, budget_minutes=0.001)
-    assert not trained
-    assert {run.config for run in outcome.left} == set(runs[1:])
-    assert all(run.predicted_seconds > 1 for run in outcome.left)
-
-
-def test_a_budget_that_is_spent_begins_no_run_of_unknown_time(store, trained):
-    planned = [PlannedRun(config, "table1", "missing", None) for config in grids.table1("mini")[:3]]
-    outcome = sweep(lambda: planned, store, notebook=False, budget_minutes=0.0, report=lambda line: None)
-    assert not trained
-    assert outcome.left == planned
-
-
-@pytest.mark.parametrize(
-    "error",
-    [TrainingError("loss is nan"), ModelError("no weights"), ValueError("K"), RuntimeError("CUDA"), KeyError(1)],
-)
-def test_one_run_that_fails_does_not_stop_the_others(store, monkeypatch, error):
-    def train(config, store, **_):
-        if config.method == "mmel_h":
-            raise error
-        record(store, config)
-        return []
-
-    monkeypatch.setattr("mmel.train.train", train)
-    outcome = run_sweep(store, only=["model=resnet8", "seed=0"])
-    ((run, reason),) = outcome.failed
-    assert run.config.method == "mmel_h"
-    assert reason == f"{type(error).__name__}: {error}"
-    assert len(outcome.trained) == 4
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Replaces training by writing a record at once; lists what was asked for."""
-    configs = []
-
-    def train(config, store, **_):
-        configs.append(config)
-        record(store, config)
-        return []
-
-    monkeypatch.setattr("mmel.train.train", train)
-    return configs
-
-
-def run_sweep(store, only=(), **options):
-    def replan():
-        return plan(["table1"], "mini", store, only, estimate_speed(store, device="cpu A"))
-
-    return sweep(replan, store, notebook=False, report=lambda line: None, **options)

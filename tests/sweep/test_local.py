@@ -1,0 +1,113 @@
+"""Runs in processes and kernels of this machine, and what is left when one of them, or the sweep, dies."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmel import RunConfig
+from mmel.records import Store
+from mmel.sweep import Outcome
+from mmel.sweep.local import local_executor, threads_of
+from mmel.sweep.plan import PlannedRun
+from mmel.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = RunConfig(
+    profile="mini", dataset="digits", model="resnet8", augment="crop", num_augmented=2, train_size=64, batch_size=32
+).replace(epochs=3, decay_epochs=(), precision="fp32")
+# Its first epoch takes minutes.
+LONG = TINY.replace(model="resnet56", num_augmented=100, train_size=0)
+SENSELESS = TINY.replace(evals_per_epoch=100)
+CLOCK = {"kind", "train_seconds", "eval_seconds", "images_per_second"}
+
+
+def planned(config):
+    return PlannedRun(config, "table1", "missing", None)
+
+
+def results(store, config):
+    """The part of a record's lines that does not tell of the clock."""
+    return [{name: line[name] for name in line.keys() - CLOCK} for line in store.read(config).epochs]
+
+
+def process_of(store, run, seconds=120):
+    """The process that trains a run, once one does."""
+    end = time.monotonic() + seconds
+    while not (holder := store.holder(run)):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+    return int(holder.rpartition(" ")[2])
+
+
+def test_a_process_that_dies_loses_its_run_alone_and_the_others_end_as_by_themselves(store, tmp_path):
+    runs = [TINY, TINY.replace(seed=1)]
+    with local_executor(store, slots=2, notebook=False, device="cpu") as executor:
+        lost = executor.submit(planned(LONG))
+        failed = executor.submit(planned(SENSELESS)).result()
+        os.kill(process_of(store, LONG), signal.SIGKILL)
+        assert lost.result(60).outcome is Outcome.LOST
+        ended = [future.result() for future in [executor.submit(planned(run)) for run in runs]]
+    assert [failed.outcome, *(one.outcome for one in ended)] == [Outcome.FAILED, Outcome.TRAINED, Outcome.TRAINED]
+    assert not multiprocessing.active_children()
+    (tmp_path / "alone").mkdir()
+    alone, threads = Store(tmp_path / "alone"), torch.get_num_threads()
+    # Sums depend on the number of threads.
+    torch.set_num_threads(threads_of(2))
+    for run in runs:
+        list(train(run, alone, device="cpu"))
+        assert results(store, run) == results(alone, run)
+    torch.set_num_threads(threads)
+    # Neither the lost run nor the one that cannot be trained is recorded.
+    assert len(list(store.records("mini"))) == 2
+
+
+def test_a_kernel_is_replaced_if_killed_and_stops_its_run_as_the_budget_ends(store):
+    with local_executor(store, device="cpu", stop_at=time.time()) as executor:
+        lost = executor.submit(planned(LONG))
+        os.kill(process_of(store, LONG), signal.SIGKILL)
+        assert lost.result(60).outcome is Outcome.LOST
+        failed = executor.submit(planned(SENSELESS)).result()
+        # Of the budget nothing is left after the first evaluation.
+        stopped = executor.submit(planned(TINY)).result()
+    assert failed.outcome is Outcome.FAILED
+    assert failed.reason.startswith("ValueError: evals_per_epoch")
+    assert stopped.outcome is Outcome.LEFT
+    assert store.checkpoint_path(TINY).exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("K"), RuntimeError("CUDA"), KeyError(1)], ids=repr)
+def test_whatever_a_run_raises_in_this_process_is_its_failure(store, monkeypatch, error):
+    def fail(config, store, **_):
+        raise error
+        yield
+
+    monkeypatch.setattr("mmel.train.train", fail)
+    with local_executor(store, notebook=False) as executor:
+        ended = executor.submit(planned(TINY)).result()
+    assert ended == (Outcome.FAILED, f"{type(error).__name__}: {error}")
+
+
+def test_no_process_outlives_a_sweep_that_is_terminated_or_killed(store):
+    command = [sys.executable, "-m", "mmel", "sweep", "--pack", "2", "--no-notebook", "--device", "cpu"]
+    command += ["--table", "table1", "--only", "model=resnet14", "--only", "method=mmel_h", "--results", store.root]
+    runs = None
+    for sent, status in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while not (runs := list(store.root.rglob("*.partial"))) or len(runs) < 2:
+            assert sweep.poll() is None
+            time.sleep(0.05)
+        sweep.send_signal(sent)
+        # Ends once every process has closed the pipe: the sweep's and those of its runs.
+        _, err = sweep.communicate(timeout=60)
+        assert sweep.returncode == status
+        assert ("interrupted" in err) is (sent == signal.SIGTERM)
+        assert "Traceback" not in err
+    # They resume: nothing is recorded.
+    assert list(store.records("mini")) == []
