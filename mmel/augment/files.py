@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -84,8 +83,9 @@ def check_files(source: str | Path, target: str | Path, column: str, pair_column
         The source's table.
 
     Raises:
-        ValueError: on another suffix, a column that is not there or that holds something else than text (the error
-            names the row), or a source that has a column `variant` already.
+        ValueError: on another suffix, a source that cannot be read or has rows of several lengths (the error names the
+            line), a column that is not there, that is there twice or that holds something else than text (the error
+            names the row), one column for both sentences, or a source that has a column `variant` already.
         OSError: if there is no source (FileNotFoundError), or the target cannot be written.
     """
     source, target = Path(source), Path(target)
@@ -97,8 +97,13 @@ def check_files(source: str | Path, target: str | Path, column: str, pair_column
     if target.is_dir():
         raise IsADirectoryError(f"target {target} must be a file, got a folder")
     table = _read(source)
-    for name in filter(None, (column, pair_column)):
-        _check_column(table, name, source)
+    if pair_column == column:
+        raise ValueError(f"pair_column must be another column than column, got {column!r} for both")
+    if twice := sorted(set(map(str, table.columns[table.columns.duplicated()]))):
+        raise ValueError(f"{source} has more than one column named {', '.join(map(repr, twice))}")
+    _check_column(table, column, source)
+    if pair_column is not None:
+        _check_column(table, pair_column, source)
     if VARIANT in table.columns:
         raise ValueError(f"{source} has a column {VARIANT!r} already: rename it, or name the file it was made from")
     try:
@@ -109,25 +114,47 @@ def check_files(source: str | Path, target: str | Path, column: str, pair_column
     return table
 
 
-def user_cache() -> Path:
-    """The folder in which augmented texts are kept that belong to no study; it is made."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmel"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _read(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     if path.suffix.lower() == ".parquet":
-        table = pd.read_parquet(path)
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
         # A named index was a column to whoever wrote it; another one only numbered the rows.
         return table.reset_index(drop=table.index.names == [None])
+    head, *rows = _rows(path)
     # Everything is text: an empty field stays empty, "NA" stays a word and "007" keeps its zeros.
-    text = {"dtype": str, "keep_default_na": False}
-    if path.suffix.lower() == ".csv":
-        return pd.read_csv(path, **text)
-    return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **text)
+    return pd.DataFrame(rows, columns=head, dtype=object)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The head and the rows of a CSV or TSV file, as many fields in each; blank lines are no rows."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line} is not UTF-8: {error.reason}") from error
+    # pandas fills rows that are too short and makes an index of what is too much; quotes it closes as it sees fit.
+    quoting = {} if path.suffix.lower() == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    # By default a field of 128 KiB is an error.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **quoting)
+    rows: list[list[str]] = []
+    begin = 1
+    try:
+        for row in reader:
+            if rows and row and len(row) != len(rows[0]):
+                raise ValueError(f"{path}:{begin} has {len(row)} fields, want {len(rows[0])}: {', '.join(rows[0])}")
+            rows += [row] if row else []
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}:{begin} is a row that cannot be read: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} has no head: want the names of the columns in its first line")
+    return rows
 
 
 def _write(table: "pd.DataFrame", path: Path) -> None:

@@ -155,6 +155,8 @@ def test_a_killed_call_leaves_the_old_target(tmp_path):
     [
         ({"column": "text"}, r"in\.csv has no column 'text'; there are id, sentence, second, label"),
         ({"pair_column": "other"}, r"in\.csv has no column 'other'; there are id, "),
+        ({"pair_column": ""}, r"in\.csv has no column ''"),
+        ({"pair_column": "sentence"}, "pair_column .* 'sentence'"),
         ({"target": "out.json"}, r"target must end in \.csv, \.tsv, \.parquet, got .*out\.json"),
         ({"source": "in.xlsx"}, r"source must end in .* got .*in\.xlsx"),
         ({"batch_rows": 0}, "batch_rows must be at least 1, got 0"),
@@ -166,6 +168,48 @@ def test_bad_arguments(tmp_path, changes, message):
     arguments.update({name: tmp_path / arguments[name] for name in ("source", "target")})
     with pytest.raises(ValueError, match=message):
         augment_file(**arguments)
+
+
+@pytest.mark.parametrize("fields", [["a dog", " runs", "1"], ["a dog"]], ids=["more", "fewer"])
+@pytest.mark.parametrize("every_row", [True, False])
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv"])
+def test_rows_as_long_as_the_head(tmp_path, name, every_row, fields):
+    separator = "," if name == "in.csv" else "\t"
+    rows = [["text", "label"], [] if every_row else ["a cat", "0"], fields, fields if every_row else ["a cat", "0"]]
+    (tmp_path / name).write_text("".join(separator.join(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=rf"{name}:3 has {len(fields)} fields"):
+        augment_file(tmp_path / name, tmp_path / "out.csv", "text", Shouter())
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (b'text,label\n"a\ndog",1\n"a cat,0\na bird,1\n', r"in\.csv:4 "),
+        (b'text,label\n"a" dog,1\n', r"in\.csv:2 "),
+        ("text,label\na dog,1\ncafé,0\n".encode("latin-1"), r"in\.csv:3 "),
+        ("text,label\na dog,1\n".encode("utf-16"), r"in\.csv:1 "),
+        (b"text,text\na dog,1\n", r"in\.csv .*'text'"),
+        (b"", r"in\.csv "),
+    ],
+    ids=["unclosed", "half quoted", "latin-1", "utf-16", "two columns", "empty"],
+)
+def test_a_damaged_csv_is_named_with_its_line(tmp_path, content, where):
+    (tmp_path / "in.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=where):
+        augment_file(tmp_path / "in.csv", tmp_path / "out.csv", "text", Shouter())
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
+def test_a_damaged_parquet_is_named(tmp_path, content):
+    (tmp_path / "in.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"in\.parquet"):
+        augment_file(tmp_path / "in.parquet", tmp_path / "out.csv", "text", Shouter())
+
+
+def test_a_long_field(tmp_path):
+    (tmp_path / "in.csv").write_text(f"text,label\n{'a' * 200_000},1\n")
+    assert augment_file(tmp_path / "in.csv", tmp_path / "out.csv", "text", Shouter()) == 3
 
 
 def test_bad_tables(tmp_path):
