@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -41,29 +42,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments, by default those of the process.
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    # Variables, because grids, notebooks and kernels must see the same choice.
-    for name, variable in (("data_root", "MMEL_DATA"), ("text_model", "MMEL_TEXT_MODEL")):
-        if value := getattr(arguments, name, None):
-            os.environ[variable] = value
     try:
-        return arguments.command(arguments)
+        arguments = _parser().parse_args(argv)
+        # An empty field may mean something; RunConfig checks it.
+        if empty := [name for name, value in vars(arguments).items() if value == "" and name not in field_names()]:
+            raise ValueError(f"{empty[0]} must not be empty")
+        # Variables, because grids, notebooks and kernels must see the same choice.
+        for name, variable in (("data_root", "MMEL_DATA"), ("text_model", "MMEL_TEXT_MODEL")):
+            if value := getattr(arguments, name, None):
+                os.environ[variable] = value
+        status = arguments.command(arguments)
+        # Here, as an error at the end of Python is a traceback.
+        sys.stdout.flush()
+        return status
     except ModuleNotFoundError as error:
         print(
             f"mmel: {error.name} is missing: pip install '.[study]' in the checkout, or use `make study`'s environment",
             file=sys.stderr,
         )
-    except (ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
+    except (OSError, ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
+        if isinstance(error, BrokenPipeError):
+            # As of other tools whose reader has gone (`mmel sweep --plan | head`).
+            return 128 + signal.SIGPIPE
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    finally:
+        _drop_unwritable_output()
     return 2
 
 
+def _drop_unwritable_output() -> None:
+    """Drop what standard output still holds if it cannot be written: as Python ends it would raise once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmel", description="Minimizing the maximal expected loss: the study")
+    parser = argparse.ArgumentParser(
+        prog="mmel",
+        description="Minimizing the maximal expected loss: the study",
+        epilog="Exit status: 0 done, 1 a run failed, 2 an argument or a file is at fault, 130 interrupted.",
+    )
     parser.add_argument("--version", action="version", version=f"mmel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -142,12 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--table",
-        nargs="+",
-        choices=TABLES,
-        default=list(TABLES),
-        metavar="TABLE",
-        help=f"default: all ({' '.join(TABLES)})",
+        "--table", nargs="+", choices=TABLES, default=[*TABLES], metavar="TABLE", help=f"default: {' '.join(TABLES)}"
     )
     parser.add_argument("--profile", choices=PROFILES, default="mini", help="default: mini")
 
@@ -170,8 +188,7 @@ def _add_places(
     parser.add_argument(
         "--text-model",
         metavar="NAME",
-        help="Hugging Face encoder with a masked-LM head, by hub name or folder, in place of the profile's; default: "
-        "MMEL_TEXT_MODEL",
+        help="encoder with a masked-LM head, by Hugging Face name or folder; default: MMEL_TEXT_MODEL, the profile's",
     )
     _add_data_root(parser)
     if device:
@@ -190,15 +207,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     try:
         for line in train(config, store, device=arguments.device):
-            scores = "  ".join(
-                f"{name.removesuffix('_pct')} {line[name]:.2f} %" for name in line if name.endswith("_pct")
-            )
-            speed = "  ".join(
-                f"{line[name]:.0f} {name.removesuffix('_per_second')}/s"
-                for name in line
-                if name.endswith("_per_second")
-            )
-            print(f"epoch {line['epoch']:6g}  loss {line['train_loss']:.4f}  {scores}  {speed}")
+            scores = [f"{name.removesuffix('_pct')} {line[name]:.2f} %" for name in line if name.endswith("_pct")]
+            unit = next(name for name in line if name.endswith("_per_second"))
+            speed = f"{line[unit]:.0f} {unit.removesuffix('_per_second')}/s"
+            print(f"epoch {line['epoch']:6g}  loss {line['train_loss']:.4f}", *scores, speed, sep="  ")
     except TrainingError as error:
         print(f"mmel: {error}", file=sys.stderr)
         return 1
@@ -326,47 +338,41 @@ def _augment(arguments: argparse.Namespace) -> int:
     # Validates the settings before anything is loaded.
     config = RunConfig(**{**fields, "dataset": "cola", "model": text_model(PAPER_TEXT_MODEL)})
 
-    from mmel.augment.files import augment_file, check_files, user_cache
+    from platformdirs import user_cache_path
+
+    from mmel.augment.files import augment_file, check_files
 
     # It is of use without a study too, whose results folder then is none that it should write to.
     named = arguments.results or os.environ.get("MMEL_RESULTS")
     places = (arguments.source, arguments.target, arguments.column)
-    try:
-        check_files(*places, arguments.pair_column)
-        store = Store.find(named) if named else Store(user_cache())
+    check_files(*places, arguments.pair_column)
+    store = Store.find(named) if named else Store(user_cache_path("mmel", ensure_exists=True))
 
-        from mmel.train.encoder import build_augmenter
+    from mmel.train.encoder import build_augmenter
 
-        augmenter = build_augmenter(config, store, device=arguments.device)
-        rows = augment_file(*places, augmenter, arguments.pair_column)
-    except OSError as error:
-        print(f"mmel: {error}", file=sys.stderr)
-        return 2
+    augmenter = build_augmenter(config, store, device=arguments.device)
+    rows = augment_file(*places, augmenter, arguments.pair_column)
     print(f"{rows} rows written to {arguments.target}")
     return 0
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    if arguments.dataset in TEXT_DATASETS:
+    name = arguments.dataset
+    if name in TEXT_DATASETS:
         from mmel.data.glue import load_text
 
-        data = load_text(arguments.dataset)
-        sizes = ", ".join(f"{name} {len(part)}" for name, part in data.splits.items())
-        sampled = f" (not the official size: {', '.join(data.sampled)})" if data.is_sample else ""
-        print(f"{arguments.dataset}: {sizes}{sampled}")
-        return 0
-    if arguments.dataset not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {arguments.dataset!r}")
-    note = ""
-    if arguments.dataset in ENCODED_IMAGE_SIZES:
+        data = load_text(name)
+        found = ", ".join(f"{split} {len(part)}" for split, part in data.splits.items())
+        other = data.sampled
+    elif name in DATASETS:
         from mmel.data.imagenet import load_encoded, sampled
-
-        train, test = load_encoded(arguments.dataset)
-        if parts := sampled(arguments.dataset, train, test):
-            note = f" (not the official size: {', '.join(parts)})"
-    else:
         from mmel.data.vision import load_images
 
-        train, test = load_images(arguments.dataset)
-    print(f"{arguments.dataset}: {len(train)} training and {len(test)} test images, {train.num_classes} classes{note}")
+        is_encoded = name in ENCODED_IMAGE_SIZES
+        train, test = load_encoded(name) if is_encoded else load_images(name)
+        found = f"{len(train)} training and {len(test)} test images, {train.num_classes} classes"
+        other = sampled(name, train, test) if is_encoded else ()
+    else:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    print(f"{name}: {found}" + (f" (not the official size: {', '.join(other)})" if other else ""))
     return 0

@@ -239,7 +239,7 @@ class RunWriter:
 
     def append(self, line: Line) -> None:
         """Add a line; it is on disk when this returns."""
-        with self._partial.open("a", encoding="utf-8") as file:
+        with _named(self._partial), self._partial.open("a", encoding="utf-8") as file:
             file.write(_dump(line))
             file.flush()
             os.fsync(file.fileno())
@@ -321,7 +321,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with _named(path), os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -339,6 +339,16 @@ def delete_torn(path: Path) -> None:
     """Delete what killed processes left of their writing to `path`; nobody may be writing there."""
     for torn in path.parent.glob(f".{glob.escape(path.name)}.*"):
         torn.unlink()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give an error the path of the file that was being written: a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _dump(line: Line) -> str:

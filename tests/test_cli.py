@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -79,6 +80,21 @@ def python(*arguments):
 )
 def test_bad_values_of_a_field(capsys, options, message):
     assert refused(capsys, "run", *options) == f"mmel: {message}\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["run", "--results", ""],
+        ["sweep", "--plan", "--text-model", ""],
+        ["data", "digits", "--data-root", ""],
+        ["augment", "in.csv", "out.csv", "--column", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_option_is_not_an_absent_one(capsys, options):
+    option = options[options.index("") - 1]
+    assert option.removeprefix("--").replace("-", "_") in refused(capsys, *options)
 
 
 @pytest.mark.parametrize("command", [["run"], ["sweep"], ["sweep", "--plan"], ["report"]], ids=" ".join)
@@ -164,6 +180,51 @@ def test_a_report_is_told_which_evaluation_and_which_runs_count(capsys, monkeypa
     for options in ([], ["--select", "best"], ["--include-split"]):
         assert main(["report", "--results", str(tmp_path), *options]) == 0
     assert asked == [("last", False), ("best", False), ("last", True)]
+
+
+# Files and streams that cannot be written.
+
+
+def test_a_file_in_the_way_is_named(capsys, tmp_path):
+    (tmp_path / "checkpoints").touch()
+    assert run(tmp_path) == 2
+    _, err = capsys.readouterr()
+    assert err.startswith("mmel: ")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "checkpoints") in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_on_a_full_disk(monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mmel", "sweep", "--plan", "--results", str(FROZEN), "--executor", "ray"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mmel: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["--help"], ["sweep", "--plan", "--results", str(FROZEN), "--executor", "ray"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_is_no_error(monkeypatch, command, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mmel", *command], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
 
 
 # What is not installed is named, with the command that installs it.

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -495,3 +496,14 @@ def test_a_claim_ends_with_its_block(store):
     with store.claim(CONFIG):
         pass
     assert list(store.records("mini")) == []
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "file.json"
+    with pytest.raises(OSError, match=f"'{path}'$"):
+        write_atomically(path, "{}")
+    assert list(tmp_path.iterdir()) == []

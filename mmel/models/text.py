@@ -108,6 +108,7 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
     Returns:
         `folder`.
     """
+    from safetensors import SafetensorError
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
     if folder.exists():
@@ -130,9 +131,12 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         whole = Path(partial) / "whole"
-        with _quiet():
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
+        try:
+            with _quiet():
+                model.save_pretrained(whole)
+                tokenizer.save_pretrained(whole)
+        except SafetensorError as error:
+            raise OSError(f"{folder} cannot be written: {error}") from error
         # Where another process was quicker its model is the same one.
         with contextlib.suppress(OSError):
             whole.rename(folder)
