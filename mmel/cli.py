@@ -103,19 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(report)
     _add_places(report, device=False)
     report.add_argument(
-        "--select",
-        choices=("last", "best"),
-        default="last",
-        help="the epoch of a run that counts; best is chosen on the evaluation data and flatters; default: last",
-    )
-    report.add_argument("--include-split", action="store_true", help="count runs whose batches were split for memory")
-    report.add_argument(
         "--glue-submission",
         metavar="METHOD",
         choices=TEXT_METHODS,
         help="instead: write the zip for the GLUE server from the test predictions of this method's best runs",
     )
-    report.add_argument("--check-submission", metavar="ZIP", help="instead: say what is wrong with such a zip")
 
     augment = commands.add_parser("augment", help="augment a text column of a CSV, TSV or Parquet file (Algorithm 2)")
     augment.set_defaults(command=_augment)
@@ -270,12 +262,6 @@ def _device_name(device: str | None) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    if arguments.check_submission:
-        from mmel.report.glue_submission import validate_submission
-
-        problems = validate_submission(arguments.check_submission)
-        print("\n".join(problems) or f"{arguments.check_submission}: as the GLUE server wants it")
-        return 1 if problems else 0
     store = Store.find(arguments.results)
     if arguments.glue_submission:
         from mmel.report.glue_submission import submit
@@ -285,8 +271,7 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     from mmel.report.render import render
 
-    page = render(arguments.table, arguments.profile, store, arguments.select, arguments.include_split)
-    print(f"report: {page}")
+    print(f"report: {render(arguments.table, arguments.profile, store)}")
     return 0
 
 

@@ -157,23 +157,6 @@ def test_a_submission_without_predictions_is_refused(capsys):
     assert "profile mini has no finished mmel_h run with test predictions for cola, " in message
 
 
-def test_a_checked_submission_is_judged_by_the_exit_status(capsys, monkeypatch, tmp_path):
-    path = tmp_path / "glue.zip"
-    assert main(["report", "--check-submission", str(path)]) == 1
-    assert capsys.readouterr().out.startswith(f"{path}: cannot be read as a zip")
-    monkeypatch.setattr("mmel.report.glue_submission.validate_submission", lambda path: [])
-    assert main(["report", "--check-submission", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: as the GLUE server wants it\n"
-
-
-def test_a_report_is_told_which_evaluation_and_which_runs_count(capsys, monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr("mmel.report.render.render", lambda *given: asked.append(given[3:]) or tmp_path)
-    for options in ([], ["--select", "best"], ["--include-split"]):
-        assert main(["report", "--results", str(tmp_path), *options]) == 0
-    assert asked == [("last", False), ("best", False), ("last", True)]
-
-
 # What is not installed is named, with the command that installs it.
 
 

@@ -1,11 +1,9 @@
-"""The zip that the GLUE server takes, one TSV a test set, and a check of any such zip."""
+"""The zip that the GLUE server takes: one TSV per test set."""
 
 import io
 import json
 import math
-import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +18,17 @@ _ENTAILMENT = ("entailment", "not_entailment")
 
 @dataclass(frozen=True)
 class ServerFile:
-    """What the server expects of one test set.
+    """The server's form of one test set.
 
     Attributes:
         file: its name in the zip.
         rows: how many predictions.
-        labels: what it calls each class, in the hub's integer order; empty for scores from 0 to 5.
-        placeholder: the class that stands in where the study trains no model; None where it does.
+        labels: the server's name of each class, in the hub's integer order; empty for scores from 0 to 5.
     """
 
     file: str
     rows: int
     labels: tuple[str, ...] = _BINARY
-    placeholder: int | None = None
 
 
 TEST_SETS = {
@@ -45,63 +41,43 @@ TEST_SETS = {
     "mnli_mm": ServerFile("MNLI-mm.tsv", 9847, _NLI),
     "qnli": ServerFile("QNLI.tsv", 5463, _ENTAILMENT),
     "rte": ServerFile("RTE.tsv", 3000, _ENTAILMENT),
-    # 0 is the commoner class of WNLI's training examples (323 of 635). AX is scored by the Matthews correlation, which
-    # is 0 for any constant.
-    "wnli": ServerFile("WNLI.tsv", 146, _BINARY, placeholder=0),
-    "ax": ServerFile("AX.tsv", 1104, _NLI, placeholder=0),
 }
-PREDICTED = tuple(name for name, test_set in TEST_SETS.items() if test_set.placeholder is None)
+# The server wants these too, for which the study trains no model: one class fills them. It is the commoner class of
+# WNLI's training examples; AX is scored by the Matthews correlation, which is 0 for any constant.
+PLACEHOLDERS = {"wnli": ServerFile("WNLI.tsv", 146), "ax": ServerFile("AX.tsv", 1104, _NLI)}
 HEADER = "index\tprediction"
 # The earliest time a zip can hold: the same predictions give the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-_SCORE = re.compile(r"\d+(\.\d+)?")
 
 
 class SubmissionError(ValueError):
     """Predictions that make no submission."""
 
 
-def write_submission(predictions: Mapping[str, Sequence[int] | Sequence[float]], path: str | Path) -> list[str]:
+def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> list[str]:
     """Write the zip of a submission, whole or not at all.
 
-    The study trains no model for WNLI and for the diagnostic set AX. Where no predictions of them are given, one class
-    fills their files, since the server wants all eleven; their scores, and the server's own average with WNLI in it,
-    then mean nothing.
-
     Args:
-        predictions: for each name in PREDICTED, and for `wnli` and `ax` if there are some, one entry a test example in
-            the test set's order: classes in the hub's integer order; for `stsb` scores, which are clipped to 0 to 5.
+        predictions: for each name in TEST_SETS one entry per test example in the test set's order: classes in the hub's
+            integer order; for `stsb` scores, which are clipped to 0 to 5.
         path: where the zip goes.
 
     Returns:
-        What to say beside the zip: one line for each placeholder.
+        One line for each placeholder, to be shown beside the path.
 
     Raises:
-        SubmissionError: if a test set is missing or unknown, or its predictions are too few, too many or no
-            predictions, naming it.
+        SubmissionError: if predictions of a test set are too few, too many or no predictions, naming it.
     """
-    unknown, missing = set(predictions) - set(TEST_SETS), [name for name in PREDICTED if name not in predictions]
-    if unknown or missing:
-        raise SubmissionError(
-            f"predictions must have {', '.join(PREDICTED)} (and may have wnli and ax); "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}"
-        )
-    notes, content = [], io.BytesIO()
+    content = io.BytesIO()
     # Not compressed, since another zlib gives other bytes.
     with zipfile.ZipFile(content, "w") as archive:
-        for name, test_set in TEST_SETS.items():
-            if name in predictions:
-                values = list(predictions[name])
-            else:
-                values = [test_set.placeholder] * test_set.rows
-                notes.append(
-                    f"{test_set.file} is a placeholder: {test_set.labels[test_set.placeholder]!r} in every row"
-                )
+        for name, test_set in (TEST_SETS | PLACEHOLDERS).items():
+            values = predictions[name] if name in TEST_SETS else [0] * test_set.rows
             info = zipfile.ZipInfo(test_set.file, TIMESTAMP)
             info.external_attr = 0o644 << 16
             archive.writestr(info, _tsv(name, test_set, values))
-    write_atomically(Path(path), content.getvalue())
-    return notes
+    write_atomically(path, content.getvalue())
+    return [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
 
 
 def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
@@ -113,10 +89,11 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
         method: of `mmel.config.TEXT_METHODS`.
 
     Returns:
-        The zip, `results/report/<profile>/glue_<method>.zip`, and what to say beside it.
+        The zip, `results/report/<profile>/glue_<method>.zip`, and its placeholders.
 
     Raises:
-        SubmissionError: if a task has no finished run with predictions, naming the tasks.
+        SubmissionError: if a task has no finished run with predictions, naming the tasks, or if a file of predictions
+            cannot be used.
     """
     predictions: dict[str, list] = {}
     best: dict[str, float] = {}
@@ -127,87 +104,35 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
             continue
         if record.score > best.get(config.dataset, float("-inf")):
             best[config.dataset] = record.score
-            for split, values in json.loads(path.read_text(encoding="utf-8")).items():
+            for split, values in _predicted(path).items():
                 predictions[config.dataset + split.removeprefix("test")] = values
-    if missing := [name for name in PREDICTED if name not in predictions]:
+    if missing := [name for name in TEST_SETS if name not in predictions]:
         raise SubmissionError(
             f"profile {profile} has no finished {method} run with test predictions for {', '.join(missing)}: they are "
-            "saved where a run is on a whole task whose test split is in the data root"
+            "saved if a run is on a whole task whose test split is in the data root"
         )
     path = store.report_dir(profile) / f"glue_{method}.zip"
     return path, write_submission(predictions, path)
 
 
-def validate_submission(path: str | Path) -> list[str]:
-    """What is wrong with a submission.
-
-    Args:
-        path: any zip, made here or not.
-
-    Returns:
-        One line a problem, the first one of each file; empty if the server will take it.
-    """
-    files = {test_set.file: test_set for test_set in TEST_SETS.values()}
+def _predicted(path: Path) -> dict[str, list]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            contents = {file: archive.read(file) for file in files if file in names}
-    # A damaged or encrypted zip is told in all these ways.
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        return [f"{path}: cannot be read as a zip: {type(error).__name__}: {error}"]
-    problems = [f"{file}: missing from the top of the zip" for file in files if file not in names]
-    problems += [f"{name}: more than once" for name in sorted({name for name in names if names.count(name) > 1})]
-    problems += [f"{name}: not a file of a submission" for name in sorted(set(names) - set(files))]
-    checked = {file: _problem(content, files[file]) for file, content in contents.items()}
-    return problems + [f"{file}: {problem}" for file, problem in checked.items() if problem]
+        found = json.loads(path.read_bytes())
+        return {split: list(found[split]) for split in found.keys() & {"test", "test_mm"}}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SubmissionError(f"{path} holds no predictions, delete it and train the run again: {error}") from error
 
 
-def _tsv(name: str, test_set: ServerFile, values: list) -> str:
+def _tsv(name: str, test_set: ServerFile, values: Sequence[float]) -> str:
     if len(values) != test_set.rows:
         raise SubmissionError(f"predictions[{name!r}] must have {test_set.rows} entries, got {len(values)}")
     lines = [HEADER]
     for index, value in enumerate(values):
-        if not test_set.labels:
-            if not _is_number(value):
-                raise SubmissionError(f"predictions[{name!r}][{index}] must be a finite score, got {value!r}")
-            text = f"{min(max(float(value), 0.0), 5.0):.3f}"
-        else:
-            if not _is_class(value, len(test_set.labels)):
-                allowed = f"a class from 0 to {len(test_set.labels) - 1} ({', '.join(test_set.labels)})"
-                raise SubmissionError(f"predictions[{name!r}][{index}] must be {allowed}, got {value!r}")
-            text = test_set.labels[int(value)]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # 1.0 is a class, 0.7 is a probability in the place of a class.
+        if not is_number or (test_set.labels and value not in range(len(test_set.labels))):
+            allowed = f"a class from 0 to {len(test_set.labels) - 1}" if test_set.labels else "a finite score"
+            raise SubmissionError(f"predictions[{name!r}][{index}] must be {allowed}, got {value!r}")
+        text = test_set.labels[int(value)] if test_set.labels else f"{min(max(value, 0.0), 5.0):.3f}"
         lines.append(f"{index}\t{text}")
     return "\n".join(lines) + "\n"
-
-
-def _is_number(value: object) -> bool:
-    # float() would read strings too.
-    return not isinstance(value, str | bytes | bool) and hasattr(value, "__float__") and math.isfinite(float(value))
-
-
-def _is_class(value: object, num_classes: int) -> bool:
-    # 1.0 is a class, 0.7 is a probability where a class belongs.
-    return _is_number(value) and float(value) in range(num_classes)
-
-
-def _problem(data: bytes, test_set: ServerFile) -> str | None:
-    """The first problem of a file, or None."""
-    try:
-        lines = data.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        return f"not UTF-8: {error}"
-    if lines[0] != HEADER:
-        return f"the first line must be {HEADER!r}, got {lines[0]!r}"
-    for index, line in enumerate(lines[1:]):
-        fields = line.split("\t")
-        if len(fields) != 2:
-            return f"line {index + 2} has {len(fields)} columns, want 2"
-        if fields[0] != str(index):
-            return f"line {index + 2} has index {fields[0]!r}, want {index}"
-        if test_set.labels and fields[1] not in test_set.labels:
-            return f"line {index + 2} predicts {fields[1]!r}, want one of {', '.join(test_set.labels)}"
-        if not test_set.labels and not (_SCORE.fullmatch(fields[1]) and float(fields[1]) <= 5):
-            return f"line {index + 2} predicts {fields[1]!r}, want a score from 0 to 5"
-    if len(lines) - 1 != test_set.rows:
-        return f"{len(lines) - 1} predictions, want {test_set.rows}"
-    return None

@@ -1,0 +1,206 @@
+"""What a reader must know beside a table: its caption and notes."""
+
+import pandas as pd
+
+from mmel.config import CHOSEN_DROPOUT
+from mmel.grids import PAPER_TEXT_MODEL
+from mmel.methods import LABELS
+from mmel.names import TEXT_METHODS
+from mmel.prerequisites import DROPOUT_CANDIDATES
+from mmel.report.frames import Table, cells, task_of
+from mmel.report.runs import finished
+from mmel.report.specs import AVERAGE, COLUMNS
+from mmel.report.statistics import sampling_error
+from mmel.report.tables import column_labels, dataset_labels, kinds, level, place_names
+
+_KINDS = {
+    "miniature": "A *miniature* is generated from a grammar (`mmel.data.grammar`) with a GLUE task's columns, labels "
+    "and metric; it is not that task.",
+    "subset": "A *subset* is trained on a fixed part of the task's training set; it is not the task.",
+    "sample": "A *sample* has splits of other sizes than GLUE's; a score on it is not a score on the task.",
+}
+
+
+def caption(table: Table) -> str:
+    """What a table or Figure 2 shows, on which data, with which encoder, trained where."""
+    done, kind = finished(table.runs), table.spec.kind
+    start = f"{table.spec.title}, profile {table.profile}"
+    if done.empty:
+        return f"{start}: no runs recorded yet."
+    row = "row" if kind.arms_across else "column, ours and the paper's apart"
+    bold = "" if table.name == "figure2" else f" Bold is the highest mean of a {row}; it says nothing of significance."
+    encoders = "" if kind.arms_across else f" {_encoders(done)}."
+    return f"{start}: {table.spec.shows}.{bold} {_sizes(table, done)}.{encoders} {_where_trained(done)}."
+
+
+def notes(table: Table) -> list[str]:
+    """What bounds the reading of a table, in the order of its weight, and at the end which runs are missing."""
+    done, texts = finished(table.runs), not table.spec.kind.arms_across
+    found = []
+    if table.profile != "paper":
+        found.append(
+            f"Profile `{table.profile}` is scaled down: its levels are not the paper's experiment and are not compared "
+            "with the paper's levels. Only contrasts stand beside contrasts."
+        )
+    found += _data_notes(table, done) if texts else []
+    found += _layout_notes(table) if texts else []
+    found += table.spec.notes
+    found += _dropout_notes(done) if texts else []
+    found += teacher_notes(table, done) if texts else []
+    found += _sampling_notes(table, done)
+    found += _run_notes(table, done)
+    return [*found, f"Missing: {'; '.join(missing(table)) or 'nothing, the grid is complete'}."]
+
+
+def missing(table: Table) -> list[str]:
+    """One line for each cell that has fewer runs than planned."""
+    names = place_names(table)
+    done = (table.runs["status"] == "finished").groupby([table.runs["place"], table.runs["arm"]], sort=False)
+    counts = done.agg(["sum", "size"]).itertuples()
+    return [f"{names[place]}, {arm}: {n} of {planned} runs" for (place, arm), n, planned in counts if n < planned]
+
+
+def teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
+    """That runs share a teacher, and how often it changes a label."""
+    taught = done.dropna(subset="disagreement_pct")
+    if taught.empty:
+        return []
+    labels = dataset_labels(table)
+    groups = taught.groupby("dataset", sort=False)["disagreement_pct"].median().items()
+    shares = ", ".join(f"{labels[dataset]} {share:.1f} %" for dataset, share in groups)
+    reading = "" if table.name == "figure2" else ": intervals are to be read as over seeds given that teacher"
+    return [
+        "All runs on a teacher's labels share one teacher per task (Baseline, seed 0; if its weights are missing it is "
+        f"trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another class "
+        f"than to the original (STS-B: a score more than 0.5 away) to these shares of the variants: {shares}."
+    ]
+
+
+def _sizes(table: Table, done: pd.DataFrame) -> str:
+    """Data set sizes and epochs; data sets with the same stand together."""
+    labels, groups = dataset_labels(table), {}
+    for dataset, group in done.groupby("dataset", sort=False):
+        run = group.iloc[0]
+        train, available = int(run["num_train"]), int(run["num_available"])
+        of = f" of {available:,}" if train < available else ""
+        examples = f"{int(run['num_eval']):,} {table.spec.kind.examples}"
+        groups.setdefault(f"{train:,}{of} training and {examples}, {run['epochs']} epochs", []).append(labels[dataset])
+    return "; ".join(f"{', '.join(names)}: {sizes}" for sizes, names in groups.items())
+
+
+def _encoders(done: pd.DataFrame) -> str:
+    # The head's size differs from task to task.
+    sizes = done.groupby("model", sort=False)["num_parameters"].min().items()
+    return "Encoder: " + "; ".join(f"{model} ({size / 1e6:.1f}M parameters)" for model, size in sizes)
+
+
+def _where_trained(done: pd.DataFrame) -> str:
+    """Every device of the runs: `Trained on AMD EPYC (1 thread), Intel Xeon (1 or 2 threads)`."""
+    parts = []
+    for name, group in done.groupby("device"):
+        threads = sorted(set(group["threads"]) - {0})
+        counts = " or ".join(map(str, threads))
+        parts.append(name + (f" ({counts} thread{'s' if threads != [1] else ''})" if threads else ""))
+    return f"Trained on {', '.join(parts)}"
+
+
+def _data_notes(table: Table, done: pd.DataFrame) -> list[str]:
+    others = [model for model in dict.fromkeys(table.runs["model"]) if model != PAPER_TEXT_MODEL]
+    found = [f"The encoder is {' and '.join(others)}, not {PAPER_TEXT_MODEL}, the paper's."] if others else []
+    said = set(kinds(done if not done.empty else table.runs).values())
+    return found + [note for kind, note in _KINDS.items() if kind in said]
+
+
+def _layout_notes(table: Table) -> list[str]:
+    """What is not in the grid, and how to read what is."""
+    runs = table.runs
+    planned = set(map(task_of, runs["dataset"]))
+    absent = [label for column, label in COLUMNS.items() if column.removesuffix("_mm") not in planned]
+    found = []
+    if table.name == "figure2":
+        return [f"Not in this profile's grid: {', '.join(absent)}."] if absent else []
+    if absent:
+        found.append("Empty cells are not in this profile's grid; Avg is shown only if all nine columns exist.")
+    else:
+        found.append("Avg is the mean of nine columns, MNLI's two among them, over the seeds that have all nine.")
+    if table.name == "table3":
+        others = [LABELS[method] for method in TEXT_METHODS if method not in set(runs["method"])]
+        found += [f"Not in this profile's grid: {', '.join(others)}."] if others else []
+        if not runs["dataset"].str.startswith("grammar_").all():
+            found.append(
+                "GLUE's test labels are not public: its server scores the files of `mmel report --glue-submission "
+                "METHOD`, so the test part has the paper's rows alone."
+            )
+        if (runs["threads"] > 0).any():
+            found.append(
+                "Times on a CPU whose cores other work shared are no measure of cost; those of the committed `reduced` "
+                "runs are such."
+            )
+    return found
+
+
+def _dropout_notes(done: pd.DataFrame) -> list[str]:
+    chosen = done[done["hidden_dropout"] == CHOSEN_DROPOUT]
+    if chosen.empty:
+        return []
+    picked = ", ".join(f"{value} in {count}" for value, count in chosen["dropout"].value_counts(sort=False).items())
+    values = ", ".join(f"{value:g}" for value in DROPOUT_CANDIDATES)
+    return [
+        f"Hidden and attention dropout were chosen from {{{values}}} each by the dev score, for every method and task "
+        f"on a seed of its own, which makes dev levels a little too good. Of the {len(chosen)} runs: {picked}."
+    ]
+
+
+def _sampling_notes(table: Table, done: pd.DataFrame) -> list[str]:
+    """The error that the finite evaluation set alone gives a level."""
+    names = place_names(table) if table.spec.kind.arms_across else column_labels(table)
+    of_place = done.drop_duplicates("place").set_index("place")[["num_eval", "metric"]]
+    errors = {}
+    for place, means in cells(table).dropna(subset="mean").groupby("place", sort=False)["mean"]:
+        if place != AVERAGE:
+            of = of_place.loc[place.removesuffix("_mm")]
+            errors[names[place]] = max(sampling_error(mean, *of) for mean in means)
+    if not errors:
+        return []
+    told = ", ".join(f"{name} {error:.1f}" for name, error in errors.items() if error == error)
+    untold = ", ".join(name for name, error in errors.items() if error != error)
+    return [
+        "The finite evaluation set alone gives a level a standard error; methods share it, so a contrast has less."
+        + (f" In points, at most: {told}." if told else "")
+        + (f" Not known for {untold}: a Matthews correlation alone does not tell it." if untold else "")
+    ]
+
+
+def _run_notes(table: Table, done: pd.DataFrame) -> list[str]:
+    """What is to be said of single runs: small samples of images, failures, uncommitted code, float32."""
+    found = []
+    sampled = done[done["sampled"]] if table.spec.kind.arms_across else done.iloc[:0]
+    for dataset, group in sampled.groupby("dataset", sort=False):
+        sizes = group.iloc[0]
+        found.append(
+            f"{dataset_labels(table)[dataset]} is here a sample of {int(sizes['num_available'])} training and "
+            f"{int(sizes['num_eval'])} validation images: these figures show that the pipeline runs; they are no "
+            "evidence about the methods."
+        )
+    if (unreadable := done["num_unreadable"].max()) > 0:
+        found.append(f"Up to {int(unreadable)} images per run could not be decoded and were left out.")
+    failed = table.runs.loc[table.runs["status"] == "failed", "run_id"]
+    found += [f"Failed and left out: {', '.join(failed)}."] if len(failed) else []
+    if done["dirty"].isin([True]).any():
+        found.append("Some runs were made by code with uncommitted changes.")
+    return found + ([_float32_note(table)] if len(table.checks) else [])
+
+
+def _float32_note(table: Table) -> str:
+    """Each run that was trained in float32 too, beside its cell."""
+    checks = finished(table.checks)
+    if checks.empty:
+        return f"Float32 beside bf16: none of {len(table.checks)} runs yet."
+    names = place_names(table)
+    levels = cells(table).set_index(["place", "arm"])[["mean", "sd", "n"]]
+    lines = []
+    for place, arm, score in checks[["place", "arm", "score"]].itertuples(index=False):
+        beside = level(*levels.loc[(place, arm)])
+        lines.append(f"{names[place]}, {arm} {score:.2f} (bf16: {'no runs yet' if beside == '-' else beside})")
+    seed = checks["seed"].iloc[0]
+    return f"Float32 beside bf16, seed {seed}, {len(checks)} of {len(table.checks)} runs: {'; '.join(lines)}."
