@@ -16,7 +16,7 @@ from mmel.report import frames
 from mmel.report.frames import Table, task_of
 from mmel.report.runs import finished
 from mmel.report.specs import DATASET_LABELS, METHOD_COLORS, METRIC_LABELS
-from mmel.report.tables import VERDICTS, column_labels, place_names
+from mmel.report.tables import VERDICTS, labels
 
 STYLE = {
     "figure.dpi": 110,
@@ -121,7 +121,7 @@ def contrasts_figure(table: Table) -> Figure:
     """
     found = frames.contrasts(table)
     found = found[found.groupby("place")["difference"].transform("count") > 0]
-    names = place_names(table) if table.spec.kind.arms_across else column_labels(table)
+    names = labels(table, columns=True)
     longest = found.groupby("place").size().max() if len(found) else 4
     with _grid(found, names, 2, (3.6, 0.75 + 0.3 * longest), (1.6, 0.35)) as (figure, panels):
         for axis, group in panels:
@@ -234,7 +234,7 @@ def _grid(
 def _panels(table: Table, frame: pd.DataFrame, across: bool = False) -> Iterator[_Panels]:
     """Panels of scores; `across` if the score runs from left to right, in place of upwards."""
     whose = table.spec.kind.examples.split()[0]
-    with _grid(frame, place_names(table), 4, (3.2, 2.8), (1.2, 0.4)) as (figure, panels):
+    with _grid(frame, labels(table), 4, (3.2, 2.8), (1.2, 0.4)) as (figure, panels):
         for axis, group in panels:
             (axis.set_xlabel if across else axis.set_ylabel)(f"{whose} {METRIC_LABELS[group['metric'].iloc[0]]}")
         yield figure, panels

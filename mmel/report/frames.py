@@ -52,9 +52,8 @@ class Table:
 def load(name: str, store: Store, profile: str) -> Table:
     """A table with what is recorded of its runs."""
     grids = (reported(name, profile), float32_checks(name, profile))
-    return Table(
-        name, profile, *(_with_places(name, load_runs(store, grid)) if grid else pd.DataFrame() for grid in grids)
-    )
+    loaded = (load_runs(store, grid) for grid in grids)
+    return Table(name, profile, *(_with_places(name, runs) if len(runs) else runs for runs in loaded))
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -82,11 +81,11 @@ def scores(table: Table, split: str = "dev") -> pd.DataFrame:
     keys = ["place", "arm", "method", *table.spec.settings, "seed"]
     if table.spec.kind.arms_across:
         return table.runs[[*keys, "score"]]
-    prefix = "test_" if split == "test" else ""
+    score = "test_score" if split == "test" else "score"
     runs = table.runs[table.runs["dataset"].str.startswith("grammar_")] if split == "test" else table.runs
-    mismatched = runs[runs["place"] == "mnli"].assign(place="mnli_mm", **{f"{prefix}score": runs[f"{prefix}score_mm"]})
-    found = pd.concat([runs, mismatched]).rename(columns={f"{prefix}score": "score"} if prefix else {})
-    found = found.loc[:, ~found.columns.duplicated(keep="last")][[*keys, "score"]]
+    mnli = runs[runs["place"] == "mnli"]
+    mismatched = mnli[keys].assign(place="mnli_mm", score=mnli[f"{score}_mm"])
+    found = pd.concat([runs[keys].assign(score=runs[score]), mismatched])
     whole = found.groupby(["arm", "seed"])["place"].transform("nunique") == len(COLUMNS)
     means = found[whole].groupby(keys[1:], sort=False)["score"].agg(lambda values: values.mean(skipna=False))
     return pd.concat([found, means.reset_index().assign(place=AVERAGE)], ignore_index=True)
@@ -145,10 +144,8 @@ def contrasts(table: Table) -> pd.DataFrame:
     ours, paper, parts = cells(table), paper_cells(table.name), []
     for claim in table.claims:
         printed = pairs(claim, paper)
-        beside = printed.drop(columns=["n_a", "n_b", "p"]).rename(
-            columns=lambda key: key.replace("difference", "paper_difference")
-        )
-        beside = beside.rename(columns={"low": "paper_low", "high": "paper_high"})
+        numbers = {f"paper_{key}": printed[key] for key in ("difference", "low", "high")}
+        beside = printed[["place", "arm_a", "arm_b"]].assign(**numbers)
         both = pairs(claim, ours).merge(beside, on=["place", "arm_a", "arm_b"], how="left")
         both["claim"] = claim_label(claim)
         both["verdict"] = [verdict(low, high) for low, high in zip(both["low"], both["high"], strict=True)]
@@ -256,7 +253,9 @@ def curves(table: Table) -> pd.DataFrame:
     """
     keys = ["place", "dataset", "method", "metric", "epoch"]
     lines = finished(table.runs).explode("history")
-    lines["epoch"], lines["score"] = lines["history"].str[0].astype(float), lines["history"].str[1].astype(float)
+    lines = lines.assign(
+        epoch=[float(epoch) for epoch, _ in lines["history"]], score=[score for _, score in lines["history"]]
+    )
     groups = lines.groupby(keys, sort=False)["score"]
     return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
 

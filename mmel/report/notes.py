@@ -4,14 +4,12 @@ import pandas as pd
 
 from mmel.config import CHOSEN_DROPOUT
 from mmel.grids import PAPER_TEXT_MODEL
-from mmel.methods import LABELS
-from mmel.names import TEXT_METHODS
 from mmel.prerequisites import DROPOUT_CANDIDATES
-from mmel.report.frames import Table, cells, task_of
+from mmel.report.frames import Table, cells
 from mmel.report.runs import finished
-from mmel.report.specs import AVERAGE, COLUMNS
+from mmel.report.specs import AVERAGE
 from mmel.report.statistics import sampling_error
-from mmel.report.tables import column_labels, dataset_labels, kinds, level, place_names
+from mmel.report.tables import kinds, labels, level
 
 _KINDS = {
     "miniature": "A *miniature* is generated from a grammar (`mmel.data.grammar`) with a GLUE task's columns, labels "
@@ -42,8 +40,8 @@ def notes(table: Table) -> list[str]:
             f"Profile `{table.profile}` is scaled down: its levels are not the paper's experiment and are not compared "
             "with the paper's levels. Only contrasts stand beside contrasts."
         )
-    found += _data_notes(table, done) if texts else []
-    found += _layout_notes(table) if texts else []
+    said = set(kinds(done if len(done) else table.runs).values()) if texts else set()
+    found += [note for kind, note in _KINDS.items() if kind in said]
     found += table.spec.notes
     found += _dropout_notes(done) if texts else []
     found += teacher_notes(table, done) if texts else []
@@ -54,7 +52,7 @@ def notes(table: Table) -> list[str]:
 
 def missing(table: Table) -> list[str]:
     """One line for each cell that has fewer runs than planned."""
-    names = place_names(table)
+    names = labels(table)
     done = (table.runs["status"] == "finished").groupby([table.runs["place"], table.runs["arm"]], sort=False)
     counts = done.agg(["sum", "size"]).itertuples()
     return [f"{names[place]}, {arm}: {n} of {planned} runs" for (place, arm), n, planned in counts if n < planned]
@@ -65,9 +63,9 @@ def teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
     taught = done.dropna(subset="disagreement_pct")
     if taught.empty:
         return []
-    labels = dataset_labels(table)
-    groups = taught.groupby("dataset", sort=False)["disagreement_pct"].median().items()
-    shares = ", ".join(f"{labels[dataset]} {share:.1f} %" for dataset, share in groups)
+    names = labels(table)
+    medians = taught.groupby("place", sort=False)["disagreement_pct"].median().items()
+    shares = ", ".join(f"{names[place]} {share:.1f} %" for place, share in medians)
     reading = "" if table.name == "figure2" else ": intervals are to be read as over seeds given that teacher"
     return [
         "All runs on a teacher's labels share one teacher per task (Baseline, seed 0; if its weights are missing it is "
@@ -76,67 +74,41 @@ def teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
     ]
 
 
+def _dataset_names(table: Table) -> dict[str, str]:
+    names, places = labels(table), table.runs.drop_duplicates("dataset")
+    return {
+        dataset: names[place].split(", ")[0] for dataset, place in zip(places["dataset"], places["place"], strict=True)
+    }
+
+
 def _sizes(table: Table, done: pd.DataFrame) -> str:
     """Data set sizes and epochs; data sets with the same stand together."""
-    labels, groups = dataset_labels(table), {}
-    for dataset, group in done.groupby("dataset", sort=False):
-        run = group.iloc[0]
+    names, groups = _dataset_names(table), {}
+    for dataset, run in done.drop_duplicates("dataset").set_index("dataset").iterrows():
         train, available = int(run["num_train"]), int(run["num_available"])
         of = f" of {available:,}" if train < available else ""
         examples = f"{int(run['num_eval']):,} {table.spec.kind.examples}"
-        groups.setdefault(f"{train:,}{of} training and {examples}, {run['epochs']} epochs", []).append(labels[dataset])
-    return "; ".join(f"{', '.join(names)}: {sizes}" for sizes, names in groups.items())
+        groups.setdefault(f"{train:,}{of} training and {examples}, {run['epochs']} epochs", []).append(names[dataset])
+    return "; ".join(f"{', '.join(of)}: {sizes}" for sizes, of in groups.items())
 
 
 def _encoders(done: pd.DataFrame) -> str:
     # The head's size differs from task to task.
-    sizes = done.groupby("model", sort=False)["num_parameters"].min().items()
-    return "Encoder: " + "; ".join(f"{model} ({size / 1e6:.1f}M parameters)" for model, size in sizes)
+    sizes = done.groupby("model", sort=False)["num_parameters"].min()
+    other = {model: "" if model == PAPER_TEXT_MODEL else f", not {PAPER_TEXT_MODEL}" for model in sizes.index}
+    return "Encoder: " + "; ".join(
+        f"{model} ({size / 1e6:.1f}M parameters){other[model]}" for model, size in sizes.items()
+    )
 
 
 def _where_trained(done: pd.DataFrame) -> str:
     """Every device of the runs: `Trained on AMD EPYC (1 thread), Intel Xeon (1 or 2 threads)`."""
     parts = []
     for name, group in done.groupby("device"):
-        threads = sorted(set(group["threads"]) - {0})
+        threads = sorted(set(group["threads"].astype(int)) - {0})
         counts = " or ".join(map(str, threads))
         parts.append(name + (f" ({counts} thread{'s' if threads != [1] else ''})" if threads else ""))
     return f"Trained on {', '.join(parts)}"
-
-
-def _data_notes(table: Table, done: pd.DataFrame) -> list[str]:
-    others = [model for model in dict.fromkeys(table.runs["model"]) if model != PAPER_TEXT_MODEL]
-    found = [f"The encoder is {' and '.join(others)}, not {PAPER_TEXT_MODEL}, the paper's."] if others else []
-    said = set(kinds(done if not done.empty else table.runs).values())
-    return found + [note for kind, note in _KINDS.items() if kind in said]
-
-
-def _layout_notes(table: Table) -> list[str]:
-    """What is not in the grid, and how to read what is."""
-    runs = table.runs
-    planned = set(map(task_of, runs["dataset"]))
-    absent = [label for column, label in COLUMNS.items() if column.removesuffix("_mm") not in planned]
-    found = []
-    if table.name == "figure2":
-        return [f"Not in this profile's grid: {', '.join(absent)}."] if absent else []
-    if absent:
-        found.append("Empty cells are not in this profile's grid; Avg is shown only if all nine columns exist.")
-    else:
-        found.append("Avg is the mean of nine columns, MNLI's two among them, over the seeds that have all nine.")
-    if table.name == "table3":
-        others = [LABELS[method] for method in TEXT_METHODS if method not in set(runs["method"])]
-        found += [f"Not in this profile's grid: {', '.join(others)}."] if others else []
-        if not runs["dataset"].str.startswith("grammar_").all():
-            found.append(
-                "GLUE's test labels are not public: its server scores the files of `mmel report --glue-submission "
-                "METHOD`, so the test part has the paper's rows alone."
-            )
-        if (runs["threads"] > 0).any():
-            found.append(
-                "Times on a CPU whose cores other work shared are no measure of cost; those of the committed `reduced` "
-                "runs are such."
-            )
-    return found
 
 
 def _dropout_notes(done: pd.DataFrame) -> list[str]:
@@ -153,7 +125,7 @@ def _dropout_notes(done: pd.DataFrame) -> list[str]:
 
 def _sampling_notes(table: Table, done: pd.DataFrame) -> list[str]:
     """The error that the finite evaluation set alone gives a level."""
-    names = place_names(table) if table.spec.kind.arms_across else column_labels(table)
+    names = labels(table, columns=True)
     of_place = done.drop_duplicates("place").set_index("place")[["num_eval", "metric"]]
     errors = {}
     for place, means in cells(table).dropna(subset="mean").groupby("place", sort=False)["mean"]:
@@ -174,11 +146,11 @@ def _sampling_notes(table: Table, done: pd.DataFrame) -> list[str]:
 def _run_notes(table: Table, done: pd.DataFrame) -> list[str]:
     """What is to be said of single runs: small samples of images, failures, uncommitted code, float32."""
     found = []
-    sampled = done[done["sampled"]] if table.spec.kind.arms_across else done.iloc[:0]
+    sampled = done[done["sampled"].eq(True)] if table.spec.kind.arms_across else done.iloc[:0]
     for dataset, group in sampled.groupby("dataset", sort=False):
         sizes = group.iloc[0]
         found.append(
-            f"{dataset_labels(table)[dataset]} is here a sample of {int(sizes['num_available'])} training and "
+            f"{_dataset_names(table)[dataset]} is here a sample of {int(sizes['num_available'])} training and "
             f"{int(sizes['num_eval'])} validation images: these figures show that the pipeline runs; they are no "
             "evidence about the methods."
         )
@@ -196,7 +168,7 @@ def _float32_note(table: Table) -> str:
     checks = finished(table.checks)
     if checks.empty:
         return f"Float32 beside bf16: none of {len(table.checks)} runs yet."
-    names = place_names(table)
+    names = labels(table)
     levels = cells(table).set_index(["place", "arm"])[["mean", "sd", "n"]]
     lines = []
     for place, arm, score in checks[["place", "arm", "score"]].itertuples(index=False):

@@ -9,28 +9,12 @@ import pandas as pd
 from mmel.config import RunConfig
 from mmel.records import Record, Store
 
-# The columns that finished runs fill, and their values for the others.
-_NOTHING = {
-    "metric": None,
-    "score": np.nan,
-    "best_score": np.nan,
-    "score_mm": np.nan,
-    "test_score": np.nan,
-    "test_score_mm": np.nan,
-    "history": None,
-    "train_seconds": np.nan,
-    "device": None,
-    "threads": 0,
-    "num_train": np.nan,
-    "num_available": np.nan,
-    "num_eval": np.nan,
-    "sampled": False,
-    "num_unreadable": 0,
-    "num_parameters": np.nan,
-    "dropout": None,
-    "disagreement_pct": np.nan,
-    "dirty": None,
-}
+# The columns that finished runs fill; NaN for the others.
+_RESULTS = (
+    *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
+    *("device", "threads", "num_train", "num_available", "num_eval", "sampled", "num_unreadable", "num_parameters"),
+    *("dropout", "disagreement_pct", "dirty"),
+)
 
 
 def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
@@ -54,7 +38,11 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
     Raises:
         ResultsError: if a record cannot be read, naming its file.
     """
-    return pd.DataFrame([_row(config, store.read(config)) for config in configs])
+    rows = [
+        {**config.to_dict(), "run_id": config.run_id, **dict.fromkeys(_RESULTS, np.nan), **_result(store.read(config))}
+        for config in configs
+    ]
+    return pd.DataFrame(rows)
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -62,28 +50,29 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "finished"]
 
 
-def device_label(device: str, threads: int) -> str:
+def device_label(device: str, threads: float) -> str:
     """`Intel Xeon, 1 thread`; the name alone of a GPU."""
-    return f"{device}, {threads} thread{'s' if threads > 1 else ''}" if threads else device
+    return f"{device}, {threads:.0f} thread{'s' if threads > 1 else ''}" if threads else device
 
 
-def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
-    row = {**config.to_dict(), "run_id": config.run_id, "status": "missing", **_NOTHING}
-    if record is None or not record.finished:
-        return row if record is None else row | {"status": record.result["status"]}
+def _result(record: Record | None) -> dict[str, object]:
+    if record is None:
+        return {"status": "missing"}
+    if not record.finished:
+        return {"status": "failed"}
     header, result, metric = record.header, record.result, record.metric
     sizes, device = header["sizes"], header["device"]
     tests = {name: value for name, value in result.items() if name.startswith("test_")}
-    mismatched = "test_accuracy_mm_pct"
+    mismatched = tests.pop("test_accuracy_mm_pct", np.nan)
     on_one_device = all(earlier["device"] == device for earlier in header.get("resumed_from", []))
-    return row | {
+    found = {
         "status": "finished",
         "metric": metric,
         "score": record.score,
         "best_score": result[f"best_{metric}"],
         "score_mm": result.get("accuracy_mm_pct", np.nan),
-        "test_score": next((value for name, value in tests.items() if name != mismatched), np.nan),
-        "test_score_mm": tests.get(mismatched, np.nan),
+        "test_score": next(iter(tests.values()), np.nan),
+        "test_score_mm": mismatched,
         "history": [(line["epoch"], line[metric]) for line in record.epochs],
         "train_seconds": result["train_seconds"] if on_one_device else np.nan,
         "device": _device_name(device["name"], header.get("processes", 1)),
@@ -94,10 +83,12 @@ def _row(config: RunConfig, record: Record | None) -> dict[str, object]:
         "sampled": bool(sizes.get("sampled")),
         "num_unreadable": result.get("num_unreadable", 0),
         "num_parameters": header["num_parameters"],
-        "dropout": f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}" if config.is_text else None,
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
         "dirty": header["dirty"],
     }
+    if "hidden_dropout" in header:
+        found["dropout"] = f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}"
+    return found
 
 
 def _device_name(name: str, processes: int) -> str:

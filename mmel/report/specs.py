@@ -88,6 +88,10 @@ class TableSpec:
 
 _ACCURACY = "test accuracy in percent after the last epoch, mean ± std (n) over seeds"
 _SCORES = "Matthews correlation for CoLA, Spearman correlation for STS-B, else accuracy"
+_GRID = (
+    "Rows, columns and cells that are missing or empty are not in this profile's grid. Avg is the mean of nine "
+    "columns, MNLI's two among them, over the seeds that have all nine, and is shown only if they exist."
+)
 
 TABLES = {
     "table1": TableSpec("Table 1 (five methods)", IMAGES, _ACCURACY, {}),
@@ -99,9 +103,13 @@ TABLES = {
         {},
         splits=("dev", "test"),
         notes=(
+            _GRID,
+            "GLUE's test labels are not public: its server scores the files of `mmel report --glue-submission METHOD`, "
+            "so on the tasks themselves the test part has the paper's rows alone.",
             "Time is training alone, the median over seeds, summed over tasks: augmented texts and the teacher's "
             "outputs are made once, before it, and the teacher is the first run of Baseline. SMART is quoted as the "
-            "paper quotes it. Contrasts are of the dev sets.",
+            "paper quotes it. Contrasts are of the dev sets. Times on CPU cores that other work shared, as of the "
+            "committed `reduced` runs, are no measure of cost.",
         ),
     ),
     "table4": TableSpec(
@@ -122,6 +130,7 @@ TABLES = {
         {"fill": "Search", "pair_mode": "Pair", "mask_ratio": "Masked"},
         pooled=True,
         notes=(
+            _GRID,
             "One run per cell: differences of a point or two are what seeds alone make, and no claim is decided here. "
             "A task of single sentences has no pair to join; the paper prints such rows all the same, and how they "
             "differ from the separate ones (CoLA 62.8 and 61.8, MMEL-H, greedy, 0.4) shows how much its runs scatter.",

@@ -34,11 +34,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def ratio(value: float, missing: str = "-") -> str:
-    """One decimal."""
-    return missing if pd.isna(value) else f"{value:.1f}"
-
-
 def model_label(model: str) -> str:
     """`ResNet-20` of `resnet20`, `ResNet-18 (narrow)` of `resnet18_narrow`."""
     depth, _, kind = model.removeprefix("resnet").partition("_")
@@ -50,50 +45,28 @@ def kinds(runs: pd.DataFrame) -> dict[str, str]:
     found = {}
     for dataset, group in runs.groupby("dataset", sort=False):
         # A sample has splits of another size than GLUE's.
-        of_glue = "sample" if group["sampled"].any() else "subset" if (group["train_size"] > 0).any() else ""
+        of_glue = "sample" if group["sampled"].eq(True).any() else "subset" if (group["train_size"] > 0).any() else ""
         found[task_of(dataset)] = "miniature" if dataset.startswith("grammar_") else of_glue
     return found
 
 
-def task_label(label: str, said: Iterable[str], form: str = "({})") -> str:
-    """A task's name, with how our data differ from it."""
-    words = ", ".join(dict.fromkeys(filter(None, said)))
-    return f"{label} {form.format(words)}" if words else label
+def labels(table: Table, columns: bool = False, form: str = "({})") -> dict[str, str]:
+    """Place -> its name: `CIFAR-10, ResNet-20`; of texts `CoLA`, with how our data differ from the whole task.
 
-
-def dataset_labels(table: Table) -> dict[str, str]:
-    """Name of each data set of a table; one that is not the whole task says so."""
+    Args:
+        table: whose places.
+        columns: whether MNLI's first column is called `MNLI-m`.
+        form: how a difference is said.
+    """
     if table.spec.kind.arms_across:
-        return {name: DATASET_LABELS[name] for name in dict.fromkeys(table.runs["dataset"])}
+        places = dict.fromkeys([*table.runs["place"], *frames.paper_cells(table.name)["place"]])
+        parts = {place: place.split("/") for place in places}
+        return {place: f"{DATASET_LABELS[name]}, {model_label(model)}" for place, (name, model) in parts.items()}
     found = kinds(table.runs)
-    tasks = {dataset: task_of(dataset) for dataset in dict.fromkeys(table.runs["dataset"])}
-    return {dataset: task_label(DATASET_LABELS[task], [found[task]]) for dataset, task in tasks.items()}
-
-
-def column_labels(table: Table, form: str = "({})") -> dict[str, str]:
-    """Name of each column of a GLUE table; one whose data are not the whole task says so."""
-    found = kinds(table.runs)
-    labels = {key: task_label(label, [found.get(key.removesuffix("_mm"), "")], form) for key, label in COLUMNS.items()}
-    return labels | {AVERAGE: task_label("Avg", found.values(), form)}
-
-
-def place_labels(table: Table, places: Iterable[str]) -> pd.DataFrame:
-    """A column for each heading of a place: data set and model, or task."""
-    if table.spec.kind.arms_across:
-        parts = [place.split("/") for place in places]
-        rows = [(DATASET_LABELS[dataset], model_label(model)) for dataset, model in parts]
-    else:
-        columns = column_labels(table)
-        rows = [(columns[place],) for place in places]
-    return pd.DataFrame(rows, columns=table.spec.kind.place)
-
-
-def place_names(table: Table) -> dict[str, str]:
-    """Place -> its name: data set and model, or a task whatever its columns."""
-    if table.spec.kind.arms_across:
-        names = list(dict.fromkeys(table.runs["place"]))
-        return dict(zip(names, place_labels(table, names).agg(", ".join, axis="columns"), strict=True))
-    return {task_of(dataset): label for dataset, label in dataset_labels(table).items()}
+    names = (COLUMNS if columns else COLUMNS | {"mnli": DATASET_LABELS["mnli"]}) | {AVERAGE: "Avg"}
+    said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
+    said[AVERAGE] = ", ".join(dict.fromkeys(filter(None, found.values())))
+    return {place: f"{name} {form.format(said[place])}" if said[place] else name for place, name in names.items()}
 
 
 def levels(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,10 +75,8 @@ def levels(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
     On images a place is a row and an arm a column, on texts the other way round. Cells that print alike are equally
     high, and a cell by itself is not the highest. An empty cell is not in the grid, `-` is a planned one without a run.
     """
-    if table.spec.kind.arms_across:
-        return _levels(table, "dev")
     parts = [_levels(table, split) for split in table.spec.splits or ("dev",)]
-    return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True))
+    return tuple(pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
 
 
 def _levels(table: Table, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -131,19 +102,26 @@ def _levels(table: Table, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
-    front = front.join(place_labels(table, heads["place"]) if kind.arms_across else _arm_labels(table, heads))
-    labels = {} if kind.arms_across else column_labels(table, "(ours: {})")
-    frame = front.join(texts.reset_index(drop=True).rename(columns=labels).fillna(""))
+    names = labels(table, columns=True, form="(ours: {})")
+    front = front.join(_headed(table, heads["place"], names) if kind.arms_across else _arms(table, heads))
+    frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
     if table.name == "table3":
         frame[TIME] = _total_times(table, heads)
-    marks = best.reset_index(drop=True).rename(columns=labels).eq(True)
+    marks = best.reset_index(drop=True).rename(columns=names).eq(True)
     return frame, marks.reindex(columns=frame.columns, fill_value=False)
 
 
-def _arm_labels(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns that name an arm of texts: its method and settings."""
-    found = pd.DataFrame({"Method": rows["method"].map(ARM_LABELS)})
-    return found.assign(**{heading: rows[field].astype(str) for field, heading in table.spec.settings.items()})
+def _headed(table: Table, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
+    """A column for each heading of a place: data set and model, or task."""
+    rows = [names[place].split(", ") if table.spec.kind.arms_across else [names[place]] for place in places]
+    return pd.DataFrame(rows, columns=table.spec.kind.place)
+
+
+def _arms(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns that name an arm: its method and settings, of images in any table its K."""
+    settings = {"num_augmented": "K"} if table.spec.kind.arms_across else table.spec.settings
+    found = {heading: rows[field].astype(str) for field, heading in settings.items()}
+    return pd.DataFrame({"Method": rows["method"].map(ARM_LABELS), **found})
 
 
 def _total_times(table: Table, rows: pd.DataFrame) -> list[str]:
@@ -167,46 +145,43 @@ def contrasts(table: Table) -> pd.DataFrame:
     """The claims of a table at each place: ours with interval and verdict, the paper's beside it."""
     found = frames.contrasts(table)
     found = frames.over_pairs(found) if table.spec.pooled else found
-    rows = found.to_dict("records")
-    text = place_labels(table, found["place"]).assign(Contrast=found["claim"])
+    text = _headed(table, found["place"], labels(table, columns=True)).assign(Contrast=found["claim"])
     if table.spec.pooled:
         for key, heading in (("ours", "Ours"), ("paper", "Paper")):
-            text[heading] = [f"{row[key]:+.2f}" if row[f"{key}_pairs"] else "no runs yet" for row in rows]
-            count = [f"{row[f'{key}_above']} of {row[f'{key}_pairs']}" if row[f"{key}_pairs"] else "" for row in rows]
-            text[f"{heading}: pairs above 0"] = count
+            above, count = found[f"{key}_above"].astype(str), found[f"{key}_pairs"]
+            text[heading] = found[key].map("{:+.2f}".format).where(count > 0, "no runs yet")
+            text[f"{heading}: pairs above 0"] = (above + " of " + count.astype(str)).where(count > 0, "")
         return text
-    tested = [row["n_a"] > 0 and row["n_b"] > 0 for row in rows]
-    ours = [interval(row["difference"], row["low"], row["high"]) for row in rows]
-    text["Ours [95 %]"] = [said if yes else "no runs yet" for said, yes in zip(ours, tested, strict=True)]
-    text["n"] = [f"{row['n_a']} + {row['n_b']}" if yes else "" for row, yes in zip(rows, tested, strict=True)]
-    verdicts = [VERDICTS.get(row["verdict"], row["verdict"]) for row in rows]
-    text["Verdict"] = [said if yes else "" for said, yes in zip(verdicts, tested, strict=True)]
-    text["Paper [95 %]"] = [
-        f"{row['paper_min']:+.2f} to {row['paper_max']:+.2f} over {row['paper_places']} cells"
-        if pd.isna(row["paper_difference"])
-        else interval(row["paper_difference"], row["paper_low"], row["paper_high"])
-        for row in rows
-    ]
+    tested = (found["n_a"] > 0) & (found["n_b"] > 0)
+    text["Ours [95 %]"] = _intervals(found, "").where(tested, "no runs yet")
+    text["n"] = (found["n_a"].astype(str) + " + " + found["n_b"].astype(str)).where(tested, "")
+    text["Verdict"] = found["verdict"].replace(VERDICTS).where(tested, "")
+    low, high = found["paper_min"].map("{:+.2f}".format), found["paper_max"].map("{:+.2f}".format)
+    elsewhere = low + " to " + high + " over " + found["paper_places"].astype(str) + " cells"
+    text["Paper [95 %]"] = _intervals(found, "paper_").where(found["paper_difference"].notna(), elsewhere)
     return text
+
+
+def _intervals(found: pd.DataFrame, whose: str) -> pd.Series:
+    bounds = found[[f"{whose}difference", f"{whose}low", f"{whose}high"]]
+    return pd.Series([interval(*each) for each in bounds.itertuples(index=False)], index=found.index)
 
 
 def claim_tests(table: Table) -> pd.DataFrame:
     """Each claim over all models or tasks: mean difference and p, `-` if too few runs are recorded to test it."""
-    names = place_names(table)
-    rows = []
+    names, rows = labels(table), []
     for found in frames.claim_tests(table).to_dict("records"):
         left: dict[str, list[str]] = {}
         for place, (first, second) in found["left_out"].items():
             left.setdefault(f"{first} + {second} runs", []).append(names[place])
+        p = f"{found['p']:.3f}" if found["p"] >= 0.0005 else "< 0.001"
         rows.append(
             {
                 "Contrast": found["claim"],
                 "Strata": found["places"],
                 "Runs": found["runs"],
                 "Mean difference": f"{found['difference']:+.2f}" if found["places"] else "-",
-                "p (two-sided)": (f"{found['p']:.3f}" if found["p"] >= 0.0005 else "< 0.001")
-                if found["places"]
-                else "-",
+                "p (two-sided)": p if found["places"] else "-",
                 "Left out, under 2 runs a side": "; ".join(f"{' / '.join(of)}: {runs}" for runs, of in left.items()),
             }
         )
@@ -216,49 +191,36 @@ def claim_tests(table: Table) -> pd.DataFrame:
 def times(table: Table) -> pd.DataFrame:
     """Training times and their ratio to the baseline's on the same device, beside the paper's."""
     found, kind = frames.times(table), table.spec.kind
-    names = place_names(table)
-    if kind.arms_across:
-        text = place_labels(table, found["place"]).assign(
-            Method=found["method"].map(ARM_LABELS), K=found["num_augmented"]
-        )
-    else:
-        text = pd.DataFrame({"Task": found["place"].map(names)}).join(_arm_labels(table, found))
+    text = _headed(table, found["place"], labels(table)).join(_arms(table, found))
     devices = zip(found["device"], found["threads"], strict=True)
-    text["Device"] = [device_label(device, int(threads)) for device, threads in devices]
+    text["Device"] = [device_label(device, threads) for device, threads in devices]
     text["n"] = found["n"]
     text["Training"] = found["seconds"].map(duration)
-    text[f"Ratio to {ARM_LABELS[kind.baseline]}"] = (found["seconds"] / found["baseline_seconds"]).map(ratio)
+    text[f"Ratio to {ARM_LABELS[kind.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
     if kind.arms_across:
-        text["Paper, K = 10, V100"] = ["" if pd.isna(hours) else f"{hours:.1f} h" for hours in found["paper_hours"]]
+        text["Paper, K = 10, V100"] = _ratios(found["paper_hours"], "", " h")
     heading = "Paper's ratio" if kind.arms_across else "Paper's ratio, all tasks, V100"
-    text[heading] = [ratio(value, "") for value in found["paper_ratio"]]
+    text[heading] = _ratios(found["paper_ratio"], "")
     return text
+
+
+def _ratios(values: pd.Series, missing: str, unit: str = "") -> list[str]:
+    return [missing if pd.isna(value) else f"{value:.1f}{unit}" for value in values]
 
 
 def curves(table: Table) -> pd.DataFrame:
     """The numbers behind Figure 2."""
     found = frames.curves(table).rename(columns={"place": "task"})
-    return found.assign(task=found["dataset"].map(dataset_labels(table)))
+    return found.assign(task=found["task"].map(labels(table)))
 
 
 def seeds(table: Table) -> pd.DataFrame:
     """Every run that a table averages, as its figure draws it; columns that no run fills are left out."""
     found = finished(table.runs)
+    fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
     optional = ["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]
     filled = [column for column in optional if found[column].notna().any()]
-    shown = [
-        "dataset",
-        "model",
-        "method",
-        "num_augmented",
-        *table.spec.settings,
-        "seed",
-        "metric",
-        "score",
-        "best_score",
-    ]
-    found = found[list(dict.fromkeys([*shown, *filled]))].reset_index(drop=True)
-    return found.assign(dataset=found["dataset"].map(dataset_labels(table)))
+    return found[[*fields, "seed", "metric", "score", "best_score", *filled]].reset_index(drop=True)
 
 
 def show(frame: pd.DataFrame, best: pd.DataFrame | None = None) -> HTML:
