@@ -57,9 +57,10 @@ def check(config: "RunConfig") -> None:
         _require(name, config, getattr(config, name) >= 1, "at least 1")
     for name in ("seed", "train_size", "holdout", "micro_batch", "augment_seed", "image_size", "beam_width"):
         _require(name, config, getattr(config, name) >= 0, "0 or more")
-    for name in ("seed", "augment_seed"):
-        # Seeds are multiplied and hashed in 64 bits.
-        _require(name, config, getattr(config, name) < 2**31, "below 2**31")
+    for field in dataclasses.fields(config):
+        if type(field.default) is int:
+            # Seeds are multiplied and hashed in 64 bits, and nobody counts so far.
+            _require(field.name, config, getattr(config, field.name) < 2**31, "below 2**31")
     for name in ("lambda_t", "momentum", "weight_decay", "threshold"):
         _require(name, config, 0 <= getattr(config, name) < float("inf"), "0 or more and finite")
     for name in ("lambda_p", "lr", "lr_decay"):

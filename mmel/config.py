@@ -44,6 +44,9 @@ __all__ = [
 
 # Raised whenever a default below, or what a field means, changes: old records then keep their old names.
 SCHEMA = 1
+# The types of a notebook's parameters, and what IPython has under such types without an underscore.
+PLAIN_TYPES = (bool, int, float, str, list, tuple, dict, type(None))
+IPYTHON_NAMES = ("In", "Out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,8 @@ class RunConfig:
         train_size: examples in a fixed subset of the training set, classes balanced (on text: in proportion); 0 for
             all.
         holdout: training images held out and evaluated on in place of the test set; 0 for none.
-        precision: `bf16` (autocast) or `fp32`.
+        precision: `bf16` (autocast), `fp32`, or `auto`: the faster of the two on the device at hand, which a short
+            probe tells (`mmel.train.precision`) and the record says.
         micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
             what BatchNorm sees.
         sync_batch_norm: where several processes share a run on GPUs, BatchNorm over the whole batch rather than over
@@ -134,7 +138,7 @@ class RunConfig:
     image_size: int = 0
     train_size: int = 0
     holdout: int = 0
-    precision: str = "bf16"
+    precision: str = "auto"
     micro_batch: int = 0
     sync_batch_norm: bool = False
     evals_per_epoch: int = 1
@@ -229,8 +233,25 @@ class RunConfig:
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> "RunConfig":
-        """The configuration that a notebook's parameters cell spells out; other names in it are left alone."""
-        return cls(**{name: namespace[name] for name in field_names() if name in namespace})
+        """The configuration that a notebook's parameters spell out, in the notebook's `globals()`.
+
+        papermill only logs a parameter that the notebook does not have. So a number, text or list under another name is
+        refused, until the notebook holds a configuration: the names that a person adds after that are left alone.
+
+        Raises:
+            ValueError: if there is such a name, or as the class does.
+        """
+        known = field_names()
+        if not any(isinstance(value, cls) for value in namespace.values()):
+            unknown = [
+                name
+                for name, value in namespace.items()
+                if name not in (*known, *IPYTHON_NAMES) and not name.startswith("_") and isinstance(value, PLAIN_TYPES)
+            ]
+            if unknown:
+                names = ", ".join(unknown)
+                raise ValueError(f"unknown parameter(s) {names} (mended? `del {names}`); a run has {', '.join(known)}")
+        return cls(**{name: namespace[name] for name in known if name in namespace})
 
 
 def field_names() -> tuple[str, ...]:

@@ -20,8 +20,10 @@ from mmel.base_losses import (
     BaseLoss,
     check_finite,
     check_logits,
+    check_probabilities,
     losses_against_targets,
     losses_of_samples,
+    without_last_dimension,
 )
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -131,14 +133,16 @@ class UniformLoss(_AugmentedLoss):
 
         Args:
             logits: (N, K, C); for `"mse"` (N, K) or (N, K, 1).
-            targets: (N,) classes shared by an example's samples, (N, K) classes, or (N, K, C) probabilities; for
-                `"mse"` (N,) or (N, K) scores.
+            targets: (N,) classes shared by an example's samples, (N, K) classes, (N, C) probabilities shared by an
+                example's samples, or (N, K, C) probabilities; for `"mse"` (N,) or (N, K) scores. With two dimensions
+                integers are classes and floats are probabilities, even where C = K.
 
         Returns:
             A scalar, or (N,) with `reduction="none"`.
 
         Raises:
-            ValueError: on shapes or dtypes that are none of these, K = 0, NaN or out-of-range targets.
+            ValueError: on shapes or dtypes that are none of these, K = 0, NaN or out-of-range targets, rows of
+                probabilities that do not sum to 1. Values are not checked under `torch.compile` and `torch.func`.
         """
         return self._reduce(self.terms(logits, targets).loss)
 
@@ -225,15 +229,15 @@ class MMELSoftLoss(_AugmentedLoss):
         Args:
             logits: (N, K, C) with K >= 2 and the original at index 0; for `"mse"` (N, K) or (N, K, 1).
             targets: (N,) the originals' classes, or scores for `"mse"`.
-            teacher_outputs: (N, K, C) a teacher's probabilities, (N, K) scores for `"mse"`, or None. Where the
-                teacher puts z into another class than x (or, for `"mse"`, where its score is further than
+            teacher_outputs: (N, K, C) a teacher's probabilities, (N, K) or (N, K, 1) scores for `"mse"`, or None.
+                Where the teacher puts z into another class than x (or, for `"mse"`, where its score is further than
                 `threshold` from f(x)), its output replaces f(x) as z's target, in the loss and in P* alike.
 
         Returns:
             A scalar, or (N,) with `reduction="none"`.
 
         Raises:
-            ValueError: on shapes or dtypes that are none of these, K < 2, NaN or out-of-range targets.
+            ValueError: as `UniformLoss`; also if K < 2, or if `teacher_outputs` are logits.
         """
         return self._reduce(self.terms(logits, targets, teacher_outputs).loss)
 
@@ -249,11 +253,13 @@ class MMELSoftLoss(_AugmentedLoss):
         own = (original if regression else original.softmax(dim=-1)).expand_as(logits[:, 1:])
         if teacher_outputs is None:
             return own
+        if regression:
+            teacher_outputs = without_last_dimension(teacher_outputs)
         if teacher_outputs.shape != logits.shape:
             raise ValueError(
                 f"teacher_outputs must have shape {tuple(logits.shape)}, got {tuple(teacher_outputs.shape)}"
             )
-        check_finite("teacher_outputs", teacher_outputs)
+        (check_finite if regression else check_probabilities)("teacher_outputs", teacher_outputs)
         teacher = teacher_outputs.to(own.dtype)
         if regression:
             return torch.where((own - teacher[:, 1:]).abs() > self.threshold, teacher[:, 1:], own)

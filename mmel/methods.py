@@ -82,7 +82,7 @@ def describe(config: RunConfig) -> str:
         f"{objectives[config.method]}.\n\n"
         f"Profile `{config.profile}`: {config.total_epochs} epochs of batch {config.batch_size}, learning rate "
         f"{config.lr:g} {_decay(config)}, weight decay {config.weight_decay:g}, K = {k}, "
-        f"lambda_P = {config.lambda_p:g}, {config.precision}.{_augmentation(config)} Run `{config.run_id}`."
+        f"lambda_P = {config.lambda_p:g}, precision {config.precision}.{_augmentation(config)} Run `{config.run_id}`."
     )
 
 

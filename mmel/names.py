@@ -4,7 +4,7 @@ PROFILES = ("mini", "reduced", "paper")
 IMAGE_METHODS = ("baseline_da", "baseline_da_long", "baseline_da_uni", "mmel_h", "mmel_s")
 TEXT_METHODS = ("baseline", "baseline_da_long", "baseline_da_uni", "mmel_h", "mmel_s")
 METHODS = ("baseline", *IMAGE_METHODS)
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")
 ORIGINALS = ("clean", "augmented")
 SHORTCUTS = ("A", "B")
 # Of classes and probabilities; scores have the squared error.

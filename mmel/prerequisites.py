@@ -67,7 +67,7 @@ def needs(config: RunConfig) -> list[RunConfig]:
 
 def stage(run: RunConfig) -> int:
     """What must be trained before what: choices of baselines, teachers, other choices, all else, checks of bf16."""
-    if run.precision != RunConfig.precision:
+    if run.precision == "fp32":
         return 4
     if run.seed == SELECTION_SEED:
         return 0 if teacher_of(run) is None else 2

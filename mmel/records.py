@@ -6,7 +6,9 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 """
 
 import contextlib
+import glob
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,6 +22,16 @@ from typing import Any
 from mmel.config import RunConfig
 
 Line = dict[str, Any]
+
+# The fields of a header that those who read a record rely on, with the types that they may have in JSON.
+_TEXT, _NUMBER = (str,), (int, float)
+_HEADER = {
+    **dict.fromkeys(("run_id", "metric", "started"), _TEXT),
+    **dict.fromkeys(("config", "device", "sizes"), (dict,)),
+    "num_parameters": _NUMBER,
+    "commit": (str, type(None)),
+    "dirty": (bool, type(None)),
+}
 
 
 class ResultsError(Exception):
@@ -47,7 +59,16 @@ class Record:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        return RunConfig.from_dict(self.header["config"])
+        values = dict(self.header["config"])
+        # Records from before `auto` say bf16, then the default, and carry the name of a default.
+        if values.get("precision") == "bf16" and self.precision is None:
+            values["precision"] = "auto"
+        return RunConfig.from_dict(values)
+
+    @property
+    def precision(self) -> str | None:
+        """The precision that the run was trained in, `bf16` or `fp32`; None in records from before `auto`."""
+        return self.header["device"].get("precision")
 
     @property
     def finished(self) -> bool:
@@ -165,8 +186,11 @@ class Store:
         for path in sorted((self.root / "runs" / profile).glob("*/*.jsonl")):
             yield read_record(path)
 
-    def claim(self, config: RunConfig, wait: bool = False) -> "contextlib.AbstractContextManager[None]":
+    @contextlib.contextmanager
+    def claim(self, config: RunConfig, wait: bool = False) -> Iterator[None]:
         """Hold a run for this process, so that two sweeps never train it at once.
+
+        What a killed process had half written of the run is deleted.
 
         Args:
             config: the run.
@@ -175,7 +199,10 @@ class Store:
         Raises:
             ClaimedError: if another process holds it, and `wait` is false.
         """
-        return _locked(self._lock_path(config), config.run_id, wait)
+        with _locked(self._lock_path(config), config.run_id, wait):
+            for path in (self.partial_path, self.checkpoint_path, self.weights_path, self.predictions_path):
+                delete_torn(path(config))
+            yield
 
     def holder(self, config: RunConfig) -> str:
         """Machine and process that hold a run; empty where none does."""
@@ -224,21 +251,68 @@ class RunWriter:
 
 
 def read_record(path: Path) -> Record:
-    """Read one run.
+    """Read one run and check what its readers rely on.
 
     Raises:
-        ResultsError: if the file is not a whole record, naming the file and the line.
+        ResultsError: if the file is not a whole record, or not that of the run that its name and folders say, naming
+            the file and the line.
     """
     lines = []
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            lines.append(json.loads(text))
-        except ValueError as error:
+            lines.append(json.loads(text, parse_constant=_refuse_constant))
+        except (ValueError, RecursionError) as error:
             raise ResultsError(f"{path}:{number} is not JSON: {error}") from error
     kinds = [line.get("kind") if isinstance(line, dict) else line for line in lines]
     if len(kinds) < 2 or kinds[0] != "run" or kinds[-1] != "result" or any(kind != "epoch" for kind in kinds[1:-1]):
         raise ResultsError(f"{path} is not a record: want a run line, epoch lines and a result line, got {kinds}")
-    return Record(lines[0], lines[1:-1], lines[-1])
+    record = Record(lines[0], lines[1:-1], lines[-1])
+    _check_fields(record, path)
+    try:
+        config = record.config
+    except ValueError as error:
+        raise ResultsError(f"{path}:1: config: {error}") from error
+    if config.is_text:
+        _check(f"{path}:1", record.header, dict.fromkeys(("hidden_dropout", "attention_dropout"), _NUMBER))
+    own = Path(config.profile, config.dataset, f"{config.run_id}.jsonl")
+    if path.parts[-3:] != own.parts or record.header["run_id"] != config.run_id:
+        raise ResultsError(
+            f"{path} is the record of another run: by its config {own}, by its run_id {record.header['run_id']}"
+        )
+    return record
+
+
+def _refuse_constant(token: str) -> None:
+    raise ValueError(f"{token} is no number of JSON")
+
+
+def _check_fields(record: Record, path: Path) -> None:
+    header, metric, last = record.header, record.metric, len(record.epochs) + 2
+    _check(f"{path}:1", {"metric": metric, **header}, _HEADER)
+    _check(f"{path}:1: device", header["device"], {"name": _TEXT})
+    _check(f"{path}:1: sizes", header["sizes"], dict.fromkeys(("train", "train_available", "eval"), _NUMBER))
+    for number, line in enumerate(record.epochs, start=2):
+        _check(f"{path}:{number}", line, dict.fromkeys(("epoch", metric, "eval_seconds"), _NUMBER))
+    _check(f"{path}:{last}", record.result, {"status": _TEXT})
+    if not record.finished:
+        _check(f"{path}:{last}", record.result, {"error": _TEXT})
+        return
+    if not record.epochs:
+        raise ResultsError(f"{path} is the record of a finished run and has no evaluation")
+    measured = dict.fromkeys((metric, f"best_{metric}", "train_seconds", "wall_seconds"), _NUMBER)
+    _check(f"{path}:{last}", record.result, measured | {"micro_batch": (int, type(None))})
+
+
+def _check(where: str, line: Line, needed: dict[str, tuple[type, ...]]) -> None:
+    """Refuse a line that lacks a field or has another type in it; all scores are finite numbers, needed or not."""
+    scores = dict.fromkeys((name for name in line if name.endswith("_pct")), _NUMBER)
+    for name, kinds in (scores | needed).items():
+        if name not in line:
+            raise ResultsError(f"{where} has no {name}")
+        # As JSON has them: a bool is no number.
+        if type(line[name]) not in kinds or line[name] in (math.inf, -math.inf):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise ResultsError(f"{where}: {name} must be {wanted}, and finite, got {line[name]!r}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -259,6 +333,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def delete_torn(path: Path) -> None:
+    """Delete what killed processes left of their writing to `path`; nobody may be writing there."""
+    for torn in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        torn.unlink()
 
 
 def _dump(line: Line) -> str:

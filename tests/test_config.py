@@ -191,7 +191,7 @@ def test_defaults_of_schema_1():
         "image_size": 0,
         "train_size": 0,
         "holdout": 0,
-        "precision": "bf16",
+        "precision": "auto",
         "micro_batch": 0,
         "sync_batch_norm": False,
         "evals_per_epoch": 1,
@@ -263,10 +263,20 @@ def test_from_dict_refuses_unknown_fields():
         RunConfig.from_dict({"speed": 1, "seed": 0, "lambda": 2})
 
 
-def test_from_namespace_takes_fields_and_leaves_the_rest():
-    assert RunConfig.from_namespace({"seed": 3, "decay_epochs": [1], "Path": object, "_": 0}) == RunConfig(
-        seed=3, decay_epochs=(1,)
-    )
+NOTEBOOK = {"seed": 3, "decay_epochs": [1], "Path": object, "len": len, "In": [""], "Out": {}, "_": 0, "_i1": "seed"}
+
+
+def test_from_namespace_takes_fields_and_leaves_what_is_no_parameter():
+    config = RunConfig(seed=3, decay_epochs=(1,))
+    assert RunConfig.from_namespace(NOTEBOOK) == config
+    # A person's own names, once the notebook has its configuration.
+    assert RunConfig.from_namespace(NOTEBOOK | {"config": config, "mine": 5, "lines": [{}]}) == config
+
+
+@pytest.mark.parametrize("value", [3, 0.5, "mmel_h", True, [1], {}, None], ids=repr)
+def test_from_namespace_refuses_parameters_that_it_does_not_know(value):
+    with pytest.raises(ValueError, match=r"lamda_p.*; .*\blambda_p\b"):
+        RunConfig.from_namespace(NOTEBOOK | {"lamda_p": value})
 
 
 @pytest.mark.parametrize(
@@ -367,6 +377,8 @@ def test_images_and_text_share_four_methods():
         # Numbers out of range.
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"seed": 2**31}, "seed must be below 2**31, got 2147483648"),
+        ({"num_augmented": 10**20}, "num_augmented must be below 2**31, got 100000000000000000000"),
+        ({"epochs": 10**20}, "epochs must be below 2**31, got 100000000000000000000"),
         ({"train_size": -1}, "train_size must be 0 or more, got -1"),
         ({"holdout": -5}, "holdout must be 0 or more, got -5"),
         ({"micro_batch": -1}, "micro_batch must be 0 or more, got -1"),

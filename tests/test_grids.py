@@ -48,7 +48,7 @@ def count(runs, *names):
 
 def test_the_runs_of_images_keep_their_names():
     # Were one of them to change, its record would be lost. The text tables came later, and must leave them alone.
-    runs = [(run, profile) for profile in PROFILES for run in ordered(IMAGE_TABLES, profile) if run.precision == "bf16"]
+    runs = [(run, profile) for profile in PROFILES for run in ordered(IMAGE_TABLES, profile) if run.precision == "auto"]
     names = "".join(f"{profile} {run.dataset} {run.run_id}\n" for run, profile in runs)
     assert len(runs) == 495
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "0e2b3a143c4653aa"
@@ -106,8 +106,8 @@ def test_one_seed_of_each_cell_of_paper_table1_is_trained_in_float32_too_and_not
         (dataset, model, method): 1 for dataset in ("cifar10", "cifar100") for model in DEPTHS for method in methods
     }
     # Nothing but the precision differs from a run of the table, and both take one choice of lambda_t.
-    assert {run.replace(precision="bf16") for run in checks} <= set(shown("table1", "paper"))
-    assert {choice.precision for run in checks for choice in candidates(run)} == {"bf16"}
+    assert {run.replace(precision="auto") for run in checks} <= set(shown("table1", "paper"))
+    assert {choice.precision for run in checks for choice in candidates(run)} == {"auto"}
     order = ordered(("table1",), "paper")
     assert order[-len(checks) :] == checks
     assert not any(float32_checks(table, profile) for table in TABLES for profile in ("mini", "reduced"))
@@ -293,7 +293,7 @@ def test_a_run_that_tables_share_appears_once(profile, total, shared):
 @each_profile
 def test_seed_by_seed(profile):
     # Wherever a sweep stops, what is recorded is as balanced as it can be.
-    runs = [run for run in ordered(tuple(TABLES), profile) if run.precision == "bf16"]
+    runs = [run for run in ordered(tuple(TABLES), profile) if run.precision == "auto"]
     seeds = [run.seed for run in runs if run.seed != SELECTION_SEED]
     assert seeds == sorted(seeds)
 

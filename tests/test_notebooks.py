@@ -4,10 +4,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pretend import record_run
 
 from mmel.config import RunConfig, field_names
 from mmel.grids import TABLES
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -114,17 +115,24 @@ def test_run_parameters_are_a_cheap_run_of_the_mini_grid(name):
 
 
 @pytest.mark.parametrize("name", RUN)
+def test_run_notebooks_refuse_parameters_that_they_do_not_know(name):
+    pytest.importorskip("torch")
+    cells = [cell.source for cell in code_cells(name)]
+    names = {}
+    # papermill adds its cell after that of the parameters.
+    exec("\n".join([cells[0], "lamda_p = 3"]), names)
+    with pytest.raises(ValueError, match="lamda_p"):
+        exec(cells[1], names)
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_path, monkeypatch):
     # As in a clone, or where a sweep has deleted them. nbval, which has an empty folder, trains.
     pytest.importorskip("torch")
     monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
     config = RunConfig(**parameters(name))
-    lines = [
-        {"kind": "epoch", "epoch": n, "train_loss": 1 / n, "accuracy_pct": 50.0, "matthews_pct": 1.0, "weight_max": 1.0}
-        for n in (1, 2)
-    ]
-    header = {"kind": "run", "config": config.to_dict(), "run_id": config.run_id}
-    RunWriter(Store(tmp_path), config, [header, *lines]).finish({"status": "finished", "accuracy_pct": 50.0})
+    epoch = {"train_loss": 1.0, "accuracy_pct": 50.0, "matthews_pct": 1.0, "weight_max": 1.0}
+    record_run(Store(tmp_path), config, epoch=epoch)
     names, shown = {}, []
     for cell in code_cells(name):
         *statements, last = ast.parse(cell.source).body
@@ -134,7 +142,7 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
         else:
             exec(compile(ast.Module([last], []), name, "exec"), names)
     assert (store := names["store"]).root == tmp_path
-    assert len(store.read(config).epochs) == 2
+    assert len(store.read(config).epochs) == 1
     (said,) = [one.data for one in shown if getattr(one, "data", "").startswith("No weights")]
     assert config.run_id in said
     assert "give `seed` a value" in said

@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretend import record_run
 
-from mmel.config import RunConfig
+from mmel.config import PROFILES, RunConfig
 from mmel.records import ResultsError, RunWriter, Store, read_record, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = RunConfig(dataset="digits", model="resnet8", augment="crop", seed=7)
-HEADER = {"kind": "run", "config": CONFIG.to_dict(), "note": "déjà vu"}
 TEXT = RunConfig(dataset="cola", model="google/electra", method="mmel_h", num_augmented=5)
-EPOCHS = [{"kind": "epoch", "epoch": n, "train_loss": 1 / 3 / n} for n in (1, 2)]
 
 
 @pytest.fixture
@@ -24,102 +23,111 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-def write_run(store, config=CONFIG, **result):
-    writer = RunWriter(store, config, [HEADER | {"config": config.to_dict()}])
-    for line in EPOCHS:
-        writer.append(line)
-    writer.finish({"status": "finished", **result})
+@pytest.fixture
+def lines(tmp_path):
+    """The lines of a record of CONFIG with two evaluations."""
+    elsewhere = Store(tmp_path)
+    record_run(elsewhere, CONFIG, header={"note": "déjà vu"})
+    header, epoch, result = map(json.loads, elsewhere.run_path(CONFIG).read_text().splitlines())
+    return [header, epoch, epoch | {"epoch": 2}, result]
+
+
+def write_lines(store, lines):
+    path = store.run_path(CONFIG)
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+    return path
 
 
 # Writing and reading.
 
 
-def test_round_trip(store):
-    write_run(store, accuracy_pct=97.5)
+def test_round_trip(store, lines):
+    header, *epochs, result = lines
+    writer = RunWriter(store, CONFIG, [header])
+    for line in epochs:
+        writer.append(line)
+    writer.finish({name: value for name, value in result.items() if name != "kind"})
     record = store.read(CONFIG)
-    assert record.header == HEADER
-    assert record.epochs == EPOCHS
-    assert record.result == {"kind": "result", "status": "finished", "accuracy_pct": 97.5}
+    assert (record.header, record.epochs, record.result) == (header, epochs, result)
     assert record.config == CONFIG
     assert record.finished
 
 
-def test_a_run_is_judged_by_the_metric_of_its_header(store):
+def test_a_run_is_judged_by_the_metric_of_its_header(store, lines):
     # Records of images, written before there was text, name none.
-    write_run(store, accuracy_pct=97.5)
-    assert (store.read(CONFIG).metric, store.read(CONFIG).score) == ("accuracy_pct", 97.5)
-    RunWriter(store, TEXT, [{"kind": "run", "config": TEXT.to_dict(), "metric": "matthews_pct"}]).finish(
-        {"status": "finished", "accuracy_pct": 80.0, "matthews_pct": 55.0, "best_matthews_pct": 56.0}
-    )
+    del lines[0]["metric"]
+    write_lines(store, lines)
+    assert (store.read(CONFIG).metric, store.read(CONFIG).score) == ("accuracy_pct", 50.0)
+    record_run(store, TEXT, 55.0, header={"metric": "matthews_pct"}, accuracy_pct=80.0)
     assert (store.read(TEXT).metric, store.read(TEXT).score) == ("matthews_pct", 55.0)
 
 
 def test_a_hub_name_makes_no_folder(store):
-    write_run(store, TEXT, matthews_pct=1.0)
+    record_run(store, TEXT)
     assert store.run_path(TEXT).parent == store.root / "runs" / "mini" / "cola"
     assert [record.config for record in store.records("mini")] == [TEXT]
 
 
 def test_place_and_name_of_a_record(store):
-    write_run(store)
+    record_run(store, CONFIG)
     path = store.run_path(CONFIG)
     assert path.relative_to(store.root) == Path("runs", "mini", "digits", f"{CONFIG.run_id}.jsonl")
     # One JSON object a line, and no other file beside it.
-    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["run", "epoch", "epoch", "result"]
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["run", "epoch", "result"]
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_failed_runs_are_records_that_did_not_finish(store):
-    RunWriter(store, CONFIG, [HEADER]).finish({"status": "failed", "error": "loss is nan"})
+def test_failed_runs_are_records_that_did_not_finish(store, lines):
+    RunWriter(store, CONFIG, lines[:1]).finish({"status": "failed", "error": "loss is nan"})
     record = store.read(CONFIG)
     assert not record.finished
     assert record.epochs == []
     assert record.result["error"] == "loss is nan"
 
 
-def test_a_run_under_way_is_partial_and_never_a_record(store):
-    writer = RunWriter(store, CONFIG, [HEADER])
-    writer.append(EPOCHS[0])
+def test_a_run_under_way_is_partial_and_never_a_record(store, lines):
+    writer = RunWriter(store, CONFIG, lines[:1])
+    writer.append(lines[1])
     partial = store.partial_path(CONFIG)
     assert partial.name == f"{CONFIG.run_id}.jsonl.partial"
     # Every line is there as soon as append returns.
-    assert [json.loads(line) for line in partial.read_text().splitlines()] == [HEADER, EPOCHS[0]]
+    assert [json.loads(line) for line in partial.read_text().splitlines()] == lines[:2]
     assert store.read(CONFIG) is None
     assert list(store.records("mini")) == []
-    writer.finish({"status": "finished"})
+    writer.finish(lines[-1])
     assert not partial.exists()
-    assert store.read(CONFIG).epochs == EPOCHS[:1]
+    assert store.read(CONFIG).epochs == lines[1:2]
 
 
-def test_a_line_is_on_disk_when_append_returns(store, monkeypatch):
+def test_a_line_is_on_disk_when_append_returns(store, lines, monkeypatch):
     # All of it must have left Python's buffer when the kernel is told to write.
-    writer, sizes, fsync = RunWriter(store, CONFIG, [HEADER]), [], os.fsync
+    writer, sizes, fsync = RunWriter(store, CONFIG, lines[:1]), [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (sizes.append(os.fstat(handle).st_size), fsync(handle))[1])
-    writer.append(EPOCHS[0])
+    writer.append(lines[1])
     assert sizes == [store.partial_path(CONFIG).stat().st_size]
 
 
-def test_a_writer_goes_on_from_what_it_is_given(store):
+def test_a_writer_goes_on_from_what_it_is_given(store, lines):
     # What a killed process left behind, torn line and all, is replaced by the lines of its checkpoint.
     store.partial_path(CONFIG).parent.mkdir(parents=True)
     store.partial_path(CONFIG).write_text('{"kind": "run"}\n{"kind": "epo')
-    writer = RunWriter(store, CONFIG, [HEADER, EPOCHS[0]])
-    writer.append(EPOCHS[1])
-    writer.finish({"status": "finished"})
-    assert store.read(CONFIG).epochs == EPOCHS
+    writer = RunWriter(store, CONFIG, lines[:2])
+    writer.append(lines[2])
+    writer.finish(lines[-1])
+    assert store.read(CONFIG).epochs == lines[1:3]
 
 
-def test_a_run_trained_again_replaces_its_record_only_when_it_ends(store):
-    write_run(store, accuracy_pct=1.0)
-    writer = RunWriter(store, CONFIG, [HEADER])
-    assert store.read(CONFIG).result["accuracy_pct"] == 1.0
-    writer.finish({"status": "finished", "accuracy_pct": 2.0})
-    assert store.read(CONFIG).result["accuracy_pct"] == 2.0
+def test_a_run_trained_again_replaces_its_record_only_when_it_ends(store, lines):
+    record_run(store, CONFIG, 1.0)
+    writer = RunWriter(store, CONFIG, lines[:2])
+    assert store.read(CONFIG).score == 1.0
+    writer.finish(lines[-1])
+    assert store.read(CONFIG).score == 50.0
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_json_is_refused(store, number):
-    writer = RunWriter(store, CONFIG, [HEADER])
+def test_what_is_not_json_is_refused(store, lines, number):
+    writer = RunWriter(store, CONFIG, lines[:1])
     with pytest.raises(ValueError, match="JSON"):
         writer.append({"kind": "epoch", "train_loss": number})
     # The record goes on as if nothing had been asked.
@@ -130,7 +138,7 @@ def test_what_is_not_json_is_refused(store, number):
 def test_records_of_a_profile_in_order_of_their_paths(store):
     others = [CONFIG.replace(seed=seed) for seed in (3, 1, 2)]
     for config in [*others, CONFIG.replace(profile="reduced", dataset="cifar10"), RunConfig(seed=5)]:
-        write_run(store, config)
+        record_run(store, config)
     found = [record.config for record in store.records("mini")]
     # cifar10 comes before digits.
     assert found == [RunConfig(seed=5), *sorted(others, key=lambda config: config.run_id)]
@@ -138,7 +146,14 @@ def test_records_of_a_profile_in_order_of_their_paths(store):
     assert list(store.records("paper")) == []
 
 
-# Reading what is damaged.
+@pytest.mark.parametrize("folder", ["results", "tests/records"])
+def test_committed_records_are_whole_and_in_their_place(folder):
+    store = Store(ROOT / folder)
+    found = [record.header["run_id"] for profile in PROFILES for record in store.records(profile)]
+    assert len(found) == len(list((store.root / "runs").rglob("*.jsonl"))) > 0
+
+
+# Reading what is damaged, or somebody else's.
 
 
 @pytest.mark.parametrize(
@@ -184,6 +199,73 @@ def test_damaged_records_are_named(store, content, line):
         assert str(path) in str(caught.value)
         if line:
             assert f"{path}:{line} " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "value"),
+    [
+        (1, "run_id", CONFIG.replace(seed=8).run_id),
+        (1, "config", CONFIG.replace(seed=8).to_dict()),
+        (1, "config", CONFIG.to_dict() | {"seed": "seven"}),
+        (1, "config", CONFIG.to_dict() | {"colour": "red"}),
+        (1, "metric", ["accuracy_pct"]),
+        (1, "sizes", {"train": 500}),
+        (1, "device", {}),
+        (3, "accuracy_pct", float("nan")),
+        (3, "eval_seconds", float("inf")),
+        (4, "accuracy_pct", "50.0"),
+        (4, "test_accuracy_pct", "50.0"),
+        (4, "wall_seconds", True),
+    ],
+)
+def test_a_field_that_holds_something_else_is_named(store, lines, number, field, value):
+    lines[number - 1][field] = value
+    path = write_lines(store, lines)
+    with pytest.raises(ResultsError) as caught:
+        store.read(CONFIG)
+    (said,) = str(caught.value).splitlines()
+    assert field in said or "NaN" in said or "Infinity" in said
+    # Whose record it is is said of the file, all else of the line.
+    assert f"{path}:{number}" in said or f"{path} is the record of another run" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "field"),
+    [
+        *((1, name) for name in ("run_id", "config", "device", "sizes", "num_parameters", "started", "commit")),
+        *((2, name) for name in ("epoch", "accuracy_pct", "eval_seconds")),
+        *((4, name) for name in ("status", "accuracy_pct", "best_accuracy_pct", "train_seconds", "micro_batch")),
+    ],
+)
+def test_a_field_that_is_missing_is_named(store, lines, number, field):
+    del lines[number - 1][field]
+    path = write_lines(store, lines)
+    with pytest.raises(ResultsError, match=field) as caught:
+        store.read(CONFIG)
+    assert f"{path}:{number} " in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [CONFIG.replace(seed=8), CONFIG.replace(profile="reduced"), RunConfig(seed=7)])
+def test_a_record_under_another_runs_name_is_refused(store, other):
+    # Copied over another seed's, it would count twice.
+    record_run(store, CONFIG)
+    copy = store.run_path(other)
+    write_atomically(copy, store.run_path(CONFIG).read_bytes())
+    with pytest.raises(ResultsError, match=CONFIG.run_id) as caught:
+        list(store.records(other.profile))
+    assert str(copy) in str(caught.value)
+
+
+def test_a_number_beyond_all_floats_is_none(store, lines):
+    path = write_lines(store, lines)
+    path.write_text(path.read_text().replace("50.0", "1e999"))
+    with pytest.raises(ResultsError, match=f"{path}:2: accuracy_pct"):
+        store.read(CONFIG)
+
+
+def test_a_finished_run_has_an_evaluation(store, lines):
+    with pytest.raises(ResultsError, match=str(write_lines(store, [lines[0], lines[-1]]))):
+        store.read(CONFIG)
 
 
 # Writing a file so that it is whole or not there.
@@ -313,12 +395,12 @@ def test_every_path_lies_below_the_root_and_apart(store):
 
 
 def test_a_scratch_store_has_its_own_runs_and_shares_the_caches(store):
-    write_run(store)
+    record_run(store, CONFIG)
     with store.scratch(CONFIG) as scratch:
         assert scratch.root != store.root
         assert scratch.root.parent == store.checkpoint_path(CONFIG).parent
         assert scratch.read(CONFIG) is None
-        write_run(scratch, TEXT)
+        record_run(scratch, TEXT)
         assert store.read(TEXT) is None
         for own in ("run_path", "checkpoint_path", "weights_path", "predictions_path"):
             assert getattr(scratch, own)(CONFIG).is_relative_to(scratch.root)
@@ -389,6 +471,19 @@ def test_a_killed_process_lets_go(store, holder):
     holder.wait()
     with store.claim(CONFIG):
         pass
+
+
+def test_what_a_killed_process_half_wrote_of_a_run_is_deleted_and_nothing_else(store):
+    torn, kept = [], []
+    for config, left in ((CONFIG, torn), (CONFIG.replace(seed=8), kept)):
+        for path in (store.partial_path, store.checkpoint_path, store.weights_path, store.predictions_path):
+            left.append(path(config).with_name(f".{path(config).name}.a1b2c3d4"))
+            kept.append(path(config))
+    for path in (*torn, *kept):
+        write_atomically(path, "half")
+    with store.claim(CONFIG):
+        assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in kept)
 
 
 def test_a_claim_ends_with_its_block(store):

@@ -196,10 +196,10 @@ class TransformEach(ImageAugmentation):
                     # The crop took the code's low part; mixing again keeps the two draws apart.
                     torch.default_generator.manual_seed(code ^ 0x5DEECE66D)
                     view = self.transform(views[i, j])
-                    if view.shape != views.shape[2:] or view.dtype != torch.uint8:
+                    got = (view.dtype, *view.shape) if isinstance(view, Tensor) else type(view).__name__
+                    if got != (torch.uint8, *views.shape[2:]):
                         raise ValueError(
-                            f"transform must return uint8 of shape {tuple(views.shape[2:])}, "
-                            f"got {view.dtype} {tuple(view.shape)}"
+                            f"transform must return a tensor of {(torch.uint8, *views.shape[2:])}, got {got}"
                         )
                     out[i, j] = view
         return out.to(images.device)
@@ -249,7 +249,8 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
         image_size: pixels of a side; padding (4 for 32) and hole (16 for 32) scale with it.
 
     Raises:
-        ValueError: on another name, or a transform that needs arguments.
+        ValueError: on another name, or a transform that needs arguments or makes something else than images of that
+            size.
         ModuleNotFoundError: if torchvision is missing and the name needs it.
     """
     crop_flip = RandomCropFlip(padding=image_size // 8)
@@ -263,24 +264,35 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
         return Cutout(length=image_size // 2, before=crop_flip)
     name = TRANSFORMS.get(augment, augment.removeprefix("v2."))
     if name != augment:
-        return TransformEach(_transform(name), before=crop_flip)
+        return TransformEach(_transform(name, image_size), before=crop_flip)
     raise ValueError(
         "augment must be crop_flip, crop, cutout, randaugment, trivialaugment, v2.<Transform> or a callable, "
         f"got {augment!r}"
     )
 
 
-def _transform(name: str) -> Callable[[Tensor], Tensor]:
-    """A transform of torchvision.transforms.v2 with its default arguments."""
+def _transform(name: str, image_size: int) -> Callable[[Tensor], Tensor]:
+    """A transform of torchvision.transforms.v2 with its default arguments, tried on images."""
     from torchvision.transforms import v2
 
     kind = getattr(v2, name, None)
     if not (isinstance(kind, type) and issubclass(kind, v2.Transform)):
         raise ValueError(f"augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.{name}'")
     try:
-        return kind()
+        transform = kind()
     except TypeError as error:
         raise ValueError(f"augment must name a transform that needs no arguments, got 'v2.{name}': {error}") from error
+    images = torch.zeros(16, 3, image_size, image_size, dtype=torch.uint8)
+    try:
+        # Several, as some transforms change the size by chance.
+        TransformEach(transform)(images, 2, torch.Generator())
+    # Transforms of boxes, labels or videos fail on an image in ways of their own.
+    except Exception as error:
+        raise ValueError(
+            f"augment must name a transform that makes a uint8 image of the same size, got 'v2.{name}': "
+            f"{str(error).partition(chr(10))[0] or type(error).__name__}"
+        ) from error
+    return transform
 
 
 def mix_bits(state: Tensor) -> Tensor:

@@ -161,6 +161,8 @@ def _read(name: str, path: Path, split: str) -> Examples:
             column.append(text)
         if has_labels:
             targets.append(_target(files.words, row[-1], f"{path}:{number}"))
+    if not columns[0]:
+        raise DataError(f"{path} holds no examples")
     return Examples(columns[0], columns[1] if len(columns) == 2 else None, targets if has_labels else None)
 
 

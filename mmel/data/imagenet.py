@@ -98,9 +98,12 @@ def _from_folder(dataset: str, folder: Path) -> tuple[EncodedImages, EncodedImag
     for path in parts.values():
         names, labels = [], []
         for label, name in enumerate(classes["train"]):
-            files = sorted(entry.name for entry in os.scandir(path / name) if entry.name.lower().endswith(SUFFIXES))
-            if not files:
+            images = [entry for entry in os.scandir(path / name) if entry.name.lower().endswith(SUFFIXES)]
+            if not images:
                 raise DataError(f"{dataset}: {path / name} holds no image ({', '.join(SUFFIXES)}): {wanted}")
+            if lost := [entry.path for entry in images if not entry.is_file()]:
+                raise DataError(f"{dataset}: {min(lost)} must be a file, got a folder or a link that leads nowhere")
+            files = sorted(entry.name for entry in images)
             names += [f"{path.name}/{name}/{file}" for file in files]
             labels += [label] * len(files)
         listed.append(_whole(_Folder(folder, names), labels, len(classes["train"])))

@@ -45,7 +45,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with _named(source):
+    with _named(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source)
     # Without its files the library makes one up that knows nothing but its special pieces.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -57,7 +57,7 @@ def load_masked_lm(source: str | Path) -> PreTrainedModel:
     """An encoder with its masked-LM head, float32, in eval mode; arguments and errors as `load_tokenizer`."""
     from transformers import AutoModelForMaskedLM
 
-    with _named(source):
+    with _named(source, "weights"):
         model, info = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     # What is missing was drawn at random: such a head would fill in noise.
     if info["missing_keys"]:
@@ -81,7 +81,7 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    with _named(source):
+    with _named(source, "weights"):
         config = AutoConfig.from_pretrained(source, num_labels=num_outputs)
         for names, rate in ((HIDDEN_DROPOUTS, hidden_dropout), (ATTENTION_DROPOUTS, attention_dropout)):
             known = [name for name in names if hasattr(config, name)]
@@ -166,18 +166,20 @@ def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str |
 
 
 @contextlib.contextmanager
-def _named(source: str | Path) -> Iterator[None]:
+def _named(source: str | Path, part: str) -> Iterator[None]:
     """Say what was looked for where nothing could be loaded; keep the library's remarks on fresh heads to itself."""
-    from safetensors import SafetensorError
-
     try:
         with _quiet():
             yield
-    except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
+    except (ModelError, ModuleNotFoundError):
+        raise
+    # The parsers of weights and tokenizers fail in ways of their own; a pickle that holds code is refused unread.
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{source} is no text encoder that can be loaded ({first}): want a folder with config.json, weights and "
-            "tokenizer, or a name on the Hugging Face hub; see --text-model and docs/data.md"
+            f"{source} is no text encoder that can be loaded ({part}: {type(error).__name__}: {first}): want a folder "
+            "with config.json, weights and tokenizer, or a name on the Hugging Face hub; see --text-model and "
+            "docs/data.md"
         ) from error
 
 

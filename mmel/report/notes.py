@@ -44,7 +44,7 @@ def notes(table: Table) -> list[str]:
     found += [note for kind, note in _KINDS.items() if kind in said]
     found += table.spec.notes
     found += _dropout_notes(done) if texts else []
-    found += teacher_notes(table, done) if texts else []
+    found += _teacher_notes(table, done) if texts else []
     found += _sampling_notes(table, done)
     found += _run_notes(table, done)
     return [*found, f"Missing: {'; '.join(missing(table)) or 'nothing, the grid is complete'}."]
@@ -58,7 +58,7 @@ def missing(table: Table) -> list[str]:
     return [f"{names[place]}, {arm}: {n} of {planned} runs" for (place, arm), n, planned in counts if n < planned]
 
 
-def teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
+def _teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
     """That runs share a teacher, and how often it changes a label."""
     taught = done.dropna(subset="disagreement_pct")
     if taught.empty:
@@ -68,10 +68,34 @@ def teacher_notes(table: Table, done: pd.DataFrame) -> list[str]:
     shares = ", ".join(f"{names[place]} {share:.1f} %" for place, share in medians)
     reading = "" if table.name == "figure2" else ": intervals are to be read as over seeds given that teacher"
     return [
-        "All runs on a teacher's labels share one teacher per task (Baseline, seed 0; if its weights are missing it is "
+        "Runs on a teacher's labels share the teacher of their task (Baseline, seed 0; if its weights are missing, "
         f"trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another class "
         f"than to the original (STS-B: a score more than 0.5 away) to these shares of the variants: {shares}."
+        f"{_several_teachers(taught, names)}"
     ]
+
+
+def _several_teachers(taught: pd.DataFrame, names: dict[str, str]) -> str:
+    """Which seeds had which teacher, for tasks whose teacher was trained more than once; empty if none was.
+
+    Records from before the digest of its weights tell a teacher by how often it changes a label.
+    """
+    found = []
+    texts = ["place", "num_augmented", "mask_ratio", "fill", "pair_mode"]
+    for (place, *_), group in taught.groupby(texts, sort=False):
+        digest = group["teacher_weights"].astype(object)
+        # An old record is of the teacher that changes as many labels, if a later one names it.
+        digest = digest.combine_first(digest.groupby(group["disagreement_pct"]).transform("first"))
+        teachers = digest.combine_first(group["disagreement_pct"].astype(str))
+        had = []
+        for _, runs in group.groupby(teachers, sort=False):
+            seeds = sorted(set(runs["seed"]))
+            word = "seeds" if len(seeds) > 1 else "seed"
+            had.append(f"{word} {', '.join(map(str, seeds))}: {runs['disagreement_pct'].median():.3f} %")
+        if len(had) > 1:
+            found.append(f"{names[place]} had {len(had)} ({'; '.join(had)})")
+    told = ", ".join(dict.fromkeys(found))
+    return f" A teacher that was trained again, as on another machine, is another one: {told}." if found else ""
 
 
 def _dataset_names(table: Table) -> dict[str, str]:

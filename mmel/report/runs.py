@@ -13,7 +13,7 @@ from mmel.records import Record, Store
 _RESULTS = (
     *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
     *("device", "threads", "num_train", "num_available", "num_eval", "sampled", "num_unreadable", "num_parameters"),
-    *("dropout", "disagreement_pct", "dirty"),
+    *("dropout", "disagreement_pct", "teacher_weights", "dirty"),
 )
 
 
@@ -32,8 +32,8 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
         `num_available` (training examples before a subset was taken), `num_eval`, `num_parameters`, `dirty`,
         `sampled` (the data are not of the official size), `num_unreadable` (images that could not be decoded). Of texts
         also `score_mm` (MNLI's mismatched dev set), `test_score` and `test_score_mm` (if the test labels are known),
-        `dropout` (hidden and attention, as trained) and `disagreement_pct` (of the variants with their teacher's label
-        for the original).
+        `dropout` (hidden and attention, as trained), `disagreement_pct` (of the variants with their teacher's label for
+        the original) and `teacher_weights` (their digest; NaN in old records).
 
     Raises:
         ResultsError: if a record cannot be read, naming its file.
@@ -84,6 +84,7 @@ def _result(record: Record | None) -> dict[str, object]:
         "num_unreadable": result.get("num_unreadable", 0),
         "num_parameters": header["num_parameters"],
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
+        "teacher_weights": header.get("teacher_weights", np.nan),
         "dirty": header["dirty"],
     }
     if "hidden_dropout" in header:

@@ -2,16 +2,14 @@
 
 from datetime import UTC, datetime
 
-import torch
-
 from mmel.config import SCHEMA, RunConfig
 from mmel.records import Line
 from mmel.train import machine, processes
 from mmel.train.step import Task
 
 
-def header(config: RunConfig, task: Task, device: torch.device) -> Line:
-    """The first line of a record: configuration, data set sizes, device, versions, commit."""
+def header(config: RunConfig, task: Task, device: Line) -> Line:
+    """The first line of a record: configuration, data set sizes, `device`, versions, commit."""
     return {
         "kind": "run",
         "schema": SCHEMA,
@@ -23,7 +21,7 @@ def header(config: RunConfig, task: Task, device: torch.device) -> Line:
         "sizes": task.sizes,
         **task.provenance,
         "num_parameters": sum(p.numel() for p in task.model.parameters()),
-        "device": machine.describe_device(device),
+        "device": device,
         "processes": processes.count(),
         "versions": machine.versions(),
         **machine.code_version(),

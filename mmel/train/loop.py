@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from mmel.records import Line, RunWriter, Store, write_atomically
 from mmel.train import checkpoint, encoder, machine, processes
 from mmel.train.encoded import EncodedVisionTask
 from mmel.train.lines import engines, epochs_done, header, outcome, resumed_header
+from mmel.train.precision import autocast, probe, resolve
 from mmel.train.progress import progress
 from mmel.train.selection import with_choices
-from mmel.train.step import Step, Task, TrainingError, autocast
+from mmel.train.step import Step, Task, TrainingError
 from mmel.train.teacher import ensure_teacher
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
@@ -76,6 +78,7 @@ def train(
         BudgetError: if `stop_at` is too near for another evaluation, judged by how long the last one took.
         ClaimedError: if another process trains this run, and `wait` is false.
         DataError: if the data set is missing or damaged.
+        ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
     if stop_at is None and (named := os.environ.get("MMEL_STOP_AT")):
         stop_at = float(named)
@@ -98,19 +101,22 @@ def load_trained(
     Raises:
         FileNotFoundError: if the weights are not in this results folder: records travel without them, and a sweep
             keeps those of images and of teachers alone.
+        ResultsError: if they cannot be used.
     """
     path = store.weights_path(config)
     if not path.exists():
         raise FileNotFoundError(f"no weights of {config.run_id} in this results folder; train it here to have them")
     chosen = machine.pick_device(device)
-    task = _build_task(config, store, data_root, chosen)
-    task.model.load_state_dict(torch.load(path, map_location=chosen, weights_only=True))
+    task = _build_task(config, store, data_root, chosen, resolve(config.precision, chosen))
+    checkpoint.fill(task.model, checkpoint.load(path), path)
     task.model.eval()
     return task
 
 
-def _build_task(config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device) -> Task:
-    resolved = with_choices(config, store)
+def _build_task(
+    config: RunConfig, store: Store, data_root: str | Path | None, device: torch.device, precision: str
+) -> Task:
+    resolved = with_choices(config, store).replace(precision=precision)
     if config.is_text:
         # The teacher of the run that was asked for: what it leaves to be chosen is chosen by other runs.
         return TextTask(resolved, teacher_of(config), store, data_root, device)
@@ -131,21 +137,27 @@ class _Training:
             machine.keep_freed_memory()
         machine.reset_peak_memory(device)
         self.config, self.store, self.device = config, store, device
-        self.task: Task = _build_task(config, store, data_root, device)
+        state = self._load_checkpoint()
+        described = machine.describe_device(device)
+        self.precision = processes.on_main(lambda: self._choose_precision(state, described))
+        self.task: Task = _build_task(config, store, data_root, device, self.precision)
         if config.evals_per_epoch > self.task.steps:
             raise ValueError(
                 f"evals_per_epoch must be at most the {self.task.steps} steps of an epoch, got {config.evals_per_epoch}"
             )
         self.model = self.task.model.train()
         self.step = Step(self.task, config, device)
-        self.lines: list[Line] = [header(config, self.task, device)]
-        # Of the processes that this one goes on from.
+        self.lines: list[Line] = [header(config, self.task, described | {"precision": self.precision})]
+        if config.precision == "auto":
+            self.lines[0]["precision_probe"] = probe(device)
+        # Of the processes that came before this one.
         self.seconds_before = 0.0
         self.engines_before: list[Line] = []
+        if state is not None:
+            self._resume(state)
 
     def evaluations(self, checkpoint_every: int, stop_at: float | None) -> Iterator[Line]:
         """The evaluations of a checkpoint, if there is one, then those that are left; see `train`."""
-        self._resume()
         # One process writes; the others wait for it here, and fail with it.
         on_main = processes.on_main
         writer = RunWriter(self.store, self.config, self.lines) if processes.is_main() else None
@@ -181,7 +193,8 @@ class _Training:
             on_main(self._forget)
             raise
         result |= self._costs()
-        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), self.model.state_dict()))
+        weights = {"model": self.model.state_dict(), "score": result[self.task.metric]}
+        on_main(lambda: checkpoint.save(self.store.weights_path(self.config), weights))
         on_main(lambda: writer.finish(result))
         on_main(self._forget)
 
@@ -224,7 +237,7 @@ class _Training:
         begin = time.perf_counter()
         # BatchNorm's running statistics are the only state that the processes' shares make differ.
         processes.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
-        with autocast(self.config, self.device), self._fp32_math():
+        with autocast(self.precision, self.device, cache=self.config.is_text), self._fp32_math():
             metrics = self.task.evaluate()
         bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
         examples = sum(map(len, batches))
@@ -251,8 +264,8 @@ class _Training:
             yield
 
     def _fp32_math(self) -> contextlib.AbstractContextManager[None]:
-        """What `precision="fp32"` says, on a GPU too."""
-        return machine.ieee_fp32() if self.config.precision == "fp32" else contextlib.nullcontext()
+        """The precision fp32, on a GPU too."""
+        return machine.ieee_fp32() if self.precision == "fp32" else contextlib.nullcontext()
 
     def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
         bad = torch.nonzero(~torch.isfinite(losses)).flatten()
@@ -264,7 +277,7 @@ class _Training:
 
     def _test_outcome(self) -> Line:
         """Scores on a labelled test split; of one whose labels are not public the predictions are kept instead."""
-        with autocast(self.config, self.device), self._fp32_math():
+        with autocast(self.precision, self.device, cache=self.config.is_text), self._fp32_math():
             scores, predictions = self.task.test()
         if predictions and processes.is_main():
             write_atomically(self.store.predictions_path(self.config), json.dumps(predictions))
@@ -296,14 +309,23 @@ class _Training:
         }
         processes.on_main(lambda: checkpoint.save(self.store.checkpoint_path(self.config), state))
 
-    def _resume(self) -> None:
+    def _load_checkpoint(self) -> dict[str, Any] | None:
         path = self.store.checkpoint_path(self.config)
         if not processes.on_main(path.exists):
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+            return None
+        return checkpoint.load(path)
+
+    def _choose_precision(self, state: dict[str, Any] | None, device: Line) -> str:
+        """The precision of the run; a resumed one keeps its own on the same device, whatever a probe says now."""
+        before = state["lines"][0]["device"] if state else {}
+        if before == device | {"precision": before.get("precision")}:
+            return before["precision"]
+        return resolve(self.config.precision, self.device)
+
+    def _resume(self, state: dict[str, Any]) -> None:
         encoder.check_encoder(self.lines[0], state["lines"][0])
         self.lines = [resumed_header(self.lines[0], state["lines"][0]), *state["lines"][1:]]
-        self.model.load_state_dict(state["model"])
+        checkpoint.fill(self.model, state, self.store.checkpoint_path(self.config))
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scheduler.load_state_dict(state["scheduler"])
         self.step.micro_batch = min(self.step.micro_batch, state["micro_batch"])

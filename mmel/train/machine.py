@@ -26,16 +26,22 @@ def pick_device(device: str | None = None) -> torch.device:
     """The device named, else the one in MMEL_DEVICE, else the first GPU, else the CPU.
 
     Raises:
-        ValueError: if the device is not there.
+        ValueError: if the device is not there, or is neither a CPU nor a CUDA GPU.
     """
     device = device or os.environ.get("MMEL_DEVICE")
     if not device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device must be one this machine has (cpu, cuda, cuda:1), got {device!r}: {error}") from None
-    return torch.device(device)
+        chosen = torch.device(device)
+        is_known = chosen.type in ("cpu", "cuda")
+        if is_known:
+            torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        is_known = False
+    if not is_known:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ValueError(f"device must be one that this machine has ({', '.join(['cpu', *gpus])}), got {device!r}")
+    return chosen
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -75,10 +81,23 @@ def ieee_fp32() -> Iterator[None]:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Kind, name and, for a CPU, threads of a device."""
+    """All of a device that decides its speed: two CPUs can share a name and differ in their instructions.
+
+    Returns:
+        `type`, `name`, `native_bf16` and, for a CPU, `capability` (its instruction set, as PyTorch uses it) and
+        `threads`.
+    """
     if device.type == "cuda":
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
-    return {"type": device.type, "name": _cpu_name(), "threads": torch.get_num_threads()}
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "native_bf16": native}
+    return {
+        "type": device.type,
+        "name": _cpu_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        # By oneDNN's own word, which heeds ONEDNN_MAX_CPU_ISA.
+        "native_bf16": torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Token sequences of many lengths on one device, and a text classifier's outputs on them without much padding."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -72,9 +73,9 @@ class Sequences:
         }
         return batch if longest == shortest else {**batch, "attention_mask": self._spread(mask.long())}
 
-    def content(self) -> bytes:
-        """What identifies the sequences: lengths and tokens."""
-        return self.lengths.numpy().tobytes() + self._tokens.cpu().numpy().tobytes()
+    def digest(self) -> str:
+        """SHA-256 of what identifies the sequences: lengths and tokens."""
+        return hashlib.sha256(self.lengths.numpy().tobytes() + self._tokens.cpu().numpy().tobytes()).hexdigest()
 
     def _spread(self, values: Tensor) -> Tensor:
         return values.repeat_interleave(self.num_variants, dim=0)

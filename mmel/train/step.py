@@ -1,6 +1,5 @@
 """One optimizer step on a batch of originals: micro-batches, memory, precision, CUDA graph, several processes."""
 
-import contextlib
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from mmel.losses import LossTerms
 from mmel.records import Line
 from mmel.train import processes
 from mmel.train.graph import Captured
+from mmel.train.precision import autocast
 from mmel.train.text import TextTask
 from mmel.train.vision import VisionTask
 
@@ -21,13 +21,6 @@ Task = VisionTask | TextTask
 
 class TrainingError(Exception):
     """A run that cannot go on: its loss is not finite, or one original does not fit into memory."""
-
-
-def autocast(config: RunConfig, device: torch.device) -> contextlib.AbstractContextManager:
-    """The precision that a run's forwards have."""
-    # A graph has to cast the weights at each replay, so it must not be captured with some of them in the cache; a
-    # network of images uses each weight once a forward, and the cache would gain it nothing.
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16", cache_enabled=config.is_text)
 
 
 def why_eager(task: Task, config: RunConfig, device: torch.device) -> str | None:
@@ -197,7 +190,7 @@ class Step:
         loss = torch.zeros((), device=self.device)
         statistics = torch.zeros(2, device=self.device)
         for part in index.split(self.micro_batch) if len(index) else ():
-            with autocast(self.config, self.device):
+            with autocast(self.task.config.precision, self.device, cache=self.config.is_text):
                 terms = self.task.terms(part, epoch)
             part_loss = terms.loss.sum() / total
             part_loss.backward()

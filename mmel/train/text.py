@@ -43,7 +43,7 @@ class TextTask:
         why_eager: why a step cannot be a CUDA graph.
         eval_failure: None: no evaluation is captured.
         provenance: what the configuration does not say: the encoder's weights, the precision of the masked LM that
-            augmented the texts, the teacher.
+            augmented the texts, digests of these texts and of the teacher's weights, the teacher's score.
     """
 
     unit = "sequences"
@@ -112,13 +112,11 @@ class TextTask:
         ids = augmenter.ids(train.sentences, train.pairs)
         types = [entry.token_type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
+        self.provenance["augmented_texts"] = self.sequences.digest()
         self.targets, self.teacher = labels, None
         if teacher is not None:
-            outputs = teacher_outputs(teacher, store, self.model, self.sequences)
-            self.provenance |= {
-                "teacher": teacher.run_id,
-                "teacher_disagreement_pct": _disagreement(outputs, config.threshold),
-            }
+            outputs, told = teacher_outputs(teacher, store, self.model, self.sequences, config.precision)
+            self.provenance |= told | {"teacher_disagreement_pct": _disagreement(outputs, config.threshold)}
             self.teacher = outputs.to(self.device)
             if config.method != "mmel_s":
                 self.targets = _mixed_targets(labels, self.teacher[:, 1:])

@@ -399,6 +399,9 @@ def test_build_augmentation_takes_a_transform_by_name():
         ("v2.Nope", "augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.Nope'"),
         ("v2.functional", "augment must name a transform of torchvision.transforms.v2 after 'v2.'"),
         ("v2.RandomCrop", "augment must name a transform that needs no arguments, got 'v2.RandomCrop': .*size"),
+        # No tensor, no uint8, another size by chance, none without boxes.
+        *((f"v2.{name}", f"augment .*uint8 .*'v2.{name}'") for name in ("ToPILImage", "ConvertImageDtype")),
+        *((f"v2.{name}", f"augment .*size.*'v2.{name}'") for name in ("RandomZoomOut", "RandomIoUCrop")),
     ],
 )
 def test_build_augmentation_refuses_what_is_no_transform(name, message):

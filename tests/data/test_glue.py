@@ -357,6 +357,14 @@ def test_wrong_header(tmp_path, no_hub, text, got):
     assert str(error.value) == f"{path}: want the columns sentence1, sentence2, label, got {got}"
 
 
+@pytest.mark.parametrize(("name", "text"), [("cola", ""), ("rte", "index\tsentence1\tsentence2\tlabel\n")])
+def test_no_examples(tmp_path, no_hub, name, text):
+    path = write_official(tmp_path, name) / "dev.tsv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"^{path} "):
+        load_text(name, tmp_path)
+
+
 def test_not_utf8(tmp_path, no_hub):
     path = write_official(tmp_path, "sst2") / "dev.tsv"
     path.write_bytes("sentence\tlabel\nnaïve\t1\n".encode("latin-1"))

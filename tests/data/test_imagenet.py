@@ -90,6 +90,14 @@ def test_a_class_without_images_is_named(tmp_path):
         load_encoded("imagenet", tmp_path)
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), lambda path: path.mkdir()])
+def test_an_image_that_is_no_file_is_named(tmp_path, make):
+    path = write_folder(tmp_path) / "imagenet" / "val" / "n02" / "lost.jpeg"
+    make(path)
+    with pytest.raises(DataError, match=str(path)):
+        load_encoded("imagenet", tmp_path)
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match=r"^dataset must be one of imagenet, imagenette, drawings, got 'cifar10'$"):
         load_encoded("cifar10")

@@ -94,6 +94,7 @@ def write_run(
     resumed_from=None,
     dirty=False,
     sampled=(),
+    teacher_weights=None,
     error=None,
 ):
     """Record a run as training would have; with `error` it failed.
@@ -108,6 +109,7 @@ def write_run(
         processes: how many trained it together; records of one process need not say.
         resumed_from: the device that it began on.
         sampled: splits that are not GLUE's own.
+        teacher_weights: digest of the teacher's weights; old records lack it.
     """
     header = {
         "kind": "run",
@@ -116,6 +118,7 @@ def write_run(
         "config": config.to_dict(),
         "lambda_t": config.lambda_t,
         **(_text_header(config, sampled) if config.is_text else _image_header(config)),
+        **({} if teacher_weights is None else {"teacher_weights": teacher_weights}),
         "device": {"type": "cuda", "name": device} if threads is None else _cpu(device, threads),
         **({} if processes is None else {"processes": processes}),
         **({} if resumed_from is None else {"resumed_from": [{"device": {"type": "cuda", "name": resumed_from}}]}),

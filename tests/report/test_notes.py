@@ -1,6 +1,7 @@
 """Notes are asked for the fact that they must hold, not for their sentences."""
 
 import re
+from pathlib import Path
 
 import pytest
 from invented import FROZEN, imagenet_run, text_run, write_run
@@ -9,6 +10,8 @@ from mmel.config import CHOSEN_DROPOUT
 from mmel.grids import TABLES, float32_checks, reported, table1
 from mmel.records import Store
 from mmel.report import frames, notes
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +88,35 @@ def test_runs_on_a_teachers_labels_say_so(store):
     assert "CoLA (miniature) 12.5 %" in noted("table3", Store(FROZEN))
     # Without a run on a teacher's labels there is none to share.
     write_run(store, next(run for run in reported("table3", "reduced") if run.method == "baseline"), 40.0)
-    assert "share one teacher" not in noted("table3", store, "reduced")
+    assert "teacher of their task" not in noted("table3", store, "reduced")
+
+
+def test_two_teachers_of_the_committed_records_are_told_by_what_they_say():
+    # Records from before the digest.
+    found = noted("table3", Store(RESULTS), "reduced")
+    assert "CoLA (subset) had 2 (seeds 0, 1: 19.525 %; seed 2: 19.662 %)" in found
+    assert "MRPC (subset) had 2 (seeds 0, 1: 3.975 %; seed 2: 3.550 %)" in found
+    assert "RTE (subset) had" not in found
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (("a", "a", "a"), None),
+        (("a", "b", "a"), "had 2 (seeds 0, 2: 12.500 %; seed 1: 12.500 %)"),
+        (("a", "b", "c"), "had 3"),
+        # A record without a digest had the teacher that says the same.
+        ((None, "a", "a"), None),
+        ((None, None, None), None),
+    ],
+)
+def test_teachers_are_told_by_their_weights(store, weights, told):
+    runs = [run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_h")]
+    for run, teacher in zip(runs, weights, strict=True):
+        write_run(store, run, 40.0, teacher_weights=teacher)
+    found = noted("table3", store, "reduced")
+    assert "teacher gives" in found
+    assert (f"CoLA (subset) {told}" in found) if told else ("CoLA (subset) had" not in found)
 
 
 def test_dropout_chosen_on_dev_scores_is_told(store):

@@ -5,10 +5,11 @@ import threading
 import time
 
 import pytest
+from pretend import record_run
 
 import mmel.sweep.driver
 from mmel import RunConfig
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 from mmel.sweep import CLAIMED, LOST
 from mmel.sweep.driver import ATTEMPTS, _Sweep, _Training, sweep
 from mmel.sweep.plan import PlannedRun
@@ -27,11 +28,6 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def write(config, store, **result):
-    header = {"kind": "run", "config": config.to_dict(), "metric": "accuracy_pct"}
-    RunWriter(store, config, [header]).finish({"accuracy_pct": 50.0, "wall_seconds": 0.0, **result})
-
-
 def train_as(answer, store, monkeypatch, runs=RUNS):
     """Sweep with `answer(config, attempt)` in place of training: what a worker says, None after a record is written."""
     begun = []
@@ -40,7 +36,7 @@ def train_as(answer, store, monkeypatch, runs=RUNS):
         begun.append(run.config)
         error = answer(run.config, begun.count(run.config))
         if error is None and store.read(run.config) is None:
-            write(run.config, store, status="finished")
+            record_run(store, run.config)
         return error
 
     monkeypatch.setattr("mmel.sweep.workers._train", train)
@@ -57,7 +53,7 @@ def test_a_lost_run_is_begun_again_after_the_others(store, monkeypatch):
 
 def test_time_that_a_resumed_run_was_trained_before_is_not_of_this_sweep(store, monkeypatch):
     def answer(config, attempt):
-        write(config, store, status="finished", wall_seconds=1000.0)
+        record_run(store, config, wall_seconds=1000.0)
 
     outcome, _ = train_as(answer, store, monkeypatch, RUNS[:1])
     assert 0 < outcome.train_seconds <= outcome.wall_seconds < 1000
@@ -66,7 +62,7 @@ def test_time_that_a_resumed_run_was_trained_before_is_not_of_this_sweep(store, 
 def test_time_in_training_counts_from_the_start_not_from_when_it_was_seen(store):
     planned = PlannedRun(RUNS[0], "table1", "missing", None)
     state = _Sweep(lambda: [planned], store, float("inf"), False, lambda line: None)
-    write(RUNS[0], store, status="finished", wall_seconds=9.0)
+    record_run(store, RUNS[0], wall_seconds=9.0)
     now = time.perf_counter()
     state._settle(_Training(planned, worker=None, started=now - 10, where="a process", begun=now - 2), None)
     assert state.outcome.train_seconds == 9.0
@@ -86,7 +82,7 @@ def test_a_run_that_another_sweep_trains_is_its_and_not_trained_twice(store, mon
     def answer(config, attempt):
         if config != RUNS[0]:
             return None
-        write(config, store, **result)
+        record_run(store, config, **result)
         return CLAIMED
 
     outcome, begun = train_as(answer, store, monkeypatch)

@@ -1,12 +1,13 @@
 from datetime import UTC, datetime
 
 import pytest
+from pretend import record_run
 
 import mmel.sweep.paper_hours
 from mmel import grids
 from mmel.config import RunConfig
 from mmel.models import ModelError
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 from mmel.sweep.driver import sweep
 from mmel.sweep.paper_hours import paper_hours
 from mmel.sweep.plan import PlannedRun, SpeedEstimate, cost, estimate_speed, parse_only, plan, work
@@ -29,18 +30,9 @@ def record(
     started="2026-01-01T00:00:00+00:00",
     **more,
 ):
-    header = {
-        "kind": "run",
-        "config": config.to_dict(),
-        "started": started,
-        "device": {"type": "cpu", "name": device},
-        "sizes": {"train": 500, "eval": 360},
-        **more,
-    }
-    epoch = {"kind": "epoch", "epoch": 1, "train_seconds": seconds, "eval_seconds": eval_seconds}
-    writer = RunWriter(store, config, [header, epoch])
-    outcome = {"accuracy_pct": 90.0, "train_seconds": seconds, "wall_seconds": seconds, "micro_batch": None}
-    writer.finish({"status": status, **outcome} | ({"error": "loss is nan"} if status == "failed" else {}))
+    header = {"started": started, "device": {"type": "cpu", "name": device}, **more}
+    outcome = {"status": status, "error": "loss is nan", "train_seconds": seconds, "wall_seconds": seconds}
+    record_run(store, config, 90.0, header=header, epoch={"eval_seconds": eval_seconds}, **outcome)
     return store.read(config)
 
 

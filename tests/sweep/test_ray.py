@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretend import record_run
 
 from mmel import RunConfig
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 from mmel.sweep.driver import sweep
 from mmel.sweep.plan import PlannedRun
 from mmel.sweep.workers import Cluster
@@ -177,8 +178,7 @@ def test_a_killed_worker_leaves_no_kernel_and_its_notebook_is_executed_again(clu
 def test_a_budget_begins_no_run_on_a_node_whose_first_epoch_would_outlast_it(cluster, store):
     # The driver does not know what a run takes on that node's device; the task does, from what is recorded there.
     name = describe_device(torch.device("cpu"))["name"]
-    header = {"kind": "run", "config": TINY.to_dict(), "device": {"name": name}, "started": "2026-01-01T00:00:00+00:00"}
-    RunWriter(store, TINY, [header]).finish({"status": "finished", "accuracy_pct": 50.0, "train_seconds": 3e6})
+    record_run(store, TINY, header={"device": {"name": name}}, train_seconds=3e6)
     runs = [TINY.replace(seed=seed) for seed in (1, 2)]
     thread, outcomes = in_thread(store, runs, cluster.address, budget_minutes=100)
     thread.join(400)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretend import record_run
 
 from mmel import RunConfig
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 from mmel.sweep import BUDGET_SPENT
 from mmel.sweep.plan import PlannedRun
 from mmel.train.machine import describe_device
@@ -35,13 +36,7 @@ def task(store, budget_seconds):
 
 
 def record(store, seconds, device):
-    header = {
-        "kind": "run",
-        "config": TINY.to_dict(),
-        "device": {"name": device},
-        "started": "2026-01-01T00:00:00+00:00",
-    }
-    RunWriter(store, TINY, [header]).finish({"status": "finished", "accuracy_pct": 50.0, "train_seconds": seconds})
+    record_run(store, TINY, header={"device": {"name": device}}, train_seconds=seconds)
 
 
 def test_a_task_begins_no_run_whose_first_epoch_would_outlast_the_budget(store):

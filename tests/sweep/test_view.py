@@ -7,11 +7,12 @@ import threading
 from concurrent.futures import Future
 
 import pytest
+from pretend import record_run
 
 import mmel.sweep.driver
 import mmel.sweep.view
 from mmel import RunConfig
-from mmel.records import RunWriter, Store
+from mmel.records import Store
 from mmel.sweep.driver import sweep
 from mmel.sweep.plan import PlannedRun
 from mmel.sweep.view import watch
@@ -53,9 +54,7 @@ class Places:
                 self.failing -= 1
                 future.set_result("ValueError: K")
                 return
-            header = {"kind": "run", "config": config.to_dict(), "metric": "accuracy_pct"}
-            result = {"status": "finished", "accuracy_pct": 50.0, "wall_seconds": 0.0}
-            RunWriter(self.store, config, [header]).finish(result)
+            record_run(self.store, config)
             future.set_result(None)
 
 

@@ -1,9 +1,10 @@
 import pytest
+from pretend import record_run
 
 import mmel.train
 from mmel import RunConfig
 from mmel.grids import is_teacher
-from mmel.records import RunWriter, Store, write_atomically
+from mmel.records import Store, write_atomically
 from mmel.sweep.driver import KEPT_BYTES, sweep
 from mmel.sweep.plan import PlannedRun
 
@@ -30,9 +31,7 @@ LARGE = KEPT_BYTES + 1
 def test_a_sweep_keeps_small_networks_and_those_of_images_and_teachers(config, kept, large, tmp_path, monkeypatch):
     def train(config, store, **_):
         write_atomically(store.weights_path(config), bytes(LARGE if large else 7))
-        RunWriter(store, config, [{"kind": "run", "config": config.to_dict(), "metric": "accuracy_pct"}]).finish(
-            {"status": "finished", "accuracy_pct": 50.0, "wall_seconds": 0.0}
-        )
+        record_run(store, config)
         yield {}
 
     monkeypatch.setattr(mmel.train, "train", train)

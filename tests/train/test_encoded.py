@@ -12,7 +12,7 @@ from mmel.data import DataError
 from mmel.data.encoded import EncodedImages
 from mmel.data.imagenet import load_encoded
 from mmel.records import Store
-from mmel.train import load_trained, processes, train
+from mmel.train import checkpoint, load_trained, processes, train
 from mmel.train.encoded import EncodedVisionTask
 from mmel.train.step import Step
 
@@ -202,5 +202,5 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(start, tmp_path):
     assert start(_run, killed, kill=("mmel.train.step:Step", "__call__", 5, "after")) == -signal.SIGKILL
     assert start(_run, killed) == 0
     assert _content(Store(killed)) == _content(Store(whole))
-    ours, theirs = (torch.load(Store(f).weights_path(CONFIG), weights_only=True) for f in (killed, whole))
+    ours, theirs = (checkpoint.load(Store(f).weights_path(CONFIG))["model"] for f in (killed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

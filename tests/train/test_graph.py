@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from mmel import RunConfig
 from mmel.augment.image import TransformEach
 from mmel.records import Store
-from mmel.train import graph, step, train, vision
+from mmel.train import checkpoint, graph, step, train, vision
 from mmel.train.graph import Captured
 from mmel.train.step import Step
 from mmel.train.vision import VisionTask
@@ -127,7 +127,7 @@ def stores(tmp_path):
 
 def content(config, store, device="cpu"):
     lines = [{k: v for k, v in line.items() if k not in CLOCKS} for line in train(config, store, device=device)]
-    return lines, torch.load(store.weights_path(config), weights_only=True, map_location="cpu")
+    return lines, checkpoint.load(store.weights_path(config))["model"]
 
 
 def assert_same(one, other):

@@ -9,7 +9,7 @@ import torch
 
 from mmel import RunConfig
 from mmel.records import Store
-from mmel.train import BudgetError, processes, train
+from mmel.train import BudgetError, checkpoint, processes, train
 from mmel.train.step import Step
 from mmel.train.vision import VisionTask
 
@@ -158,7 +158,7 @@ def test_an_image_run_is_trained_recorded_once_and_resumed(together):
     assert (other["whole"], other["resumed"]) == ([], [])
     whole = Store(store.root.parent / "whole")
     assert len(list(whole.records("mini"))) == 1
-    ours, theirs = (torch.load(s.weights_path(TRAINED), weights_only=True) for s in (store, whole))
+    ours, theirs = (checkpoint.load(s.weights_path(TRAINED))["model"] for s in (store, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not store.checkpoint_path(TRAINED).exists()
 

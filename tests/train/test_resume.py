@@ -7,7 +7,7 @@ import torch
 
 from mmel import RunConfig
 from mmel.records import Store
-from mmel.train import train
+from mmel.train import checkpoint, train
 
 CONFIG = RunConfig(
     dataset="digits",
@@ -32,6 +32,7 @@ KILLS = [
     ("mmel.train.checkpoint", "write_atomically", 2, "before"),  # before the second checkpoint
     ("mmel.train.checkpoint", "write_atomically", 2, "after"),  # right after it
     ("pathlib:Path", "replace", 3, "before"),  # a temporary file written, not yet renamed
+    ("tempfile", "mkstemp", 2, "after"),  # while the first checkpoint is written
     ("mmel.records:RunWriter", "finish", 1, "before"),  # weights saved, no result line
     ("mmel.records:RunWriter", "finish", 1, "after"),  # recorded, the checkpoint still there
 ]
@@ -63,12 +64,13 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(kill, start, never
     was_whole = store.run_path(CONFIG).exists()
     assert start(run, tmp_path) == 0
     assert _content(store) == _content(never_stopped)
-    ours, theirs = (torch.load(s.weights_path(CONFIG), weights_only=True) for s in (store, never_stopped))
+    ours, theirs = (checkpoint.load(s.weights_path(CONFIG))["model"] for s in (store, never_stopped))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     # Nothing half-done stays behind, except what a run that was already whole never looks at again.
     assert not store.partial_path(CONFIG).exists()
     assert was_whole or not store.checkpoint_path(CONFIG).exists()
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_run_killed_twice_still_ends_the_same(start, never_stopped, tmp_path):

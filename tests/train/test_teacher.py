@@ -32,7 +32,11 @@ def network(small_bert):
 
 
 def save(store, config, teacher):
-    checkpoint.save(store.weights_path(teacher_of(config)), teacher.state_dict())
+    checkpoint.save(store.weights_path(teacher_of(config)), {"model": teacher.state_dict(), "score": 62.5})
+
+
+def ask(*arguments):
+    return teacher_outputs(*arguments)[0]
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def asked(monkeypatch):
 def test_classes_get_the_teachers_probabilities(store, text_config, network, sequences):
     teacher = network(1)
     save(store, text_config, teacher)
-    outputs = teacher_outputs(teacher_of(text_config), store, network(0), sequences)
+    outputs = ask(teacher_of(text_config), store, network(0), sequences, "fp32")
     assert outputs.shape == (3, 2, 2)
     assert outputs.dtype == torch.float32
     torch.testing.assert_close(outputs, predict(teacher, sequences).softmax(dim=-1))
@@ -57,7 +61,7 @@ def test_regression_gets_the_teachers_scores(store, text_config, network, sequen
     config = text_config.replace(dataset="grammar_stsb")
     teacher = network(1, num_outputs=1)
     save(store, config, teacher)
-    outputs = teacher_outputs(teacher_of(config), store, network(0, num_outputs=1), sequences)
+    outputs = ask(teacher_of(config), store, network(0, num_outputs=1), sequences, "fp32")
     torch.testing.assert_close(outputs, predict(teacher, sequences)[:, :, 0])
     # No probabilities, which for one class would all be 1.
     assert len(outputs.unique()) > 3
@@ -69,7 +73,7 @@ def test_the_student_gets_its_weights_back_bit_for_bit(training, store, text_con
     student = network(0).train(training)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     parameters = list(student.parameters())
-    teacher_outputs(teacher_of(text_config), store, student, sequences)
+    ask(teacher_of(text_config), store, student, sequences, "fp32")
     assert student.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert student.training is training
@@ -80,29 +84,29 @@ def test_the_student_gets_its_weights_back_bit_for_bit(training, store, text_con
 
 def test_a_teacher_is_asked_once(store, text_config, network, sequences, asked):
     save(store, text_config, network(1))
-    first = teacher_outputs(teacher_of(text_config), store, network(0), sequences)
+    first = ask(teacher_of(text_config), store, network(0), sequences, "fp32")
     # By whichever run: another seed, another method, another teacher with these weights.
     for other in (text_config.replace(seed=4), text_config.replace(method="mmel_s"), text_config.replace(lr=1.0)):
         save(store, other, network(1))
-        assert torch.equal(teacher_outputs(teacher_of(other), store, network(2), sequences), first)
+        assert torch.equal(ask(teacher_of(other), store, network(2), sequences, "fp32"), first)
     assert len(asked) == 1
 
 
 def test_another_teacher_other_texts_or_another_precision_are_asked_anew(store, text_config, network, sequences, asked):
     save(store, text_config, network(1))
-    first = teacher_outputs(teacher_of(text_config), store, network(0), sequences)
+    first = ask(teacher_of(text_config), store, network(0), sequences, "fp32")
 
     other = Sequences([IDS[1], IDS[0], IDS[2]], [[0] * 3, [0] * 4, [0] * 5], torch.device("cpu"))
-    torch.testing.assert_close(teacher_outputs(teacher_of(text_config), store, network(0), other), first[[1, 0, 2]])
+    torch.testing.assert_close(ask(teacher_of(text_config), store, network(0), other, "fp32"), first[[1, 0, 2]])
 
     rough = text_config.replace(precision="bf16")
     save(store, rough, network(1))
-    found = teacher_outputs(teacher_of(rough), store, network(0), sequences)
+    found = ask(teacher_of(rough), store, network(0), sequences, "bf16")
     assert not torch.equal(found, first)
     torch.testing.assert_close(found, first, rtol=0.1, atol=0.02)
 
     save(store, text_config, network(2))
-    assert (teacher_outputs(teacher_of(text_config), store, network(0), sequences) - first).abs().max() > 0.01
+    assert (ask(teacher_of(text_config), store, network(0), sequences, "fp32") - first).abs().max() > 0.01
     assert len(asked) == 4
 
 
@@ -115,14 +119,27 @@ def test_what_is_kept_is_whole_or_not_there(store, text_config, network, sequenc
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            teacher_outputs(teacher_of(text_config), store, network(0), sequences)
-    first = teacher_outputs(teacher_of(text_config), store, network(0), sequences)
+            ask(teacher_of(text_config), store, network(0), sequences, "fp32")
+    first = ask(teacher_of(text_config), store, network(0), sequences, "fp32")
     assert len(asked) == 2
-    assert torch.equal(teacher_outputs(teacher_of(text_config), store, network(0), sequences), first)
+    assert torch.equal(ask(teacher_of(text_config), store, network(0), sequences, "fp32"), first)
     assert len(asked) == 2
     assert len(list((store.root / "teacher" / "mini" / "grammar_cola").iterdir())) == 1
 
 
+def test_a_record_can_tell_which_teacher_it_was(store, text_config, network, sequences):
+    def told(network):
+        save(store, text_config, network)
+        return teacher_outputs(teacher_of(text_config), store, network, sequences, "fp32")[1]
+
+    one, other = told(network(1)), told(network(2))
+    # One name: that of the run, whatever it came to on this machine.
+    assert one["teacher"] == other["teacher"] == teacher_of(text_config).run_id
+    assert one["teacher_score"] == 62.5
+    assert one["teacher_weights"] != other["teacher_weights"]
+    assert told(network(1)) == one
+
+
 def test_a_teacher_that_is_not_trained_is_named(store, text_config, network, sequences):
     with pytest.raises(FileNotFoundError, match=teacher_of(text_config).run_id):
-        teacher_outputs(teacher_of(text_config), store, network(0), sequences)
+        ask(teacher_of(text_config), store, network(0), sequences, "fp32")

@@ -9,7 +9,7 @@ import torch
 from mmel import RunConfig
 from mmel.grids import teacher_of
 from mmel.records import Store
-from mmel.train import train
+from mmel.train import checkpoint, train
 
 CONFIG = RunConfig(
     dataset="grammar_rte",
@@ -36,11 +36,12 @@ KILLS = [
     ("mmel.train.step:Step", "__call__", 8, "before"),  # in the teacher's third epoch
     ("mmel.records:RunWriter", "finish", 1, "before"),  # the teacher's weights saved, no result line
     ("mmel.augment.text_cache:FillCache", "write", 1, "after"),  # texts augmented, not yet labelled
-    ("mmel.train.teacher", "write_atomically", 1, "before"),  # texts labelled, not yet kept
+    ("mmel.train.checkpoint", "write_atomically", 3, "before"),  # texts labelled, not yet kept
+    ("tempfile", "mkstemp", 5, "after"),  # while the labels are written
     ("mmel.train.step:Step", "gradients", 14, "after"),  # the longest texts tried, no step taken
     ("mmel.train.step:Step", "__call__", 12 + 8, "after"),  # in the run's third epoch
     ("mmel.records:RunWriter", "append", 9 + 6, "before"),  # within an epoch: evaluated but not written
-    ("mmel.train.checkpoint", "write_atomically", 3, "after"),  # right after the run's checkpoint
+    ("mmel.train.checkpoint", "write_atomically", 4, "after"),  # right after the run's checkpoint
     ("mmel.records:RunWriter", "finish", 2, "before"),  # weights saved, no result line
 ]
 
@@ -69,18 +70,20 @@ def _content(store, config):
     record = store.read(config)
     epochs = [{k: v for k, v in line.items() if k not in CLOCKS} for line in record.epochs]
     names = ("status", "accuracy_pct", "best_accuracy_pct", "best_epoch", "micro_batch")
-    header = {name: record.header.get(name) for name in ("teacher", "teacher_disagreement_pct", "text_model", "sizes")}
+    told = ("teacher", "teacher_weights", "teacher_score", "teacher_disagreement_pct", "augmented_texts", "sizes")
+    header = {name: record.header.get(name) for name in (*told, "text_model")}
     return epochs, {name: record.result[name] for name in names}, header
 
 
 def _assert_same(store, other):
     for config in (TEACHER, CONFIG):
         assert _content(store, config) == _content(other, config)
-        ours, theirs = (torch.load(s.weights_path(config), weights_only=True) for s in (store, other))
+        ours, theirs = (checkpoint.load(s.weights_path(config))["model"] for s in (store, other))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         # Nothing half-done stays behind.
         assert not store.partial_path(config).exists()
+    assert not list(store.root.rglob(".*"))
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=lambda kill: f"{kill[1]}-{kill[2]}-{kill[3]}")

@@ -7,11 +7,12 @@ import time
 
 import pytest
 import torch
+from pretend import record_run
 
 from mmel.config import TEXT_METHODS
 from mmel.grids import SELECTION_SEED, candidates, teacher_of
-from mmel.records import ResultsError, Store, write_atomically
-from mmel.train import BudgetError, TrainingError, load_trained, loop, train
+from mmel.records import ResultsError, Store
+from mmel.train import BudgetError, TrainingError, checkpoint, load_trained, loop, train
 from mmel.train.selection import with_choices
 from mmel.train.step import Step
 from mmel.train.text import TextTask
@@ -333,12 +334,12 @@ def test_a_run_with_original_labels_has_no_teacher(store, simple):
 def test_a_teacher_whose_record_came_without_weights_is_trained_aside(store, text_config):
     teacher = teacher_of(text_config)
     run(teacher, store)
-    before, weights = store.run_path(teacher).read_bytes(), torch.load(store.weights_path(teacher))
+    before, weights = store.run_path(teacher).read_bytes(), checkpoint.load(store.weights_path(teacher))["model"]
     store.weights_path(teacher).unlink()
     run(text_config, store)
     # Its record, which may be another machine's, stays as it is.
     assert store.run_path(teacher).read_bytes() == before
-    again = torch.load(store.weights_path(teacher))
+    again = checkpoint.load(store.weights_path(teacher))["model"]
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert {record.config for record in store.records("mini")} == {teacher, text_config}
     assert not store.partial_path(teacher).exists()
@@ -347,7 +348,7 @@ def test_a_teacher_whose_record_came_without_weights_is_trained_aside(store, tex
 def test_a_teacher_that_is_trained_aside_and_stopped_goes_on_another_time(store, text_config, monkeypatch):
     teacher = teacher_of(text_config)
     run(teacher, store)
-    record, weights = store.run_path(teacher).read_bytes(), torch.load(store.weights_path(teacher))
+    record, weights = store.run_path(teacher).read_bytes(), checkpoint.load(store.weights_path(teacher))["model"]
     store.weights_path(teacher).unlink()
     steps, call = [], Step.__call__
     monkeypatch.setattr(Step, "__call__", lambda self, *args: (steps.append(self.config), call(self, *args))[1])
@@ -358,7 +359,7 @@ def test_a_teacher_that_is_trained_aside_and_stopped_goes_on_another_time(store,
     assert not store.weights_path(teacher).exists()
     run(text_config, store)
     assert steps == [teacher] * 6 + [text_config] * 6
-    again = torch.load(store.weights_path(teacher))
+    again = checkpoint.load(store.weights_path(teacher))["model"]
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert store.run_path(teacher).read_bytes() == record
     # Nothing of it is left but the files of the claims.
@@ -403,11 +404,8 @@ def choosing(simple):
 
 
 def pretend(store, config, metric="matthews_pct", score=0.0, status="finished"):
-    lines = [
-        {"kind": "run", "config": config.to_dict(), "metric": metric},
-        {"kind": "result", "status": status, metric: score, f"best_{metric}": 100 - score},
-    ]
-    write_atomically(store.run_path(config), "\n".join(map(json.dumps, lines)))
+    best = {f"best_{metric}": 100 - score}
+    record_run(store, config, score, header={"metric": metric}, status=status, error="", **best)
 
 
 @pytest.mark.parametrize(
@@ -480,10 +478,10 @@ def test_a_teacher_chooses_for_itself(store, choosing):
     assert store.read(taught).header["teacher"] == teacher.run_id
     assert len(load_trained(taught, store, device="cpu").most_uneven()) == 3
     # Without its weights it is trained again, with the same rates.
-    weights = torch.load(store.weights_path(teacher))
+    weights = checkpoint.load(store.weights_path(teacher))["model"]
     store.weights_path(teacher).unlink()
     run(taught.replace(seed=1), store)
-    again = torch.load(store.weights_path(teacher))
+    again = checkpoint.load(store.weights_path(teacher))["model"]
     assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 

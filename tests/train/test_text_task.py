@@ -36,7 +36,8 @@ def build(store, text_config, small_bert):
         config = text_config.replace(**changes)
         teacher = teacher_of(config)
         if teacher is not None:
-            checkpoint.save(store.weights_path(teacher), random_teacher(config.dataset, small_bert).state_dict())
+            network = random_teacher(config.dataset, small_bert)
+            checkpoint.save(store.weights_path(teacher), {"model": network.state_dict(), "score": 0.0})
         return TextTask(config, teacher, store, None, CPU)
 
     return build
@@ -301,7 +302,10 @@ def test_sizes_metric_and_provenance(build, small_bert):
     assert 0 < expected < 100
     assert set(build(method="baseline").provenance) == {"text_model"}
     original = build(label_source="original").provenance
-    assert set(original) == {"text_model", "augmentation_precision"}
+    assert set(original) == {"text_model", "augmentation_precision", "augmented_texts"}
+    # The same texts, whoever labels them; others where more of each is replaced.
+    assert original["augmented_texts"] == task.provenance["augmented_texts"]
+    assert original["augmented_texts"] != build(mask_ratio=0.8).provenance["augmented_texts"]
     assert original["augmentation_precision"] == "fp32"
 
 
