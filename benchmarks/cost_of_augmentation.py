@@ -18,7 +18,7 @@ from benchmarks.floor import synchronize
 from mmel import MMELHardLoss
 from mmel.augment.image import RandomCropFlip
 from mmel.models import build_model
-from mmel.report.aggregate import paper_table
+from mmel.report.frames import paper_table
 from mmel.train import machine
 
 COUNTS = (2, 5, 10, 20)

@@ -15,7 +15,7 @@ from benchmarks.common import PAPER_BATCH, Side, alternate, eager_lines, load_or
 from benchmarks.gpu_rows import Row, Sizes, Workload, rates_of
 from mmel.config import RunConfig
 from mmel.records import Line
-from mmel.report.aggregate import paper_table
+from mmel.report.frames import paper_table
 from mmel.train import vision
 
 TARGETS = {"resnet20": 250_000, "resnet56": 100_000}

@@ -132,13 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(report)
     _add_places(report, device=False)
     report.add_argument(
-        "--select",
-        choices=("last", "best"),
-        default="last",
-        help="the epoch of a run that counts; best is chosen on the evaluation data and flatters; default: last",
-    )
-    report.add_argument("--include-split", action="store_true", help="count runs whose batches were split for memory")
-    report.add_argument(
         "--glue-submission",
         metavar="METHOD",
         choices=TEXT_METHODS,
@@ -328,8 +321,7 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     from mmel.report.render import render
 
-    page = render(arguments.table, arguments.profile, store, arguments.select, arguments.include_split)
-    print(f"report: {page}")
+    print(f"report: {render(arguments.table, arguments.profile, store)}")
     return 0
 
 

@@ -174,14 +174,6 @@ def test_a_submission_without_predictions_is_refused(capsys):
     assert "profile mini has no finished mmel_h run with test predictions for cola, " in message
 
 
-def test_a_report_is_told_which_evaluation_and_which_runs_count(capsys, monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr("mmel.report.render.render", lambda *given: asked.append(given[3:]) or tmp_path)
-    for options in ([], ["--select", "best"], ["--include-split"]):
-        assert main(["report", "--results", str(tmp_path), *options]) == 0
-    assert asked == [("last", False), ("best", False), ("last", True)]
-
-
 # Files and streams that cannot be written.
 
 

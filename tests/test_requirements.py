@@ -66,7 +66,7 @@ def test_another_python_is_named(version, installed, monkeypatch):
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("import mmel.losses, mmel.sweep.plan, mmel.report.aggregate", 0), ("import mmel.train", 1)],
+    [("import mmel.losses, mmel.sweep.plan, mmel.report.statistics", 0), ("import mmel.train", 1)],
     ids=["losses, plans and reports", "training"],
 )
 def test_training_alone_is_checked(code, status):

@@ -1,6 +1,7 @@
-"""The study's figures, with matplotlib; each draws numbers it is given. Those of texts alone are in `text_figures`."""
+"""The study's figures, with matplotlib; each draws the numbers it is given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,19 +11,13 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from mmel.methods import LABELS
-from mmel.report.aggregate import Contrast
-from mmel.report.common import DATASET_LABELS, METRIC_LABELS, Claim, Span
-from mmel.report.image_tables import model_label
+from mmel.names import GLUE_DATASETS
+from mmel.report import frames
+from mmel.report.frames import Table, task_of
+from mmel.report.runs import finished
+from mmel.report.specs import DATASET_LABELS, METHOD_COLORS, METRIC_LABELS
+from mmel.report.tables import VERDICTS, labels
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLORS = {
-    "baseline": "#7f7f7f",
-    "baseline_da": "#7f7f7f",
-    "baseline_da_long": "#56b4e9",
-    "baseline_da_uni": "#0072b2",
-    "mmel_h": "#d55e00",
-    "mmel_s": "#009e73",
-}
 STYLE = {
     "figure.dpi": 110,
     "axes.spines.top": False,
@@ -33,100 +28,117 @@ STYLE = {
     "legend.frameon": False,
     "font.size": 9,
 }
-COLUMNS = 4
 VERDICT_COLORS = {"holds": "#0072b2", "undecided": "#7f7f7f", "contradicted": "#d55e00"}
 PAPER_COLOR = "#b9a06a"
 
 
-def methods_figure(runs: pd.DataFrame) -> Figure:
-    """Score of each method side by side: every seed a dot, the mean a bar across; one panel a model or task.
-
-    Args:
-        runs: from `tables.seeds` of Table 1 or 3.
-    """
-    with plt.rc_context(STYLE):
-        figure, cells = panels(runs)
-        for axis, group in cells:
+def methods_figure(table: Table) -> Figure:
+    """Score of each method side by side: every seed a dot, the mean a bar across; one panel per model or task."""
+    with _panels(table, finished(table.runs)) as (figure, panels):
+        for axis, group in panels:
             methods = [method for method in LABELS if (group["method"] == method).any()]
-            for place, method in enumerate(methods):
-                values = group.loc[group["method"] == method, _score(runs)].to_numpy()
+            for index, method in enumerate(methods):
+                values = group.loc[group["method"] == method, "score"].to_numpy()
                 spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
-                axis.scatter(place + spread, values, s=22, color=COLORS[method], alpha=0.75, zorder=3)
-                axis.hlines(values.mean(), place - 0.3, place + 0.3, color=COLORS[method], lw=2)
-            axis.set_xticks(range(len(methods)), [_two_lines(LABELS[m]) for m in methods], fontsize=7)
+                axis.scatter(index + spread, values, s=22, color=METHOD_COLORS[method], alpha=0.75, zorder=3)
+                axis.hlines(values.mean(), index - 0.3, index + 0.3, color=METHOD_COLORS[method], lw=2)
+            axis.set_xticks(range(len(methods)), [LABELS[m].replace("(", "\n(") for m in methods], fontsize=7)
             axis.set_xlim(-0.6, len(methods) - 0.4)
             axis.grid(axis="x", visible=False)
-        plt.close(figure)
     return figure
 
 
-def over_k_figure(runs: pd.DataFrame) -> Figure:
-    """Accuracy over K for MMEL-H and MMEL-S beside Baseline(DA): mean line, every seed a dot; one panel a model.
-
-    Args:
-        runs: from `tables.seeds("table2")`.
-    """
-    with plt.rc_context(STYLE):
-        figure, cells = panels(runs)
-        for axis, group in cells:
-            baseline = group.loc[group["method"] == "baseline_da", "accuracy_pct"]
-            if len(baseline):
-                axis.axhline(baseline.mean(), color=COLORS["baseline_da"], ls="--", lw=1.2, label=LABELS["baseline_da"])
-            for method in ("mmel_h", "mmel_s"):
-                mine = group[group["method"] == method]
-                if mine.empty:
+def over_k_figure(table: Table) -> Figure:
+    """Accuracy over K for MMEL-H and MMEL-S beside Baseline(DA): mean line, every seed a dot; one panel per model."""
+    with _panels(table, finished(table.runs)) as (figure, panels):
+        for axis, group in panels:
+            for method, mine in group.groupby("method", sort=False):
+                color, means = METHOD_COLORS[method], mine.groupby("num_augmented")["score"].mean()
+                if method == "baseline_da":
+                    axis.axhline(means[1], color=color, ls="--", lw=1.2, label=LABELS[method])
                     continue
-                means = mine.groupby("num_augmented")["accuracy_pct"].mean()
-                axis.plot(means.index, means, "-", color=COLORS[method], lw=1.6, label=LABELS[method])
-                axis.scatter(mine["num_augmented"], mine["accuracy_pct"], s=18, color=COLORS[method], alpha=0.6)
+                axis.plot(means.index, means, "-", color=color, lw=1.6, label=LABELS[method])
+                axis.scatter(mine["num_augmented"], mine["score"], s=18, color=color, alpha=0.6)
             axis.set_xscale("log")
             ticks = sorted(set(group["num_augmented"]) - {1})
             axis.set_xticks(ticks, [str(k) for k in ticks])
             axis.minorticks_off()
             axis.set_xlabel("K = |B(x)|")
-            axis.legend(fontsize=8)
-        plt.close(figure)
+        _legend(figure, LABELS.values())
     return figure
 
 
-def contrasts_figure(claims: Sequence[Claim]) -> Figure:
-    """The contrasts with their 95 % intervals, ours beside the paper's: a row a contrast, a panel a model or task.
+def settings_figure(table: Table) -> Figure:
+    """Scores of MMEL-H and MMEL-S for each way of making augmented texts, every run a dot; one panel per task.
 
-    The colour of ours is its verdict. Without an interval a dot stands alone; where the paper has no such model, the
-    range over its cells is a line without a dot. Models and tasks without a run of ours are left out.
-
-    Args:
-        claims: of `tables.build`, Tables 1 to 4.
+    A dashed line is the baseline's mean.
     """
-    groups: dict[str, list[Claim]] = {}
-    for claim in claims:
-        groups.setdefault(", ".join(claim.place.values()), []).append(claim)
-    groups = {name: group for name, group in groups.items() if any(claim.ours for claim in group)}
-    count = max(len(groups), 1)
-    columns = min(count, 2)
-    rows = -(-count // columns)
-    longest = max(map(len, groups.values()), default=4)
-    with plt.rc_context(STYLE):
-        size = (1.6 + 3.6 * columns, rows * (0.75 + 0.3 * longest) + 0.35)
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-        for axis in axes.flat[count:]:
-            axis.remove()
-        if not groups:
-            axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
-        for axis, (name, group) in zip(axes.flat, groups.items(), strict=False):
+    with _panels(table, finished(table.runs), across=True) as (figure, panels):
+        for axis, group in panels:
+            varied = group[group["method"] != "baseline"]
+            named = varied[list(table.spec.settings)].astype(str).agg(", ".join, axis="columns")
+            settings = list(dict.fromkeys(named))
+            if len(varied) < len(group):
+                mean = group.loc[group["method"] == "baseline", "score"].mean()
+                axis.axvline(mean, color=METHOD_COLORS["baseline"], ls="--", lw=1.2, label=LABELS["baseline"])
+            for method, shift in (("mmel_h", -0.12), ("mmel_s", 0.12)):
+                mine = varied["method"] == method
+                heights = [settings.index(name) + shift for name in named[mine]]
+                style = {"s": 26, "color": METHOD_COLORS[method], "alpha": 0.8, "label": LABELS[method], "zorder": 3}
+                axis.scatter(varied.loc[mine, "score"], heights, **style)
+            axis.set_yticks(range(len(settings)), settings)
+            axis.set_ylim(len(settings) - 0.5, -0.5)
+            axis.grid(axis="y", visible=False)
+        _legend(figure, LABELS.values())
+    return figure
+
+
+def curves_figure(table: Table) -> Figure:
+    """The dev score over training, as Figure 2: a line per method, a band from its lowest to its highest seed.
+
+    Tasks without runs are named below the panels.
+    """
+    found = frames.curves(table)
+    drawn = set(map(task_of, found["dataset"]))
+    absent = ", ".join(DATASET_LABELS[name] for name in GLUE_DATASETS if name not in drawn)
+    with _panels(table, found) as (figure, panels):
+        for axis, group in panels:
+            for method, line in group.groupby("method", sort=False):
+                color = METHOD_COLORS[method]
+                axis.plot(line["epoch"], line["mean"], label=LABELS[method], color=color, lw=1.4, marker="o", ms=2.5)
+                axis.fill_between(line["epoch"], line["min"], line["max"], color=color, alpha=0.16, lw=0)
+            axis.set_xlim(left=0)
+        figure.supxlabel(f"epoch      (no runs: {absent})" if absent and drawn else "epoch", fontsize=9)
+        _legend(figure, LABELS.values())
+    return figure
+
+
+def contrasts_figure(table: Table) -> Figure:
+    """The contrasts with their 95 % intervals, ours beside the paper's: a row per contrast, a panel per place.
+
+    The colour of ours is its verdict. Without an interval a dot stands alone; if the paper has no such model, the range
+    over its cells is a line without a dot. Places without a run of ours are left out.
+    """
+    found = frames.contrasts(table)
+    found = found[found.groupby("place")["difference"].transform("count") > 0]
+    names = labels(table, columns=True)
+    longest = found.groupby("place").size().max() if len(found) else 4
+    with _grid(found, names, 2, (3.6, 0.75 + 0.3 * longest), (1.6, 0.35)) as (figure, panels):
+        for axis, group in panels:
             axis.axvline(0, color="#1d2125", lw=0.8)
-            for place, claim in enumerate(group):
-                if claim.ours:
-                    color = VERDICT_COLORS[claim.ours.verdict]
-                    _interval(axis, claim.ours, place - 0.15, color, "o", f"ours: {claim.ours.verdict}")
-                _interval(axis, claim.paper, place + 0.2, PAPER_COLOR, "D", "paper")
-            axis.set_yticks(range(len(group)), [claim.label for claim in group], fontsize=8)
+            for height, row in enumerate(group.to_dict("records")):
+                said = VERDICTS.get(row["verdict"], row["verdict"])
+                mine = (row["difference"], row["low"], row["high"])
+                _interval(axis, height - 0.15, *mine, VERDICT_COLORS[said], "o", f"ours: {said}")
+                printed = (row["paper_difference"], row["paper_low"], row["paper_high"])
+                if np.isnan(row["paper_difference"]):
+                    printed = (np.nan, row["paper_min"], row["paper_max"])
+                _interval(axis, height + 0.2, *printed, PAPER_COLOR, "D", "paper")
+            axis.set_yticks(range(len(group)), group["claim"], fontsize=8)
             axis.set_ylim(len(group) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
-            axis.set_title(name)
             axis.set_xlabel("difference (points)")
-        shared_legend(figure, [*(f"ours: {verdict}" for verdict in VERDICT_COLORS), "paper"])
-        plt.close(figure)
+        _legend(figure, [*(f"ours: {said}" for said in VERDICT_COLORS), "paper"])
     return figure
 
 
@@ -138,14 +150,10 @@ def training_curve(epochs: Sequence[dict]) -> Figure:
     """
     lines = pd.DataFrame(epochs)
     metric = next(column for column in lines if column in METRIC_LABELS)
-    panels = (
-        ("train_loss", "training loss"),
-        (metric, METRIC_LABELS[metric]),
-        ("weight_max", "largest weight of P*"),
-    )
+    drawn = {"train_loss": "training loss", metric: METRIC_LABELS[metric], "weight_max": "largest weight of P*"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
-        for axis, (column, label) in zip(axes, panels, strict=True):
+        for axis, (column, label) in zip(axes, drawn.items(), strict=True):
             axis.plot(lines["epoch"], lines[column], color="#0072b2")
             axis.set_xlabel("epoch")
             axis.set_title(label)
@@ -163,10 +171,10 @@ def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
     k = len(views)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.5), squeeze=False, layout="constrained")
-        for place, (axis, view, weight) in enumerate(zip(axes[0], views, weights, strict=True)):
+        for index, (axis, view, weight) in enumerate(zip(axes[0], views, weights, strict=True)):
             axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_axis_off()
-            axis.set_title("x" if place == 0 else f"z{place}", fontsize=8, pad=2)
+            axis.set_title("x" if index == 0 else f"z{index}", fontsize=8, pad=2)
             shown = "" if np.isnan(weight) else f"{weight:.3f}"
             axis.text(0.5, -0.06, shown, transform=axis.transAxes, ha="center", va="top", fontsize=8)
         plt.close(figure)
@@ -184,10 +192,9 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
         figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
         width = 0.8 / len(lambdas)
         shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(lambdas)))
-        for place, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
-            weights = softmax(losses / value)
-            left = np.arange(len(losses)) + (place - (len(lambdas) - 1) / 2) * width
-            axis.bar(left, weights, width, color=shade, label=f"$\\lambda_P$ = {value:g}")
+        for index, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
+            left = np.arange(len(losses)) + (index - (len(lambdas) - 1) / 2) * width
+            axis.bar(left, softmax(losses / value), width, color=shade, label=f"$\\lambda_P$ = {value:g}")
         axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
         axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
         axis.set_ylabel("weight P*")
@@ -197,44 +204,44 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
     return figure
 
 
-def panels(runs: pd.DataFrame, *, across: bool = False) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with one titled panel for each data set and model, four in a row, and the runs that go into each.
+_Panels = tuple[Figure, list[tuple[Axes, pd.DataFrame]]]
 
-    Args:
-        runs: with `dataset` and `model`, or of texts with `task` and `metric`.
-        across: whether the score runs from left to right, in place of upwards.
-    """
-    is_text = "task" in runs
-    groups = list(runs.groupby(["task", "metric"] if is_text else ["dataset", "model"], sort=False))
+
+@contextmanager
+def _grid(
+    frame: pd.DataFrame, names: dict[str, str], columns: int, panel: tuple[float, float], rest: tuple[float, float]
+) -> Iterator[_Panels]:
+    """A figure with one titled panel per place and the rows that belong in it; sizes are width and height in inches."""
+    groups = list(frame.groupby("place", sort=False))
     count = max(len(groups), 1)
-    columns = min(count, COLUMNS)
+    columns = min(count, columns)
     rows = -(-count // columns)
-    size = (1.2 + (3.2 if is_text else 3.4) * columns, (2.6 if is_text else 3.2) * rows + 0.4 * is_text)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08)
-    for axis in axes.flat[count:]:
-        axis.remove()
-    if not groups:
-        axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
-    if not is_text:
-        for axis in axes[:, 0]:
-            axis.set_ylabel("test accuracy (%)")
-    found = []
-    for axis, ((name, kind), group) in zip(axes.flat, groups, strict=False):
-        axis.set_title(name if is_text else f"{DATASET_LABELS[name]}, {model_label(kind)}")
-        if is_text:
-            (axis.set_xlabel if across else axis.set_ylabel)(f"dev {METRIC_LABELS[kind]}")
-        found.append((axis, group))
-    return figure, found
+    with plt.rc_context(STYLE):
+        size = (rest[0] + panel[0] * columns, rest[1] + panel[1] * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08)
+        for axis in axes.flat[count:]:
+            axis.remove()
+        if not groups:
+            axes[0, 0].text(0.5, 0.5, "no runs yet", transform=axes[0, 0].transAxes, ha="center")
+        for axis, (place, _) in zip(axes.flat, groups, strict=False):
+            axis.set_title(names[place])
+        yield figure, [(axis, group) for axis, (_, group) in zip(axes.flat, groups, strict=False)]
+        plt.close(figure)
 
 
-def shared_legend(figure: Figure, order: Sequence[str] = tuple(LABELS.values())) -> None:
-    """One legend above all panels.
+@contextmanager
+def _panels(table: Table, frame: pd.DataFrame, across: bool = False) -> Iterator[_Panels]:
+    """Panels of scores; `across` if the score runs from left to right, in place of upwards."""
+    whose = table.spec.kind.examples.split()[0]
+    with _grid(frame, labels(table), 4, (3.2, 2.8), (1.2, 0.4)) as (figure, panels):
+        for axis, group in panels:
+            (axis.set_xlabel if across else axis.set_ylabel)(f"{whose} {METRIC_LABELS[group['metric'].iloc[0]]}")
+        yield figure, panels
 
-    Args:
-        figure: whose lines and dots have labels.
-        order: of the labels.
-    """
+
+def _legend(figure: Figure, order: Sequence[str]) -> None:
+    """One legend above all panels, its labels in this order."""
     found = {
         label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
@@ -243,17 +250,11 @@ def shared_legend(figure: Figure, order: Sequence[str] = tuple(LABELS.values()))
         figure.legend([found[label] for label in ordered], ordered, loc="outside upper center", ncols=len(ordered))
 
 
-def _interval(axis: Axes, found: Contrast | Span, height: float, color: str, marker: str, label: str) -> None:
-    """An interval as a line, the difference as a dot on it."""
-    if not np.isnan(found.low):
-        axis.hlines(height, found.low, found.high, color=color, lw=1.6, label=label)
-    if isinstance(found, Contrast):
-        axis.plot(found.difference, height, marker, color=color, ms=4.5, label=label)
-
-
-def _score(runs: pd.DataFrame) -> str:
-    return "score" if "score" in runs else "accuracy_pct"
-
-
-def _two_lines(label: str) -> str:
-    return label.replace("(", "\n(")
+def _interval(
+    axis: Axes, height: float, value: float, low: float, high: float, color: str, marker: str, label: str
+) -> None:
+    """An interval as a line, the difference as a dot on it; NaN is not drawn."""
+    if not np.isnan(low):
+        axis.hlines(height, low, high, color=color, lw=1.6, label=label)
+    if not np.isnan(value):
+        axis.plot(value, height, marker, color=color, ms=4.5, label=label)

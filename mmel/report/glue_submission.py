@@ -1,4 +1,4 @@
-"""The zip that the GLUE server takes: one TSV for each test set."""
+"""The zip that the GLUE server takes: one TSV per test set."""
 
 import io
 import json
@@ -18,19 +18,17 @@ _ENTAILMENT = ("entailment", "not_entailment")
 
 @dataclass(frozen=True)
 class ServerFile:
-    """What the server expects of one test set.
+    """The server's form of one test set.
 
     Attributes:
         file: its name in the zip.
         rows: how many predictions.
-        labels: what it calls each class, in the hub's integer order; empty for scores from 0 to 5.
-        placeholder: the class that stands in where the study trains no model; None where it does.
+        labels: the server's name of each class, in the hub's integer order; empty for scores from 0 to 5.
     """
 
     file: str
     rows: int
     labels: tuple[str, ...] = _BINARY
-    placeholder: int | None = None
 
 
 TEST_SETS = {
@@ -43,12 +41,10 @@ TEST_SETS = {
     "mnli_mm": ServerFile("MNLI-mm.tsv", 9847, _NLI),
     "qnli": ServerFile("QNLI.tsv", 5463, _ENTAILMENT),
     "rte": ServerFile("RTE.tsv", 3000, _ENTAILMENT),
-    # 0 is the commoner class of WNLI's training examples (323 of 635). AX is scored by the Matthews correlation, which
-    # is 0 for any constant.
-    "wnli": ServerFile("WNLI.tsv", 146, _BINARY, placeholder=0),
-    "ax": ServerFile("AX.tsv", 1104, _NLI, placeholder=0),
 }
-PREDICTED = tuple(name for name, test_set in TEST_SETS.items() if test_set.placeholder is None)
+# The server wants these too, for which the study trains no model: one class fills them. It is the commoner class of
+# WNLI's training examples; AX is scored by the Matthews correlation, which is 0 for any constant.
+PLACEHOLDERS = {"wnli": ServerFile("WNLI.tsv", 146), "ax": ServerFile("AX.tsv", 1104, _NLI)}
 HEADER = "index\tprediction"
 # The earliest time a zip can hold: the same predictions give the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -58,47 +54,30 @@ class SubmissionError(ValueError):
     """Predictions that make no submission."""
 
 
-def write_submission(predictions: Mapping[str, Sequence[int] | Sequence[float]], path: str | Path) -> list[str]:
+def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> list[str]:
     """Write the zip of a submission, whole or not at all.
 
-    The study trains no model for WNLI and for the diagnostic set AX. Where no predictions of them are given, one class
-    fills their files, since the server wants all eleven; their scores, and the server's own average with WNLI in it,
-    then mean nothing.
-
     Args:
-        predictions: for each name in PREDICTED, and for `wnli` and `ax` if there are some, one entry a test example in
-            the test set's order: classes in the hub's integer order; for `stsb` scores, which are clipped to 0 to 5.
+        predictions: for each name in TEST_SETS one entry per test example in the test set's order: classes in the hub's
+            integer order; for `stsb` scores, which are clipped to 0 to 5.
         path: where the zip goes.
 
     Returns:
-        What to say beside the zip: one line for each placeholder.
+        One line for each placeholder, to be shown beside the path.
 
     Raises:
-        SubmissionError: if a test set is missing or unknown, or its predictions are too few, too many or no
-            predictions, naming it.
+        SubmissionError: if predictions of a test set are too few, too many or no predictions, naming it.
     """
-    unknown, missing = set(predictions) - set(TEST_SETS), [name for name in PREDICTED if name not in predictions]
-    if unknown or missing:
-        raise SubmissionError(
-            f"predictions must have {', '.join(PREDICTED)} (and may have wnli and ax); "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}"
-        )
-    notes, content = [], io.BytesIO()
+    content = io.BytesIO()
     # Not compressed, since another zlib gives other bytes.
     with zipfile.ZipFile(content, "w") as archive:
-        for name, test_set in TEST_SETS.items():
-            if name in predictions:
-                values = list(predictions[name])
-            else:
-                values = [test_set.placeholder] * test_set.rows
-                notes.append(
-                    f"{test_set.file} is a placeholder: {test_set.labels[test_set.placeholder]!r} in every row"
-                )
+        for name, test_set in (TEST_SETS | PLACEHOLDERS).items():
+            values = predictions[name] if name in TEST_SETS else [0] * test_set.rows
             info = zipfile.ZipInfo(test_set.file, TIMESTAMP)
             info.external_attr = 0o644 << 16
             archive.writestr(info, _tsv(name, test_set, values))
-    write_atomically(Path(path), content.getvalue())
-    return notes
+    write_atomically(path, content.getvalue())
+    return [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
 
 
 def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
@@ -110,11 +89,11 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
         method: of `mmel.config.TEXT_METHODS`.
 
     Returns:
-        The zip, `results/report/<profile>/glue_<method>.zip`, and what to say beside it.
+        The zip, `results/report/<profile>/glue_<method>.zip`, and its placeholders.
 
     Raises:
-        SubmissionError: if a task has no finished run with predictions, naming the tasks, or a file of predictions
-            cannot be read, naming it.
+        SubmissionError: if a task has no finished run with predictions, naming the tasks, or if a file of predictions
+            cannot be used.
     """
     predictions: dict[str, list] = {}
     best: dict[str, float] = {}
@@ -125,53 +104,35 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
             continue
         if record.score > best.get(config.dataset, float("-inf")):
             best[config.dataset] = record.score
-            for split, values in _read_predictions(path).items():
+            for split, values in _predicted(path).items():
                 predictions[config.dataset + split.removeprefix("test")] = values
-    if missing := [name for name in PREDICTED if name not in predictions]:
+    if missing := [name for name in TEST_SETS if name not in predictions]:
         raise SubmissionError(
             f"profile {profile} has no finished {method} run with test predictions for {', '.join(missing)}: they are "
-            "saved where a run is on a whole task whose test split is in the data root"
+            "saved if a run is on a whole task whose test split is in the data root"
         )
     path = store.report_dir(profile) / f"glue_{method}.zip"
     return path, write_submission(predictions, path)
 
 
-def _read_predictions(path: Path) -> dict[str, list]:
+def _predicted(path: Path) -> dict[str, list]:
     try:
-        said = json.loads(path.read_bytes())
-    except ValueError:
-        said = None
-    if not isinstance(said, dict) or not all(isinstance(values, list) for values in said.values()):
-        raise SubmissionError(
-            f"{path} must be JSON with a list of predictions for each split; delete it and the record of its run to "
-            "train it again"
-        )
-    return said
+        found = json.loads(path.read_bytes())
+        return {split: list(found[split]) for split in found.keys() & {"test", "test_mm"}}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SubmissionError(f"{path} holds no predictions, delete it and train the run again: {error}") from error
 
 
-def _tsv(name: str, test_set: ServerFile, values: list) -> str:
+def _tsv(name: str, test_set: ServerFile, values: Sequence[float]) -> str:
     if len(values) != test_set.rows:
         raise SubmissionError(f"predictions[{name!r}] must have {test_set.rows} entries, got {len(values)}")
     lines = [HEADER]
     for index, value in enumerate(values):
-        if not test_set.labels:
-            if not _is_number(value):
-                raise SubmissionError(f"predictions[{name!r}][{index}] must be a finite score, got {value!r}")
-            text = f"{min(max(float(value), 0.0), 5.0):.3f}"
-        else:
-            if not _is_class(value, len(test_set.labels)):
-                allowed = f"a class from 0 to {len(test_set.labels) - 1} ({', '.join(test_set.labels)})"
-                raise SubmissionError(f"predictions[{name!r}][{index}] must be {allowed}, got {value!r}")
-            text = test_set.labels[int(value)]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # 1.0 is a class, 0.7 is a probability in the place of a class.
+        if not is_number or (test_set.labels and value not in range(len(test_set.labels))):
+            allowed = f"a class from 0 to {len(test_set.labels) - 1}" if test_set.labels else "a finite score"
+            raise SubmissionError(f"predictions[{name!r}][{index}] must be {allowed}, got {value!r}")
+        text = test_set.labels[int(value)] if test_set.labels else f"{min(max(value, 0.0), 5.0):.3f}"
         lines.append(f"{index}\t{text}")
     return "\n".join(lines) + "\n"
-
-
-def _is_number(value: object) -> bool:
-    # float() would read strings too.
-    return not isinstance(value, str | bytes | bool) and hasattr(value, "__float__") and math.isfinite(float(value))
-
-
-def _is_class(value: object, num_classes: int) -> bool:
-    # 1.0 is a class, 0.7 is a probability where a class belongs.
-    return _is_number(value) and float(value) in range(num_classes)

@@ -12,70 +12,56 @@ from nbconvert import HTMLExporter
 
 from mmel import __version__
 from mmel.records import Store, write_atomically
-from mmel.report import tables
+from mmel.report import frames, notes, tables
 from mmel.report.hyperparameters import table7
 from mmel.sweep.notebook import NOTEBOOKS, warm_kernel
 
 _LATEX = str.maketrans({char: f"\\{char}" for char in "{}_%&#"} | {"|": "$|$", "±": r"$\pm$", "−": "$-$", "<": "$<$"})
 
 
-def render(names: list[str], profile: str, store: Store, select: str = "last", include_split: bool = False) -> Path:
+def render(names: list[str], profile: str, store: Store) -> Path:
     """Render the report of a profile.
 
     Args:
         names: tables and figures to show, as in `grids.TABLES`.
         profile: whose records.
         store: where the records are and the report goes.
-        select: the evaluation of a run that counts, as in `tables.build`.
-        include_split: whether runs whose batches were split for memory count.
 
     Returns:
         The page, `results/report/<profile>/index.html`; beside it lie `<table>.csv`, `.md` and `.tex` with the scores,
         and `<table>_contrasts.*` with the claims; of Figure 2 its curves in numbers, and Table 7 beside Table 3.
-        Another reading than the usual goes to a folder of its own, `<profile>-best` say.
 
     Raises:
         NotebookError: if a cell of a plotting notebook fails.
-        ValueError: on another `select`.
+        ResultsError: if a record cannot be read, naming its file.
     """
-    folder = report_dir(store, profile, select, include_split)
-    parameters = {"profile": profile, "select": select, "include_split": include_split}
     sections = []
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     with warm_kernel(store) as kernel:
         for name in names:
-            write_tables(name, store, profile, select, include_split)
-            executed = store.root / "executed" / folder.name / f"plot_{name}.ipynb"
-            kernel.execute(NOTEBOOKS / f"plot_{name}.ipynb", executed, parameters)
-            sections.append((name, _body(executed)))
+            write_tables(name, store, profile)
+            executed = store.root / "executed" / profile / f"plot_{name}.ipynb"
+            kernel.execute(NOTEBOOKS / f"plot_{name}.ipynb", executed, {"profile": profile})
+            sections.append((name, exporter.from_notebook_node(nbformat.read(executed, as_version=4))[0]))
     template = jinja2.Template(resources.files("mmel.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    page = folder / "index.html"
+    page = store.report_dir(profile) / "index.html"
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_atomically(page, template.render(**parameters, sections=sections, version=__version__, written=written))
+    write_atomically(page, template.render(profile=profile, sections=sections, version=__version__, written=written))
     return page
 
 
-def report_dir(store: Store, profile: str, select: str = "last", include_split: bool = False) -> Path:
-    """The folder of a report."""
-    kind = ("-best" if select == "best" else "") + ("-with-split" if include_split else "")
-    return store.report_dir(profile + kind)
-
-
-def write_tables(name: str, store: Store, profile: str, select: str = "last", include_split: bool = False) -> None:
+def write_tables(name: str, store: Store, profile: str) -> None:
     """Write a table, or the numbers behind a figure, as CSV, Markdown and LaTeX into the report's folder."""
-    folder = report_dir(store, profile, select, include_split)
-    table = tables.build(name, store, profile, select, include_split)
-    _write(table.levels, folder, name, table.caption, table.best)
-    if not table.contrasts.empty:
-        _write(table.contrasts, folder, f"{name}_contrasts", f"Contrasts of {table.caption}")
+    folder, table = store.report_dir(profile), frames.load(name, store, profile)
+    caption = notes.caption(table)
+    if table.claims:
+        levels, best = tables.levels(table)
+        _write(levels, folder, name, caption, best)
+        _write(tables.contrasts(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
+    else:
+        _write(tables.curves(table), folder, name, caption)
     if name == "table3":
         _write(table7(profile), folder, "table7", f"Table 7 (hyperparameters), profile {profile}, beside the paper's.")
-
-
-def _body(notebook: Path) -> str:
-    """The notebook's text and outputs as HTML, without code."""
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    return body
 
 
 def _write(frame: pd.DataFrame, folder: Path, name: str, caption: str, best: pd.DataFrame | None = None) -> None:
@@ -86,8 +72,7 @@ def _write(frame: pd.DataFrame, folder: Path, name: str, caption: str, best: pd.
     cells = tables.emphasized(_each_text(texts, lambda text: text.replace("|", "\\|")), best, "**{}**")
     # Read as a number, "+1.50" would lose its sign and its zero.
     write_atomically(folder / f"{name}.md", f"{caption}\n\n{cells.to_markdown(index=False, disable_numparse=True)}\n")
-    cells = tables.emphasized(_each_text(texts, _latex), best, "\\textbf{{{}}}")
-    style = cells.style.hide(axis="index")
+    style = tables.emphasized(_each_text(texts, _latex), best, "\\textbf{{{}}}").style.hide(axis="index")
     write_atomically(folder / f"{name}.tex", style.to_latex(hrules=True, caption=_latex(caption), label=f"tab:{name}"))
 
 

@@ -11,7 +11,7 @@ from mmel.config import CHOSEN_DROPOUT, SCHEMA, RunConfig
 from mmel.data.glue_tasks import OFFICIAL_SIZES, TASKS
 from mmel.grids import TABLES, runs_of, teacher_of
 from mmel.records import RunWriter, Store, write_atomically
-from mmel.report import tables
+from mmel.report import frames, tables
 from mmel.report.hyperparameters import table7
 
 FROZEN = Path(__file__).resolve().parents[1] / "records"
@@ -39,7 +39,6 @@ RUNS = {
     ("resnet14", "mmel_h", 5, 0): (346, 100.0),
     ("resnet14", "mmel_h", 5, 1): (347, 100.0),
     ("resnet14", "mmel_s", 5, 0): (350, 100.0),
-    ("resnet14", "mmel_s", 5, 1): (348, 120.0, {"micro_batch": 32}),
     ("resnet8", "mmel_h", 2, 0): (341, 20.0),
     ("resnet8", "mmel_h", 2, 1): (344, 20.0),
     ("resnet8", "mmel_h", 10, 0): (351, 100.0),
@@ -94,9 +93,7 @@ def write_run(
     processes=None,
     resumed_from=None,
     dirty=False,
-    micro_batch=None,
     sampled=(),
-    confusion=None,
     teacher_weights=None,
     error=None,
 ):
@@ -112,7 +109,6 @@ def write_run(
         processes: how many trained it together; records of one process need not say.
         resumed_from: the device that it began on.
         sampled: splits that are not GLUE's own.
-        confusion: counts on the dev set after the last evaluation.
         teacher_weights: digest of the teacher's weights; old records lack it.
     """
     header = {
@@ -155,7 +151,7 @@ def write_run(
         "train_seconds": train_seconds,
         "wall_seconds": train_seconds + 1,
         "peak_memory_bytes": 2**20,
-        "micro_batch": micro_batch,
+        "micro_batch": None,
     }
     if error:
         writer.finish({"status": "failed", "error": error, **costs})
@@ -163,8 +159,6 @@ def write_run(
     outcome = {metric: history[-1], f"best_{metric}": max(history), "best_epoch": 1 + history.index(max(history))}
     if mm is not None:
         outcome["accuracy_mm_pct"] = mismatched[-1]
-    if confusion is not None:
-        outcome["dev_confusion"] = confusion
     if test is not None:
         outcome[f"test_{TASKS[config.dataset.removeprefix('grammar_')].test_metric}"] = test
     if test_mm is not None:
@@ -231,17 +225,18 @@ def text_run(task, method, **fields) -> RunConfig:
 
 def golden_frames(store) -> dict[str, str]:
     """File name -> CSV of every table that the frozen runs make."""
-    frames = {"claim_tests.csv": tables.claim_tests(store, "mini"), "table7.csv": table7("mini")}
-    frames |= {
-        f"{name}_claim_tests.csv": tables.claim_tests(store, "mini", name) for name in ("table2", "table3", "table4")
-    }
+    found = {"table7.csv": table7("mini")}
     for name in TABLES:
-        table = tables.build(name, store, "mini")
-        frames[f"{name}_levels.csv"] = table.levels
-        if name != "figure2":
-            frames[f"{name}_contrasts.csv"] = table.contrasts
-            frames[f"{name}_time.csv"] = tables.training_time(store, name, "mini")
-    return {name: frame.to_csv(index=False) for name, frame in frames.items()}
+        table = frames.load(name, store, "mini")
+        if name == "figure2":
+            found["figure2_levels.csv"] = tables.curves(table)
+            continue
+        found[f"{name}_levels.csv"], _ = tables.levels(table)
+        found[f"{name}_contrasts.csv"] = tables.contrasts(table)
+        found[f"{name}_time.csv"] = tables.times(table)
+        if name not in ("table5", "table6"):
+            found[f"{name}_claim_tests.csv"] = tables.claim_tests(table)
+    return {name: frame.to_csv(index=False) for name, frame in found.items()}
 
 
 def write_text_runs(store):

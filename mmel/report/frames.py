@@ -1,0 +1,282 @@
+"""The numbers of a table: from one row per run to one row per cell, contrast and time. `tables` makes text of them.
+
+A *place* is where methods are compared: a data set and network (`cifar10/resnet20`), or a column of the GLUE tables
+(`cola`). An *arm* is a method with its settings (`MMEL-H-5`; `MMEL-H, predicted`).
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from mmel.grids import float32_checks, reported
+from mmel.methods import LABELS
+from mmel.names import ONE_VIEW_METHODS
+from mmel.records import Store
+from mmel.report.claims import CLAIMS, Claim, verdict
+from mmel.report.runs import finished, load_runs
+from mmel.report.specs import AVERAGE, COLUMNS, TABLES, TableSpec
+from mmel.report.statistics import stratified_permutation_test, welch
+
+ARM_LABELS = {**LABELS, "smart": "SMART, quoted"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or figure of the study with its runs.
+
+    Attributes:
+        name: as in `grids.TABLES`.
+        profile: whose runs.
+        runs: from `load_runs`, each with its `place` and `arm`.
+        checks: likewise, the runs that were trained in float32 too.
+    """
+
+    name: str
+    profile: str
+    runs: pd.DataFrame
+    checks: pd.DataFrame
+
+    @property
+    def spec(self) -> TableSpec:
+        """The facts about it."""
+        return TABLES[self.name]
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Its claims; none for a figure."""
+        return [claim for claim in CLAIMS if claim.table == self.name]
+
+
+def load(name: str, store: Store, profile: str) -> Table:
+    """A table with what is recorded of its runs."""
+    grids = (reported(name, profile), float32_checks(name, profile))
+    loaded = (load_runs(store, grid) for grid in grids)
+    return Table(name, profile, *(_with_places(name, runs) if len(runs) else runs for runs in loaded))
+
+
+def paper_table(name: str) -> pd.DataFrame:
+    """The paper's own numbers of a table, as `mmel/paper/<name>.csv` has them."""
+    with resources.files("mmel.paper").joinpath(f"{name}.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def task_of(dataset: str) -> str:
+    """`cola` of `grammar_cola` and of `cola`."""
+    return dataset.removeprefix("grammar_")
+
+
+def scores(table: Table, split: str = "dev") -> pd.DataFrame:
+    """One row for each run and column of the table, planned runs too (their score is NaN).
+
+    Args:
+        table: whose runs.
+        split: `dev` (of images their test set), or `test`, of which only the miniatures' labels are here.
+
+    Returns:
+        `place`, `arm`, the arm's fields, `seed`, `score`. MNLI has two columns; Avg is over the seeds that have all
+        nine, for the arms that have all nine in the grid.
+    """
+    keys = ["place", "arm", "method", *table.spec.settings, "seed"]
+    if table.spec.kind.arms_across:
+        return table.runs[[*keys, "score"]]
+    score = "test_score" if split == "test" else "score"
+    runs = table.runs[table.runs["dataset"].str.startswith("grammar_")] if split == "test" else table.runs
+    mnli = runs[runs["place"] == "mnli"]
+    mismatched = mnli[keys].assign(place="mnli_mm", score=mnli[f"{score}_mm"])
+    found = pd.concat([runs[keys].assign(score=runs[score]), mismatched])
+    whole = found.groupby(["arm", "seed"])["place"].transform("nunique") == len(COLUMNS)
+    means = found[whole].groupby(keys[1:], sort=False)["score"].agg(lambda values: values.mean(skipna=False))
+    return pd.concat([found, means.reset_index().assign(place=AVERAGE)], ignore_index=True)
+
+
+def cells(table: Table, split: str = "dev") -> pd.DataFrame:
+    """Our cells: one row for each planned place and arm, with `mean`, `sd` (ddof = 1), `n` and `planned`."""
+    groups = scores(table, split).groupby(["place", "arm", "method", *table.spec.settings], sort=False)["score"]
+    return groups.agg(mean="mean", sd="std", n="count", planned="size").reset_index()
+
+
+def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
+    """The paper's cells of a table, as `cells` has ours, and their `source`; `sd` and `n` are NaN if not printed."""
+    spec, names = TABLES[name], {"accuracy_pct": "mean", "score": "mean", "std_pct": "sd", "std": "sd", "num_runs": "n"}
+    printed = paper_table(name).rename(columns=names)
+    if spec.splits:
+        printed = printed[printed["split"] == split]
+    printed = _with_places(name, printed.reindex(columns=[*printed.columns.union(["sd", "n"], sort=False)]))
+    # SMART's numbers are quoted from elsewhere, runs unknown.
+    printed["n"] = printed["n"].where(printed["method"] != "smart")
+    parts = [printed[["place", "arm", "method", *spec.settings, "mean", "sd", "n"]].assign(source="paper")]
+    for method, other in spec.borrowed.items():
+        source, lines = f"paper, {other.replace('table', 'Table ')}", paper_cells(other)
+        parts.insert(0, lines[lines["method"] == method].assign(source=source, **dict.fromkeys(spec.settings, "")))
+    return pd.concat(parts, ignore_index=True)
+
+
+def pairs(claim: Claim, found: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of cells that a claim compares, with Welch's contrast of each.
+
+    Args:
+        claim: of the table of these cells.
+        found: from `cells` or `paper_cells`.
+
+    Returns:
+        `place`, `arm_a`, `arm_b`, `n_a`, `n_b`, `difference`, `low`, `high`, `p`; NaN if a cell has no run.
+    """
+    first, second = (found[(found[list(side)] == pd.Series(side)).all(axis="columns")] for side in (claim.a, claim.b))
+    # A plain baseline has no settings to be alike in.
+    alike = [] if claim.b["method"] in ONE_VIEW_METHODS else sorted(set(TABLES[claim.table].settings) - set(claim.a))
+    both = first.merge(second, on=["place", *alike], suffixes=("_a", "_b"))
+    # A number that is printed without its runs is taken as of one run.
+    n_a, n_b = both["n_a"].fillna(1), both["n_b"].fillna(1)
+    contrast = welch(both["mean_a"], both["sd_a"], n_a, both["mean_b"], both["sd_b"], n_b)
+    return both[["place", "arm_a", "arm_b", "n_a", "n_b"]].assign(**contrast._asdict())
+
+
+def contrasts(table: Table) -> pd.DataFrame:
+    """Each claim of a table at each place, ours beside the paper's.
+
+    Returns:
+        One row per place, claim and pair of arms, in the places' order: what `pairs` has, `claim` (its label),
+        `verdict`, and of the paper `paper_difference`, `paper_low`, `paper_high`; `paper_min` and `paper_max` over its
+        `paper_places`, which stand in if it has no such place.
+    """
+    ours, paper, parts = cells(table), paper_cells(table.name), []
+    for claim in table.claims:
+        printed = pairs(claim, paper)
+        numbers = {f"paper_{key}": printed[key] for key in ("difference", "low", "high")}
+        beside = printed[["place", "arm_a", "arm_b"]].assign(**numbers)
+        both = pairs(claim, ours).merge(beside, on=["place", "arm_a", "arm_b"], how="left")
+        both["claim"] = claim_label(claim)
+        both["verdict"] = [verdict(low, high) for low, high in zip(both["low"], both["high"], strict=True)]
+        both["paper_min"], both["paper_max"] = printed["difference"].min(), printed["difference"].max()
+        both["paper_places"] = len(printed)
+        parts.append(both)
+    found = pd.concat(parts, ignore_index=True)
+    order = list(dict.fromkeys(ours["place"])) if table.spec.kind.arms_across else [*COLUMNS, AVERAGE]
+    return found.sort_values("place", key=lambda place: place.map(order.index), kind="stable", ignore_index=True)
+
+
+def over_pairs(found: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts of claims about several pairs of arms: their mean, and how many are above 0.
+
+    Args:
+        found: from `contrasts`.
+
+    Returns:
+        One row per place and claim: `ours`, `ours_above`, `ours_pairs`, and the same of the paper.
+    """
+    groups = found.groupby(["place", "claim"], sort=False)
+    parts = {}
+    for source, column in (("ours", "difference"), ("paper", "paper_difference")):
+        parts[source], parts[f"{source}_pairs"] = groups[column].mean(), groups[column].count()
+        # Scores of one decimal subtract to 1e-15 rather than to 0.
+        parts[f"{source}_above"] = groups[column].agg(lambda values: int((values.round(9) > 0).sum()))
+    return pd.DataFrame(parts).reset_index()
+
+
+def claim_tests(table: Table) -> pd.DataFrame:
+    """Each claim over all models or tasks at once: one permutation test within places; of MNLI the matched set counts.
+
+    Returns:
+        One row per claim: `claim`, `places`, `runs`, `difference` (mean over places), `p`, and `left_out`: place ->
+        runs of the two sides, if one has under two, so that there is nothing to permute.
+    """
+    groups = table.runs.dropna(subset="score").groupby(["place", "arm"])["score"]
+    of_cell = groups.apply(list).to_dict()
+    rows = []
+    for claim in table.claims:
+        arms = [arm_label(table.name, side) for side in (claim.a, claim.b)]
+        sides = {place: [of_cell.get((place, arm), []) for arm in arms] for place in dict.fromkeys(table.runs["place"])}
+        tested = [both for both in sides.values() if min(map(len, both)) > 1]
+        differences = [np.mean(a) - np.mean(b) for a, b in tested]
+        rows.append(
+            {
+                "claim": claim_label(claim),
+                "places": len(tested),
+                "runs": sum(len(a) + len(b) for a, b in tested),
+                "difference": np.mean(differences) if tested else np.nan,
+                "p": stratified_permutation_test(tested) if tested else np.nan,
+                "left_out": {place: (len(a), len(b)) for place, (a, b) in sides.items() if min(len(a), len(b)) < 2},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def times(table: Table) -> pd.DataFrame:
+    """Training time of each cell on each device by itself: times on different devices do not mix.
+
+    Returns:
+        One row for each `place`, `arm`, `device` and `threads`, in the grid's order: its fields, `seconds` (median over
+        runs), `n`, `baseline_seconds` (on the same device, NaN if it was not trained there), and `paper_hours` and
+        `paper_ratio` of the method: in the same place, or of all tasks together.
+    """
+    kind, here = table.spec.kind, ["place", "device", "threads"]
+    keys = dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings, "device", "threads"])
+    timed = finished(table.runs).dropna(subset="train_seconds")
+    found = timed.groupby(list(keys), sort=False)["train_seconds"].agg(seconds="median", n="size").reset_index()
+    baselines = found.loc[found["method"] == kind.baseline, [*here, "seconds"]]
+    found = found.merge(baselines.rename(columns={"seconds": "baseline_seconds"}), on=here, how="left")
+    if kind.arms_across:
+        return found.merge(paper_hours(table.name), on=["place", "method"], how="left")
+    return found.merge(paper_hours(table.name).drop(columns="place"), on="method", how="left")
+
+
+def paper_hours(name: str) -> pd.DataFrame:
+    """The paper's hours on one V100, of images by place and method, of texts for all tasks together."""
+    kind = TABLES[name].kind
+    printed = _with_places(kind.times, paper_table(kind.times)).rename(columns={"train_hours_v100": "paper_hours"})
+    if not kind.arms_across:
+        printed["place"] = "all tasks"
+    printed = printed.dropna(subset="paper_hours").drop_duplicates(["place", "method"])
+    base = printed[printed["method"] == kind.baseline].set_index("place")["paper_hours"]
+    ratio = printed["paper_hours"] / printed["place"].map(base)
+    return printed[["place", "method", "paper_hours"]].assign(paper_ratio=ratio)
+
+
+def total_times(table: Table) -> pd.DataFrame:
+    """By arm `seconds`, `baseline_seconds` and `tasks`: training times over the tasks that both have on one device.
+
+    If a task was trained on several such devices, the one with most runs of the arm counts.
+    """
+    shared = times(table).dropna(subset="baseline_seconds").sort_values("n", ascending=False, kind="stable")
+    groups = shared.drop_duplicates(["place", "arm"]).groupby("arm")
+    return groups[["seconds", "baseline_seconds"]].sum().assign(tasks=groups.size())
+
+
+def curves(table: Table) -> pd.DataFrame:
+    """The score over training.
+
+    Returns:
+        One row for each data set, method and evaluation, in the grid's order: `place`, `dataset`, `method`, `metric`,
+        `epoch` (epochs done, a fraction within one), `mean`, `min` and `max` of the score over seeds, `num_runs`.
+    """
+    keys = ["place", "dataset", "method", "metric", "epoch"]
+    lines = finished(table.runs).explode("history")
+    lines = lines.assign(
+        epoch=[float(epoch) for epoch, _ in lines["history"]], score=[score for _, score in lines["history"]]
+    )
+    groups = lines.groupby(keys, sort=False)["score"]
+    return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
+
+
+def arm_label(name: str, fields: dict[str, object]) -> str:
+    """Name of an arm of a table: `MMEL-H, predicted`, in Table 2 `MMEL-H-5`; a plain baseline has no settings."""
+    spec, method = TABLES[name], fields["method"]
+    settings = () if method in ("baseline", "baseline_da") else spec.settings
+    return spec.kind.joiner.join([ARM_LABELS[method], *(str(fields[setting]) for setting in settings)])
+
+
+def claim_label(claim: Claim) -> str:
+    """`MMEL-H − Baseline(DA)`."""
+    return claim.label or " − ".join(arm_label(claim.table, side) for side in (claim.a, claim.b))
+
+
+def _with_places(name: str, found: pd.DataFrame) -> pd.DataFrame:
+    """Runs, or lines of the paper's table, with their `place` and `arm`; a text baseline's settings are emptied."""
+    spec = TABLES[name]
+    images = spec.kind.arms_across
+    place = found["dataset"] + "/" + found["model"] if images else found["dataset"].map(task_of)
+    empty = {key: found[key].astype(object).mask(found["method"] == "baseline", "") for key in spec.settings}
+    found = found.assign(place=place, **empty)
+    return found.assign(arm=[arm_label(name, line) for line in found.to_dict("records")])

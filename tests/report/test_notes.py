@@ -1,0 +1,149 @@
+"""Notes are asked for the fact that they must hold, not for their sentences."""
+
+import re
+from pathlib import Path
+
+import pytest
+from invented import FROZEN, imagenet_run, text_run, write_run
+
+from mmel.config import CHOSEN_DROPOUT
+from mmel.grids import TABLES, float32_checks, reported, table1
+from mmel.records import Store
+from mmel.report import frames, notes
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+@pytest.fixture(autouse=True)
+def own_encoder(monkeypatch):
+    monkeypatch.delenv("MMEL_TEXT_MODEL", raising=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def noted(name, store, profile="mini"):
+    return "\n".join(notes.notes(frames.load(name, store, profile)))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_runs_at_all_is_said_and_every_planned_run_is_missing(store, name):
+    table = frames.load(name, store, "mini")
+    assert notes.caption(table).endswith("no runs recorded yet.")
+    cells = {tuple(cell) for cell in table.runs[["place", "arm"]].to_numpy()}
+    assert len(notes.missing(table)) == len(cells)
+    assert not re.search("teacher gives|standard error|Failed|uncommitted", noted(name, store))
+
+
+def test_what_is_missing_is_listed_cell_by_cell():
+    assert notes.missing(frames.load("table1", Store(FROZEN), "mini")) == [
+        "Digits, ResNet-8, MMEL-S: 1 of 2 runs",
+        "Digits, ResNet-14, Baseline(DA+Long): 0 of 2 runs",
+        "Digits, ResNet-14, MMEL-S: 1 of 2 runs",
+    ]
+    found = notes.missing(frames.load("table6", Store(FROZEN), "mini"))
+    assert "RTE (miniature), MMEL-H, beam, joint, 0.2: 0 of 1 runs" in found
+
+
+def test_a_caption_has_profile_sizes_encoder_and_devices(store):
+    run = next(run for run in reported("table3", "reduced") if run.dataset == "rte")
+    write_run(store, run, 60.0, device="some chip", threads=2)
+    caption = notes.caption(frames.load("table3", store, "reduced"))
+    sizes = f"RTE (subset): {run.train_size:,} of 2,490 training and 277 dev texts, {run.epochs} epochs"
+    for part in ("profile reduced", sizes, "minilm-l6-mlm (22.7M parameters)", "Trained on some chip (2 threads)."):
+        assert part in caption
+
+
+@pytest.mark.parametrize("profile", ["mini", "reduced", "paper"])
+def test_another_encoder_and_smaller_data_are_named(store, profile):
+    write_run(store, reported("table3", profile)[0], 50.0, test=40.0)
+    assert ("not bert-base" in notes.caption(frames.load("table3", store, profile))) is (profile != "paper")
+    found = noted("table3", store, profile)
+    words = {word for word in ("*miniature*", "*subset*", "*sample*") if word in found}
+    assert words == {"mini": {"*miniature*"}, "reduced": {"*subset*"}, "paper": set()}[profile]
+
+
+def test_failed_and_uncommitted_runs_are_named(store):
+    assert text_run("stsb", "mmel_s").run_id in noted("table3", Store(FROZEN))
+    assert "uncommitted" not in noted("table1", Store(FROZEN))
+    write_run(store, table1("mini")[0], 95.0, dirty=True)
+    assert "uncommitted" in noted("table1", store)
+
+
+def test_the_evaluation_sets_own_error_is_given_if_it_is_known(store):
+    # 55.56 % of 360 images and 57.50 %: 2.6 points.
+    assert "Drawings, ResNet-18 (narrow) 2.6" in noted("table5", Store(FROZEN))
+    for run in reported("table3", "reduced"):
+        if (run.dataset, run.method) in (("rte", "mmel_h"), ("cola", "mmel_h")):
+            write_run(store, run, 71.0)
+    found = noted("table3", store, "reduced")
+    # RTE's 277 examples.
+    assert "RTE (subset) 2.7" in found
+    assert "Not known for CoLA (subset)" in found
+
+
+def test_runs_on_a_teachers_labels_say_so(store):
+    assert "CoLA (miniature) 12.5 %" in noted("table3", Store(FROZEN))
+    # Without a run on a teacher's labels there is none to share.
+    write_run(store, next(run for run in reported("table3", "reduced") if run.method == "baseline"), 40.0)
+    assert "teacher of their task" not in noted("table3", store, "reduced")
+
+
+def test_two_teachers_of_the_committed_records_are_told_by_what_they_say():
+    # Records from before the digest.
+    found = noted("table3", Store(RESULTS), "reduced")
+    assert "CoLA (subset) had 2 (seeds 0, 1: 19.525 %; seed 2: 19.662 %)" in found
+    assert "MRPC (subset) had 2 (seeds 0, 1: 3.975 %; seed 2: 3.550 %)" in found
+    assert "RTE (subset) had" not in found
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (("a", "a", "a"), None),
+        (("a", "b", "a"), "had 2 (seeds 0, 2: 12.500 %; seed 1: 12.500 %)"),
+        (("a", "b", "c"), "had 3"),
+        # A record without a digest had the teacher that says the same.
+        ((None, "a", "a"), None),
+        ((None, None, None), None),
+    ],
+)
+def test_teachers_are_told_by_their_weights(store, weights, told):
+    runs = [run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_h")]
+    for run, teacher in zip(runs, weights, strict=True):
+        write_run(store, run, 40.0, teacher_weights=teacher)
+    found = noted("table3", store, "reduced")
+    assert "teacher gives" in found
+    assert (f"CoLA (subset) {told}" in found) if told else ("CoLA (subset) had" not in found)
+
+
+def test_dropout_chosen_on_dev_scores_is_told(store):
+    run = next(run for run in reported("table3", "paper") if run.method == "mmel_h")
+    assert run.hidden_dropout == CHOSEN_DROPOUT
+    write_run(store, run, 60.0)
+    assert "Of the 1 runs: 0.1 / 0.1 in 1." in noted("table3", store, "paper")
+    assert "dropout" not in noted("table3", Store(FROZEN))
+
+
+def test_a_sample_of_imagenet_and_unreadable_images_are_told(store):
+    config = imagenet_run("mmel_h")
+    write_run(store, config, 50.0)
+    path = store.run_path(config)
+    path.write_text(path.read_text().replace('"status": "finished"', '"status": "finished", "num_unreadable": 3'))
+    found = noted("table5", store)
+    assert "sample of 1437 training and 360 validation images" in found
+    assert "Up to 3 images" in found
+
+
+def test_float32_runs_stand_beside_their_cell(store):
+    checks = float32_checks("table1", "paper")
+    assert f"none of {len(checks)} runs" in noted("table1", store, "paper")
+    (check,) = (run for run in checks if (run.dataset, run.model, run.method) == ("cifar10", "resnet20", "mmel_h"))
+    write_run(store, check, 93.4)
+    for run in reported("table1", "paper"):
+        if run.seed < 2 and run.replace(seed=0, precision=check.precision) == check:
+            write_run(store, run, 93.0 + run.seed)
+    assert "CIFAR-10, ResNet-20, MMEL-H 93.40 (bf16: 93.50 ± 0.71 (2))" in noted("table1", store, "paper")
+    assert "Float32" not in noted("table1", store, "reduced")
