@@ -1,1 +1,1 @@
-"""Side-by-side timings: one module a question, `python -m benchmarks` for all of them."""
+"""Side-by-side timings: `python -m benchmarks` asks all questions of the CPU."""

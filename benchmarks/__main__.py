@@ -2,47 +2,42 @@
 
 import os
 import sys
-import traceback
 from importlib import import_module
 
-QUESTIONS = (
-    "image_training",
-    "bf16_noise",
-    "step_shares",
-    "allocator",
-    "imports",
-    "study_overhead",
-    "sweep_overhead",
-    "text_augmentation",
-    "text_training",
-    "cost_of_augmentation",
-)
+# A question is a function of that name in one of the modules. Its docstring stands above its table.
+QUESTIONS = {
+    "image_training": "images",
+    "bf16_noise": "checks",
+    "step_shares": "images",
+    "allocator": "images",
+    "imports": "overhead",
+    "study_overhead": "overhead",
+    "sweep_overhead": "overhead",
+    "text_augmentation": "texts",
+    "text_training": "texts",
+    "cost_of_augmentation": "cost",
+}
 # Asked by name alone, since it wants a GPU.
-GPU_QUESTIONS = ("gpu",)
+GPU_QUESTIONS = {"gpu": "gpu"}
 
 
 def main(names: list[str]) -> int:
-    known = (*QUESTIONS, *GPU_QUESTIONS)
+    """Ask some questions, or all of the CPU; the exit status is 1 if one failed, and 2 if one is unknown."""
+    known = QUESTIONS | GPU_QUESTIONS
     if unknown := sorted(set(names) - set(known)):
         print(f"no question {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     # The processes that train inherit it: their progress bars would stand between the tables.
     os.environ["TQDM_DISABLE"] = "1"
-    from benchmarks.common import describe, machine_line
+    from benchmarks.common import machine_line, or_failure
 
     failed = []
     for name in names or QUESTIONS:
-        # What was measured is never lost: each part is printed once it is known, and the other questions are asked too.
-        try:
-            module = import_module(f"benchmarks.{name}")
-            print(f"## {name}\n\n{module.__doc__.strip()}\n\n{machine_line()}\n", flush=True)
-            answer = module.measure()
-            for part in [answer] if isinstance(answer, str) else answer:
-                print(part, flush=True)
-        except Exception as error:
-            traceback.print_exc()
-            print(f"\nfailed: {describe(error)}", flush=True)
-            failed.append(name)
+        ask = getattr(import_module(f"benchmarks.{known[name]}"), name)
+        print(f"## {name}\n\n{ask.__doc__.strip()}\n\n{machine_line()}\n", flush=True)
+        # Each part is printed once it is measured, and the other questions are asked if this one fails.
+        for part in or_failure(ask, lambda why, name=name: failed.append(name) or why):
+            print(part, flush=True)
         print(flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

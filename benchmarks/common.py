@@ -1,23 +1,21 @@
-"""What the questions share: two sides that take turns, our side of image training, Markdown."""
+"""What the questions share: sides that take turns, our side of training and the plain loop, Markdown."""
 
 import contextlib
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer, timer
 
 from mmel.config import RunConfig
 from mmel.data import find_root
@@ -26,100 +24,69 @@ from mmel.losses import LossTerms
 from mmel.records import Line, Store
 from mmel.train import machine, train, vision
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 # The paper's batch: 128 originals, ten views of each. Ten images held out stand in for the test set, since the loop
 # evaluates after each epoch and nothing here wants to wait for that.
 PAPER_BATCH = RunConfig(model="resnet20", method="mmel_h", num_augmented=10, batch_size=128, holdout=10)
-
 # Spawned, not forked: a setting of the allocator, or a warm cache, must not pass from one side to the other.
-_SPAWN = multiprocessing.get_context("spawn")
-
-T = TypeVar("T")
+SPAWN = multiprocessing.get_context("spawn")
 
 
-class SideError(RuntimeError):
-    """What a generator raised in its own process (name and message), or how that process ended."""
+# Of the process of a side.
+_running: list[Iterator[Any]] = []
 
 
-class Side:
-    """A generator in a fresh process of its own, which works only while it is called and then sleeps.
+@contextlib.contextmanager
+def side(generator: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Callable[[], Future]]:
+    """A generator function at module level in a fresh process of its own, which works while it is asked, then sleeps.
 
-    Args:
-        generator: a generator function at module level; each of its values answers one call.
-        arguments: its arguments.
-
-    Raises:
-        SideError: when called, if the generator raises or its process dies.
+    Each call asks for its next value. The result raises what the generator raises, or that its process died.
     """
-
-    def __init__(self, generator: Callable[..., Iterator[Any]], *arguments: Any):
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, multiprocessing.get_start_method(), generator, arguments)
-        )
-        self._process.start()
-        theirs.close()
-
-    def __call__(self) -> Any:
+    begin = (multiprocessing.get_start_method(), generator, arguments)
+    with ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_begin, initargs=begin) as pool:
         try:
-            self._pipe.send("next")
-            value, failure = self._pipe.recv()
-        except (EOFError, OSError):
-            # Out of memory, most often: it was killed from outside.
-            self._process.join()
-            raise SideError(f"its process ended with exit code {self._process.exitcode}") from None
-        if failure is not None:
-            raise SideError(failure)
-        return value
-
-    def __enter__(self) -> "Side":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipe.close()
-        self._process.join()
+            yield lambda: pool.submit(_next)
+        finally:
+            with contextlib.suppress(BrokenProcessPool):
+                pool.submit(_end).result()
 
 
-def _serve(pipe: Any, start_method: str, generator: Callable[..., Iterator[Any]], arguments: tuple) -> None:
+def _begin(start_method: str, generator: Callable[..., Iterator[Any]], arguments: tuple) -> None:
     # A spawned process spawns its own children too. A DataLoader's workers would then import torch anew in each pass,
     # which a script that is simply run does not make them do: back to the platform's default.
     multiprocessing.set_start_method(start_method, force=True)
-    # The other end hangs up when it has enough.
-    with contextlib.closing(generator(*arguments)) as values, contextlib.suppress(EOFError):
-        while pipe.recv():
-            pipe.send(_next(values))
+    _running.append(generator(*arguments))
 
 
-def _next(values: Iterator[T]) -> tuple[T | None, str | None]:
-    """The next value, or why there is none."""
+def _next() -> Any:
+    return next(_running[0])
+
+
+def _end() -> None:
+    _running[0].close()
+
+
+def alternate(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[Any]]:
+    """Call the sides in turn, A B A B ..., so that a slow minute of the machine falls on all; without the warm-up."""
+    values = [{name: ask() for name, ask in sides.items()} for _ in range(warmup + rounds)]
+    return {name: [each[name] for each in values[warmup:]] for name in sides}
+
+
+def compare(sides: dict[str, tuple], rounds: int) -> dict[str, list[Any]]:
+    """As `alternate`, each side a generator function and its arguments, in a process of its own."""
+    with contextlib.ExitStack() as stack:
+        asked = {name: stack.enter_context(side(*given)) for name, given in sides.items()}
+        return alternate({name: lambda ask=ask: ask().result() for name, ask in asked.items()}, rounds)
+
+
+def or_failure(parts: Callable[[], Iterable[str] | str], failed: Callable[[str], str]) -> Iterator[str]:
+    """The parts, and in place of those that an exception takes away, what `failed` makes of it."""
     try:
-        return next(values), None
+        found = parts()
+        yield from [found] if isinstance(found, str) else found
     except Exception as error:
         traceback.print_exc()
-        return None, describe(error)
-
-
-def describe(error: Exception) -> str:
-    """An exception in one line."""
-    if isinstance(error, SideError):
-        return str(error)
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def alternate(sides: dict[str, Callable[[], T]], rounds: int, warmup: int = 1) -> dict[str, list[T]]:
-    """Call the sides in turn, A B A B ..., so that a slow minute of the machine falls on all of them.
-
-    Returns:
-        The values of each side, without those of the first `warmup` rounds.
-    """
-    values: dict[str, list[T]] = {name: [] for name in sides}
-    for number in range(warmup + rounds):
-        for name, side in sides.items():
-            value = side()
-            if number >= warmup:
-                values[name].append(value)
-    return values
+        yield failed(f"failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def training_lines(config: RunConfig, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
@@ -130,14 +97,14 @@ def training_lines(config: RunConfig, device: str = "cpu", data_root: str | None
         yield store.read(config).result
 
 
-def our_steps(steps: int, keep_memory: bool = True) -> Iterator[float]:
-    """Seconds of one step of `mmel.train`, from epochs of `steps` steps each.
+def our_steps(steps: int, precision: str | None = None, keep_memory: bool = True) -> Iterator[float]:
+    """Seconds of one step of `mmel.train` in a precision, or the default one, from epochs of `steps` steps each.
 
-    Args:
-        steps: how many steps make one value.
-        keep_memory: False takes the allocator's setting away.
+    `keep_memory=False` takes the allocator's setting away.
     """
     config = PAPER_BATCH.replace(train_size=steps * PAPER_BATCH.batch_size)
+    if precision:
+        config = config.replace(precision=precision)
     keep = machine.keep_freed_memory if keep_memory else lambda: None
     with patch.object(machine, "keep_freed_memory", keep):
         for line in training_lines(config):
@@ -147,14 +114,9 @@ def our_steps(steps: int, keep_memory: bool = True) -> Iterator[float]:
 def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = None) -> Iterator[Line]:
     """A run as one writes it first: each operation launched by itself, in a plain loop over the same task.
 
-    Args:
-        task: a `VisionTask` or `TextTask`.
-        terms: what makes the loss of a batch and an epoch; the task's own by default.
-
-    Yields:
-        `train_loss` and `images_per_second` (or `sequences_per_second`) of each epoch, as `mmel.train` has them.
+    `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of `mmel.train`'s figures.
     """
-    config, device = task.config, task.device
+    config, device, fp32 = task.config, task.device, task.config.precision == "fp32"
     if device.type == "cpu":
         machine.keep_freed_memory()
     optimizer = task.build_optimizer()
@@ -162,38 +124,17 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
     for epoch in itertools.count(1):
         batches = task.order(epoch).split(config.batch_size)[: task.steps]
         losses = torch.zeros(len(batches), device=device)
-        begin = time.perf_counter()
-        with machine.ieee_fp32() if config.precision == "fp32" else contextlib.nullcontext():
+        begin = timer()
+        with machine.ieee_fp32() if fp32 else contextlib.nullcontext():
             for step, index in enumerate(batches):
                 optimizer.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=not fp32):
                     loss = (terms or task.terms)(index, epoch).loss.mean()
                 loss.backward()
                 optimizer.step()
                 losses[step] = loss.detach()
-            mean = losses.mean().item()
-        rate = sum(map(len, batches)) * config.num_views / (time.perf_counter() - begin)
-        yield {"train_loss": mean, f"{task.unit}_per_second": rate}
-
-
-def timed_sweep(start: Sequence[str], *options: str) -> tuple[float, list[float]]:
-    """Run a sweep of Table 1 on the CPU into an empty results folder.
-
-    Args:
-        start: what Python is given to start `mmel`.
-        options: of `mmel sweep`.
-
-    Returns:
-        Its wall seconds, from the start of the command to its end, and what each record counts of them
-        (`wall_seconds`: loading, training, evaluation, checkpoints).
-    """
-    command = [sys.executable, *start, "sweep", "--table", "table1", "--device", "cpu", *options]
-    with tempfile.TemporaryDirectory() as folder:
-        begin = time.perf_counter()
-        subprocess.run([*command, "--results", folder], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        wall = time.perf_counter() - begin
-        records = [path.read_text().splitlines()[-1] for path in Path(folder).glob("runs/*/*/*.jsonl")]
-    return wall, [json.loads(record)["wall_seconds"] for record in records]
+        rate = sum(map(len, batches)) * config.num_views / (timer() - begin)
+        yield {"train_loss": losses.mean().item(), f"{task.unit}_per_second": rate}
 
 
 def has_cifar10() -> bool:
@@ -211,14 +152,20 @@ def load_or_make(dataset: str = "cifar10", data_root: str | None = None) -> tupl
     return images, images.take(torch.arange(10_000))
 
 
-def seconds_of(function: Callable[[], Any], repeats: int = 1) -> float:
-    """Median wall time of a call."""
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+def seconds_of(function: Callable[[], Any], calls: int = 1) -> float:
+    """Seconds of one call, the mean over several, with all threads; a GPU has done its work by then."""
+    return Timer("f()", globals={"f": function}, num_threads=torch.get_num_threads()).timeit(calls).mean
+
+
+def medians(values: dict[str, list[float]]) -> dict[str, float]:
+    """The median of each side."""
+    return {name: statistics.median(found) for name, found in values.items()}
+
+
+def speeds(seconds: dict[str, list[float]], count: int, unit: str) -> str:
+    """A table of the sides' medians, and of how many of a step's `count` units these are a second."""
+    rows = [(name, f"{median:.2f}", f"{count / median:,.1f}") for name, median in medians(seconds).items()]
+    return table(("side", "seconds a step", f"{unit}/s"), *rows)
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
@@ -242,9 +189,6 @@ def machine_line() -> str:
     """CPU, threads, GPU, torch, data and the load average, which a quiet machine has near 0."""
     device = machine.describe_device(CPU)
     gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    threads = f"{os.cpu_count()} CPUs, {device['threads']} threads; torch {torch.__version__}"
     images = "CIFAR-10" if has_cifar10() else "random images of CIFAR-10's shape"
-    return (
-        f"{device['name']}, {os.cpu_count()} CPUs, {device['threads']} threads{gpu}; torch {torch.__version__}; "
-        f"{images}; load average before: {load}"
-    )
+    return f"{device['name']}{gpu}, {threads}; {images}; load average before: {os.getloadavg()[0]:.1f}"

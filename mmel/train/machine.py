@@ -55,7 +55,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, in this process alone.
 
     By default it hands large blocks back to the kernel when they are freed, so each training step faults all its
-    activations in again. Elsewhere than on glibc this does nothing. `benchmarks/allocator.py` measures it.
+    activations in again. Elsewhere than on glibc this does nothing. `python -m benchmarks allocator` measures it.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
