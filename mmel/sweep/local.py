@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
 
+from tqdm import tqdm
+
 from mmel.records import Store
 from mmel.sweep import Ended, NotebookError, Outcome, ended_by
 from mmel.sweep.plan import PlannedRun
@@ -179,6 +181,8 @@ def _begin_worker(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     # A terminal sends Ctrl-C to all its processes; the sweep's own ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By default a semaphore, of which a warning is printed if this process is killed.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
