@@ -23,6 +23,7 @@ from mmel.data.vision import CIFAR_FOLDERS, Images, load_images
 from mmel.losses import LossTerms
 from mmel.records import Line, Store
 from mmel.train import machine, train, vision
+from mmel.train.precision import resolve
 
 CPU = torch.device("cpu")
 # The paper's batch: 128 originals, ten views of each. Ten images held out stand in for the test set, since the loop
@@ -116,7 +117,8 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
 
     `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of `mmel.train`'s figures.
     """
-    config, device, fp32 = task.config, task.device, task.config.precision == "fp32"
+    config, device = task.config, task.device
+    fp32 = resolve(config.precision, device) == "fp32"
     if device.type == "cpu":
         machine.keep_freed_memory()
     optimizer = task.build_optimizer()

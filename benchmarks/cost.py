@@ -15,7 +15,7 @@ from benchmarks.texts import MINILM
 from mmel import MMELHardLoss
 from mmel.augment.image import RandomCropFlip
 from mmel.models import build_model
-from mmel.report.aggregate import paper_table
+from mmel.report.frames import paper_table
 from mmel.train import machine
 
 # What makes logits (N, K, C), their labels, the optimizer.

@@ -16,7 +16,7 @@ from benchmarks.texts import BASE, LENGTHS, TINY, batched_fills, fine_tuning_sec
 from mmel.augment.text import MaskedLMAugmenter
 from mmel.config import RunConfig
 from mmel.records import Line
-from mmel.report.aggregate import paper_table
+from mmel.report.frames import paper_table
 from mmel.train import machine, vision
 
 SPEED = "images_per_second"

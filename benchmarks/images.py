@@ -107,6 +107,21 @@ def beside_floor(seconds: dict[str, list[float]], rates: floor.Pair) -> str:
     )
 
 
+def precision(rounds: int = 3, steps: int = 2) -> str:
+    """Does the default precision take the faster one? Speed of a step over that of the better of bf16 and fp32.
+
+    For a CPU without native bf16 set ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
+    """
+    sides = {"default": (our_steps, steps), **{name: (our_steps, steps, name) for name in ("bf16", "fp32")}}
+    seconds = compare(sides, rounds)
+    found = medians(seconds)
+    better = min(("bf16", "fp32"), key=found.get)
+    return (
+        f"{speeds(seconds, VIEWS_A_STEP, 'augmented images')}\n\nDefault over {better}: "
+        f"{ratio(seconds[better], seconds['default'])}; target: at least 0.9."
+    )
+
+
 def allocator(rounds: int = 3, steps: int = 3) -> str:
     """What does it bring on the CPU to keep freed memory (`mmel.train.machine.keep_freed_memory`)?"""
     sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, None, False)}

@@ -112,7 +112,7 @@ def fine_tuning_seconds(
     shape: dict[str, int], count: int, rounds: int, device: str
 ) -> tuple[RunConfig, dict[str, list[float]]]:
     """Seconds of a step of a run on CoLA's lengths, and of the plain loop over the same task padded to 128."""
-    fields = recipe("cola") | {"model": ENCODER, "epochs": rounds + 1, "precision": "bf16"}
+    fields = recipe("cola") | {"model": ENCODER, "epochs": rounds + 1}
     config = RunConfig(**fields, dataset="cola", label_source="original")
     with tempfile.TemporaryDirectory() as root:
         augment = make_augmenter(shape)

@@ -303,11 +303,13 @@ def _stop_time(budget_minutes: float | None) -> float | None:
 
 
 def _describe_device(device: str | None, pack: int) -> dict[str, Any]:
-    """The device as runs see it of which `pack` share it."""
+    """The device, and the precision that `auto` takes, as runs see them of which `pack` share the device."""
     from mmel.sweep.local import threads_of
     from mmel.train.machine import describe_device, pick_device
+    from mmel.train.precision import resolve
 
-    described = describe_device(pick_device(device))
+    chosen = pick_device(device)
+    described = describe_device(chosen) | {"precision": resolve("auto", chosen)}
     return described | {"threads": threads_of(pack)} if pack > 1 and "threads" in described else described
 
 

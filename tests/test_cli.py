@@ -42,6 +42,7 @@ def refused(capsys, *argv):
 def on_test_device(monkeypatch):
     """The device on which the frozen runs say they were trained."""
     monkeypatch.setattr("mmel.train.machine.describe_device", lambda device: {"type": "cuda", "name": "test device"})
+    monkeypatch.setattr("mmel.train.precision.resolve", lambda precision, device: "bf16")
 
 
 def planned(capsys, *argv):

@@ -83,8 +83,8 @@ def plan(
 
 
 def device_key(device: dict[str, Any]) -> tuple:
-    """The part of a record's `device` that decides speed."""
-    return tuple(device.get(name) for name in ("type", "name", "capability", "threads", "precision"))
+    """The part of a record's `device` that decides speed; the precision comes from the run, see `estimate_speed`."""
+    return tuple(device.get(name) for name in ("type", "name", "capability", "native_bf16", "threads"))
 
 
 def estimate_speed(
@@ -94,7 +94,8 @@ def estimate_speed(
 
     Args:
         store: what is recorded.
-        device: the only device whose runs count, as a record's header describes it; None for any.
+        device: the only device whose runs count, as a record's header describes it, with the `precision` that `auto`
+            takes there; None for any.
         since: time with its zone; only runs that were started then or later count; None for all.
     """
     return SpeedEstimate(
@@ -102,13 +103,13 @@ def estimate_speed(
         for profile in PROFILES
         for record in store.records(profile)
         if record.finished
-        and (device is None or _devices(record) == {device_key(device)})
+        and (device is None or _is_of(record, device))
         and (since is None or datetime.fromisoformat(record.header["started"]) >= since)
     )
 
 
 class SpeedEstimate:
-    """Predicts a run's seconds, of training and evaluations, from runs of the same model, data set and number of views.
+    """Predicts a run's seconds, of training and evaluations, from runs like it on the same device.
 
     Args:
         records: finished runs. Those that several processes trained together do not count.
@@ -191,13 +192,15 @@ def _state(record: Record | None) -> str:
     return "recorded" if record.finished else "failed"
 
 
-def _devices(record: Record) -> set[tuple]:
-    """The devices that trained a run: of a run that was resumed there may be several."""
-    return {device_key(header["device"]) for header in [record.header, *record.header.get("resumed_from", [])]}
+def _is_of(record: Record, device: dict[str, Any]) -> bool:
+    """Whether one device alone trained a run, which may have been resumed, in the precision that it would take now."""
+    devices = [header["device"] for header in [record.header, *record.header.get("resumed_from", [])]]
+    precision = device["precision"] if record.config.precision == "auto" else record.config.precision
+    return all(device_key(each) == device_key(device) and each.get("precision") == precision for each in devices)
 
 
 def _kind(config: RunConfig) -> tuple:
-    return config.model, config.dataset, config.num_views
+    return config.model, config.dataset, config.num_views, config.precision
 
 
 def _seconds(record: Record) -> float:

@@ -117,8 +117,10 @@ def _is_too_late(config: RunConfig, store: Store, device: str | None, stop_at: f
     if time.time() > stop_at:
         return True
     from mmel.train.machine import describe_device, pick_device
+    from mmel.train.precision import resolve
 
-    speed = estimate_speed(store, device=describe_device(pick_device(device)))
+    chosen = pick_device(device)
+    speed = estimate_speed(store, device=describe_device(chosen) | {"precision": resolve("auto", chosen)})
     return time.time() + first_epoch_seconds(config, speed.predict(config)) > stop_at
 
 

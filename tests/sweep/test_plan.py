@@ -9,7 +9,7 @@ from mmel.sweep.paper_hours import paper_hours
 from mmel.sweep.plan import PlannedRun, device_key, estimate_speed, parse_only, plan, time_to_go, work
 from mmel.sweep.view import plan_lines
 
-FAST, SLOW = {"type": "cpu", "name": "fast"}, {"type": "cpu", "name": "slow"}
+FAST, SLOW = ({"type": "cpu", "name": name, "precision": "bf16"} for name in ("fast", "slow"))
 # Of the mini Table 1: the digits, ResNet-8, K = 5.
 RUN = next(run for run in grids.table1("mini") if run.method == "mmel_h")
 
@@ -110,12 +110,20 @@ def test_only_what_one_process_trained_on_the_same_device_counts(store, write):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("type", "cuda"), ("name", "B"), ("capability", "AVX2"), ("threads", 1), ("precision", "bf16")]
+    ("field", "value"), [("type", "cuda"), ("name", "B"), ("capability", "AVX2"), ("threads", 1), ("native_bf16", True)]
 )
 def test_devices_differ_in_all_that_decides_speed(field, value):
     device = {"type": "cpu", "name": "A", "threads": 2}
     assert device_key(device) == device_key(device | {"remark": "none"})
     assert device_key(device) != device_key(device | {field: value})
+
+
+def test_runs_count_in_the_precision_that_a_run_would_take(store, write):
+    write(RUN, seconds=100.0, device=FAST)
+    write(RUN.replace(precision="fp32"), seconds=300.0, device=FAST | {"precision": "fp32"})
+    assert estimate_speed(store, device=FAST).predict(RUN) == pytest.approx(110.0)
+    assert estimate_speed(store, device=FAST).predict(RUN.replace(precision="fp32")) == pytest.approx(330.0)
+    assert estimate_speed(store, device=FAST | {"precision": "fp32"}).predict(RUN) is None
 
 
 def test_on_a_cluster_the_runs_count_that_it_recorded_itself(store, write):

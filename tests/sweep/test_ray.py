@@ -11,6 +11,7 @@ from mmel import RunConfig
 from mmel.sweep import Outcome
 from mmel.sweep.plan import PlannedRun
 from mmel.train.machine import describe_device
+from mmel.train.precision import resolve
 
 pytest.importorskip("ray", reason="ray is not installed: pip install mmel[ray]")
 
@@ -93,7 +94,8 @@ def test_a_task_begins_no_run_beyond_the_budget(store, write, budget_seconds, re
     from mmel.sweep.ray import train_as_task
 
     # The driver does not know how long a run takes on the task's device; the task does: here 1,100 s an epoch.
-    here = describe_device(torch.device("cpu"))
+    cpu = torch.device("cpu")
+    here = describe_device(cpu) | {"precision": TINY.precision if TINY.precision != "auto" else resolve("auto", cpu)}
     write(TINY, seconds=3000.0, device=here if recorded_on_this_device else here | {"name": "another"})
     run, stop_at = planned(TINY.replace(seed=1)), time.time() + budget_seconds
     ended = train_as_task(run, str(Path.cwd()), str(store.root), False, None, "cpu", stop_at)
