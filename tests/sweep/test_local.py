@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmel import RunConfig
+from mmel import RunConfig, grids
 from mmel.records import Store
 from mmel.sweep import Outcome
 from mmel.sweep.local import local_executor, threads_of
@@ -97,12 +97,11 @@ def test_whatever_a_run_raises_in_this_process_is_its_failure(store, monkeypatch
 def test_no_process_outlives_a_sweep_that_is_terminated_or_killed(store):
     command = [sys.executable, "-m", "mmel", "sweep", "--pack", "2", "--no-notebook", "--device", "cpu"]
     command += ["--table", "table1", "--only", "model=resnet14", "--only", "method=mmel_h", "--results", store.root]
-    runs = None
+    runs = [run for run in grids.table1("mini") if (run.model, run.method) == ("resnet14", "mmel_h")]
     for sent, status in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while not (runs := list(store.root.rglob("*.partial"))) or len(runs) < 2:
-            assert sweep.poll() is None
-            time.sleep(0.05)
+        for run in runs:
+            process_of(store, run)
         sweep.send_signal(sent)
         # Ends once every process has closed the pipe: the sweep's and those of its runs.
         _, err = sweep.communicate(timeout=60)
