@@ -184,6 +184,13 @@ def _run_notes(table: Table, done: pd.DataFrame) -> list[str]:
     found += [f"Failed and left out: {', '.join(failed)}."] if len(failed) else []
     if done["dirty"].isin([True]).any():
         found.append("Some runs were made by code with uncommitted changes.")
+    counts = done["trained_in"].value_counts(sort=False)
+    if len(counts) > 1:
+        told = ", ".join(f"{precision} {count}" for precision, count in counts.items())
+        found.append(f"The runs differ in the precision of their training: {told}.")
+    resumed = done[done["trained_in"].str.contains("then", na=False)] if len(counts) else done.iloc[:0]
+    if len(resumed):
+        found.append(f"Resumed in another precision than they began with: {', '.join(resumed['run_id'])}.")
     return found + ([_float32_note(table)] if len(table.checks) else [])
 
 
@@ -191,12 +198,13 @@ def _float32_note(table: Table) -> str:
     """Each run that was trained in float32 too, beside its cell."""
     checks = finished(table.checks)
     if checks.empty:
-        return f"Float32 beside bf16: none of {len(table.checks)} runs yet."
+        return f"Float32 beside the default precision: none of {len(table.checks)} runs yet."
     names = labels(table)
     levels = cells(table).set_index(["place", "arm"])[["mean", "sd", "n"]]
     lines = []
     for place, arm, score in checks[["place", "arm", "score"]].itertuples(index=False):
         beside = level(*levels.loc[(place, arm)])
-        lines.append(f"{names[place]}, {arm} {score:.2f} (bf16: {'no runs yet' if beside == '-' else beside})")
+        lines.append(f"{names[place]}, {arm} {score:.2f} (default: {'no runs yet' if beside == '-' else beside})")
     seed = checks["seed"].iloc[0]
-    return f"Float32 beside bf16, seed {seed}, {len(checks)} of {len(table.checks)} runs: {'; '.join(lines)}."
+    count = f"{len(checks)} of {len(table.checks)} runs"
+    return f"Float32 beside the default precision, seed {seed}, {count}: {'; '.join(lines)}."

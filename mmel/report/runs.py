@@ -1,5 +1,6 @@
 """Recorded runs as a data frame of numbers, one row per run."""
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -7,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mmel.config import RunConfig
-from mmel.records import Record, Store
+from mmel.records import Line, Record, Store
 
 # The columns that finished runs fill; NaN for the others.
 _RESULTS = (
     *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
-    *("device", "threads", "num_train", "num_available", "num_eval", "sampled", "num_unreadable", "num_parameters"),
-    *("dropout", "disagreement_pct", "teacher_weights", "dirty"),
+    *("device", "threads", "trained_in", "num_train", "num_available", "num_eval", "sampled", "num_unreadable"),
+    *("num_parameters", "dropout", "disagreement_pct", "teacher_weights", "dirty"),
 )
 
 
@@ -30,7 +31,8 @@ def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
         the best evaluation), `history` (epochs done and score at each evaluation), `train_seconds` (NaN if a run was
         resumed on another device), `device` (its name, or how many of it), `threads` (of a CPU, else 0), `num_train`,
         `num_available` (training examples before a subset was taken), `num_eval`, `num_parameters`, `dirty`,
-        `sampled` (the data are not of the official size), `num_unreadable` (images that could not be decoded). Of texts
+        `trained_in` (`bf16`, `fp32`, or `bf16 then fp32` of a run that was resumed; NaN in old records), `sampled` (the
+        data are not of the official size), `num_unreadable` (images that could not be decoded). Of texts
         also `score_mm` (MNLI's mismatched dev set), `test_score` and `test_score_mm` (if the test labels are known),
         `dropout` (hidden and attention, as trained), `disagreement_pct` (of the variants with their teacher's label for
         the original) and `teacher_weights` (their digest; NaN in old records).
@@ -77,6 +79,7 @@ def _result(record: Record | None) -> dict[str, object]:
         "train_seconds": result["train_seconds"] if on_one_device else np.nan,
         "device": _device_name(device["name"], header.get("processes", 1)),
         "threads": device.get("threads", 0),
+        "trained_in": _precisions(header),
         "num_train": sizes["train"],
         "num_available": sizes["train_available"],
         "num_eval": sizes["eval"],
@@ -90,6 +93,13 @@ def _result(record: Record | None) -> dict[str, object]:
     if "hidden_dropout" in header:
         found["dropout"] = f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}"
     return found
+
+
+def _precisions(header: Line) -> str | float:
+    """The precisions of a run's processes, in order, each change once."""
+    devices = [each["device"] for each in [*header.get("resumed_from", []), header]]
+    known = [device["precision"] for device in devices if "precision" in device]
+    return " then ".join(precision for precision, _ in itertools.groupby(known)) or np.nan
 
 
 def _device_name(name: str, processes: int) -> str:

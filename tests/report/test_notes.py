@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from invented import FROZEN, imagenet_run, text_run, write_run
+from pretend import record_run
 
 from mmel.config import CHOSEN_DROPOUT
 from mmel.grids import TABLES, float32_checks, reported, table1
@@ -137,6 +138,18 @@ def test_a_sample_of_imagenet_and_unreadable_images_are_told(store):
     assert "Up to 3 images" in found
 
 
+def test_runs_in_several_precisions_are_told(store):
+    device = {"type": "cpu", "name": "CPU", "threads": 1}
+    runs = reported("table1", "mini")[:3]
+    before = {"device": device | {"precision": "bf16"}}
+    for run, precision, resumed_from in zip(runs, ("bf16", "fp32", "fp32"), ([], [], [before]), strict=True):
+        header = {"device": device | {"precision": precision}, "resumed_from": resumed_from}
+        record_run(store, run, header=header)
+    found = noted("table1", store)
+    assert "bf16 1, fp32 1, bf16 then fp32 1" in found
+    assert f"Resumed in another precision than they began with: {runs[2].run_id}." in found
+
+
 def test_float32_runs_stand_beside_their_cell(store):
     checks = float32_checks("table1", "paper")
     assert f"none of {len(checks)} runs" in noted("table1", store, "paper")
@@ -145,5 +158,5 @@ def test_float32_runs_stand_beside_their_cell(store):
     for run in reported("table1", "paper"):
         if run.seed < 2 and run.replace(seed=0, precision=check.precision) == check:
             write_run(store, run, 93.0 + run.seed)
-    assert "CIFAR-10, ResNet-20, MMEL-H 93.40 (bf16: 93.50 ± 0.71 (2))" in noted("table1", store, "paper")
+    assert "CIFAR-10, ResNet-20, MMEL-H 93.40 (default: 93.50 ± 0.71 (2))" in noted("table1", store, "paper")
     assert "Float32" not in noted("table1", store, "reduced")
