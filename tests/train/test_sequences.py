@@ -203,14 +203,14 @@ def test_predictions_are_float32_whatever_autocast_says(networks, sequences):
         assert predict(networks["bert"], sequences).dtype == torch.float32
 
 
-def test_content_tells_sequences_apart():
+def test_a_digest_tells_sequences_apart():
     ids, types = drawn()
-    content = Sequences(ids, types, CPU).content()
-    assert Sequences(*drawn(), CPU).content() == content
+    content = Sequences(ids, types, CPU).digest()
+    assert Sequences(*drawn(), CPU).digest() == content
     changed = [[list(one) for one in variants] for variants in ids]
     changed[3][1][0] += 1
-    assert Sequences(changed, types, CPU).content() != content
-    assert Sequences(ids[::-1], types[::-1], CPU).content() != content
+    assert Sequences(changed, types, CPU).digest() != content
+    assert Sequences(ids[::-1], types[::-1], CPU).digest() != content
     # The same tokens cut otherwise.
     one, two = [[[7, 8, 9]], [[7]]], [[[7, 8]], [[9, 7]]]
-    assert Sequences(one, [[0] * 3, [0]], CPU).content() != Sequences(two, [[0] * 2] * 2, CPU).content()
+    assert Sequences(one, [[0] * 3, [0]], CPU).digest() != Sequences(two, [[0] * 2] * 2, CPU).digest()
