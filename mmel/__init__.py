@@ -14,7 +14,6 @@ _HOMES = {
     "MMELHardLoss": "mmel.losses",
     "MMELSoftLoss": "mmel.losses",
     "UniformLoss": "mmel.losses",
-    "RunConfig": "mmel.config",
 }
 
 __all__ = ["__version__", *_HOMES]

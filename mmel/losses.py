@@ -32,7 +32,7 @@ LAMBDA_P_RANGE = (1e-30, 1e20)
 
 
 class LossTerms(NamedTuple):
-    """What a loss is made of, before it is reduced over the batch.
+    """The parts of a loss, before it is reduced over the batch.
 
     Attributes:
         loss: (N,) the objective of each example.
@@ -89,7 +89,7 @@ def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
 
 
 class _AugmentedLoss(nn.Module):
-    """What the losses share: a base loss, a reduction, and `terms` to be reduced."""
+    """The common part of the losses: a base loss, a reduction, and `terms` to be reduced."""
 
     def __init__(self, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
         super().__init__()
@@ -242,7 +242,7 @@ class MMELSoftLoss(_AugmentedLoss):
         return self._reduce(self.terms(logits, targets, teacher_outputs).loss)
 
     def soft_targets(self, logits: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
-        """What the augmented samples are pulled to: f(x), or the teacher's output in its place; arguments as `forward`.
+        """The targets of the augmented samples: f(x), or the teacher's output in its place; arguments as `forward`.
 
         Returns:
             (N, K - 1, C) probabilities, or (N, K - 1) scores for `"mse"`.

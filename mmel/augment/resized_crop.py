@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmel.augment.image import ImageAugmentation, mix_bits
+from mmel.augment.images import ImageAugmentation, mix_bits
 
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)

@@ -13,8 +13,9 @@ from torch import nn
 from mmel.augment.text_cache import FillCache
 from mmel.augment.text_encode import Encoded, encode, strings
 from mmel.augment.text_fill import Filler, Fills, Job
-from mmel.names import FILLS, PAIR_MODES
 
+FILLS = ("greedy", "beam")
+PAIR_MODES = ("separate", "joint")
 # Pieces that a vocabulary holds and no text contains.
 _UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]|madeupword\d+")
 

@@ -178,7 +178,7 @@ class Filler:
         return padded(masked, self.pad_id), padded([job.types for job in jobs], 0), attention, positions
 
     def _scores(self, logits: Tensor, forbidden: Tensor) -> Tensor:
-        """What pieces are ranked by: logits, log-probabilities for a beam; -inf for what is never filled in."""
+        """Scores that rank the pieces: logits, or log-probabilities for a beam; -inf for pieces never filled in."""
         scores = logits.log_softmax(1) if self.beam_width else logits
         return scores.index_fill_(1, forbidden, -torch.inf)
 

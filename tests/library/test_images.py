@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torchvision.transforms import v2
 
-from mmel.augment.image import Cutout, ImageAugmentation, RandomCropFlip, TransformEach, build_augmentation
+from mmel.augment.images import Cutout, ImageAugmentation, RandomCropFlip, TransformEach, build_augmentation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from mmel.augment.image import mix_bits
+from mmel.augment.images import mix_bits
 from mmel.augment.resized_crop import RATIO, SCALE, RandomResizedCropFlip, center_crop
 
 # One level of brightness: torchvision rounds after the rows too, and its weights are integers.

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmel.names import TRANSFORMS
-
+# Names of ours for two transforms of torchvision.
+TRANSFORMS = {"randaugment": "RandAugment", "trivialaugment": "TrivialAugmentWide"}
 # Odd 64-bit constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -108,7 +108,7 @@ class ImageAugmentation:
         return images
 
     def _codes(self, bits: Tensor) -> Tensor:
-        """What of 64 random bits a code keeps."""
+        """The part of 64 random bits that a code keeps."""
         return bits
 
 

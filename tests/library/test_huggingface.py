@@ -7,7 +7,7 @@ from transformers import TrainingArguments as Arguments
 
 from mmel import MMELHardLoss, MMELSoftLoss, UniformLoss
 from mmel.augment.text import MaskedLMAugmenter
-from mmel.integrations.huggingface import AugmentedCollator, MMELTrainer
+from mmel.huggingface import AugmentedCollator, MMELTrainer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "a the good bad film book is was very not"

@@ -1,1 +1,0 @@
-"""MMEL inside training loops that others wrote."""
