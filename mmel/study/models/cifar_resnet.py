@@ -1,0 +1,85 @@
+"""The residual networks of He et al. (2016, section 4.2) for 32x32 images: ResNet-20, -32, -44, -56."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm and a shortcut.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the first convolution; 2 halves the resolution.
+        shortcut: where the shape changes, `"A"` subsamples and pads with zero channels (no parameters), `"B"`
+            projects by a 1x1 convolution and BatchNorm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.extra_channels = out_channels - in_channels
+        self.projection: nn.Module | None = None
+        if shortcut == "B" and (stride != 1 or self.extra_channels):
+            self.projection = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out)).add_(self._shortcut(x))
+        return F.relu(out, inplace=True)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.projection is not None:
+            return self.projection(x)
+        if self.extra_channels:
+            before = self.extra_channels // 2
+            # Pooling one pixel picks what slicing would; unlike slicing its gradient stays channels_last.
+            x = F.avg_pool2d(x, 1, self.stride)
+            return F.pad(x, (0, 0, 0, 0, before, self.extra_channels - before))
+        return x
+
+
+class CifarResNet(nn.Module):
+    """A ResNet of depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels, then global average pooling.
+
+    Args:
+        depth: 6n + 2 for an n >= 1: 8, 14, 20, 32, 44, 56, ...
+        num_classes: width of the output.
+        in_channels: channels of the images.
+        shortcut: `"A"` (the paper's count of parameters: 269,722 for depth 20 and 10 classes) or `"B"` (272,474).
+
+    Raises:
+        ValueError: if `depth` is not 6n + 2 or `shortcut` is neither.
+    """
+
+    def __init__(self, depth: int, num_classes: int, in_channels: int = 3, shortcut: str = "A"):
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, ...), got {depth}")
+        if shortcut not in ("A", "B"):
+            raise ValueError(f"shortcut must be A or B, got {shortcut!r}")
+        blocks = (depth - 2) // 6
+        self.conv = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        stages, channels = [], 16
+        for width, first_stride in ((16, 1), (32, 2), (64, 2)):
+            for block in range(blocks):
+                stages.append(BasicBlock(channels, width, first_stride if block == 0 else 1, shortcut))
+                channels = width
+        self.blocks = nn.Sequential(*stages)
+        self.fc = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) normalised images -> (N, num_classes) logits."""
+        out = F.relu(self.bn(self.conv(images)), inplace=True)
+        return self.fc(self.blocks(out).mean(dim=(2, 3)))

@@ -1,0 +1,223 @@
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from mmel.study.data import DataError
+from mmel.study.data.drawings import PATTERNS
+from mmel.study.data.encoded import DecodeAhead, EncodedImages, decode_image
+from mmel.study.data.images import split_train
+from mmel.study.datasets import DATASETS
+
+IMAGENET = DATASETS["imagenet"]
+
+
+def encoded(level, mode="RGB", kind="JPEG", size=(12, 8)):
+    """One image file of one brightness."""
+    buffer = io.BytesIO()
+    Image.new("L", size, level).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """ImageNet of two classes, three images of each in each part."""
+    for part in ("train", "val"):
+        for label, name in enumerate(("n01", "n02")):
+            (tmp_path / "imagenet" / part / name).mkdir(parents=True)
+            for number in range(3):
+                path = tmp_path / "imagenet" / part / name / f"{name}_{number}.JPEG"
+                path.write_bytes(encoded(100 * label + 10 * number))
+    return tmp_path / "imagenet"
+
+
+# From a folder.
+
+
+def test_classes_are_the_sorted_folders_and_files_are_read_on_access(folder, monkeypatch):
+    (folder / "train" / "n02" / "notes.txt").write_text("no image")
+    train, val = IMAGENET.load(folder.parent)
+    assert train.labels.tolist() == val.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert train.num_classes == 2
+    name, image = train.decode(4)
+    assert (name, image.shape) == ("train/n02/n02_1.JPEG", (3, 8, 12))
+    assert (image.float().mean() - 110).abs() < 2
+    (folder / "train" / "n02" / "n02_1.JPEG").write_bytes(encoded(250))
+    assert train.decode(4)[1].float().mean() > 240
+    assert IMAGENET.sampled({"train": len(train), "val": len(val)}) == ["train", "val"]
+    monkeypatch.setenv("MMEL_DATA", str(folder.parent))
+    assert len(IMAGENET.load()[0]) == 6
+
+
+def test_a_subset_reads_the_same_files(folder):
+    train, _ = IMAGENET.load(folder.parent)
+    kept, held = split_train(train, train_size=2, holdout=2)
+    assert sorted(kept.labels.tolist()) == [0, 1]
+    assert len({part.decode(place)[0] for part in (kept, held) for place in range(2)}) == 4
+    assert [kept.decode(place)[0] for place in range(2)] == [train.decode(int(place))[0] for place in kept.places]
+
+
+@pytest.mark.parametrize("name", ["train", "val", "val/n02", "train/n02/no image", "val/n02/a.JPEG", "val/n02/b.jpeg"])
+def test_what_is_missing_or_no_file_is_named(folder, name):
+    path = folder / name
+    if name.endswith(("train", "val", "n02")):
+        path.rename(folder / "elsewhere")
+        path = folder / name if name in ("train", "val") else path.name
+    elif name.endswith("no image"):
+        path = path.parent
+        for file in path.iterdir():
+            file.unlink()
+    else:
+        # A link that leads nowhere, a folder that is called an image.
+        path.symlink_to("nowhere") if name.endswith("JPEG") else path.mkdir()
+    with pytest.raises(DataError, match=f"^imagenet: .*{path}"):
+        IMAGENET.load(folder.parent)
+
+
+def test_a_flat_validation_folder_is_refused_with_help(folder):
+    # As the official archive unpacks.
+    for file in list((folder / "val").rglob("*.JPEG")):
+        file.rename(folder / "val" / file.name)
+    for name in ("n01", "n02"):
+        (folder / "val" / name).rmdir()
+    with pytest.raises(DataError, match=r"n01, n02.*class folders"):
+        IMAGENET.load(folder.parent)
+
+
+def test_imagenette_is_a_folder_and_never_the_hubs(tmp_path):
+    with pytest.raises(DataError, match=rf"{tmp_path}/imagenette/train .*fast\.ai"):
+        DATASETS["imagenette"].load(tmp_path)
+
+
+# From the hub, behind a stub of `datasets`.
+
+
+class HubSplit:
+    """What is used of a split of the hub's data set."""
+
+    def __init__(self, rows, decoded=True):
+        self.rows, self.is_decoded = rows, decoded
+        self.features = {"label": SimpleNamespace(num_classes=2)}
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        if key == "label":
+            return [label for _, label in self.rows]
+        assert not self.is_decoded, "the images must be left encoded"
+        data, label = self.rows[key]
+        return {"image": {"bytes": data, "path": None}, "label": label}
+
+    def cast_column(self, name, feature):
+        assert (name, feature) == ("image", "encoded image")
+        return HubSplit(self.rows, decoded=False)
+
+
+def test_imagenet_comes_from_the_hub_only_without_a_folder(monkeypatch, tmp_path):
+    asked = []
+
+    def load_dataset(name, split):
+        asked.append((name, split))
+        if len(asked) > 2:
+            raise ConnectionError("gated repository")
+        return HubSplit([(encoded(50), 1), (encoded(150), 0)])
+
+    stub = SimpleNamespace(load_dataset=load_dataset, Image=lambda decode: "image" if decode else "encoded image")
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    train, val = IMAGENET.load(tmp_path)
+    assert asked == [("ILSVRC/imagenet-1k", "train"), ("ILSVRC/imagenet-1k", "validation")]
+    assert train.labels.tolist() == val.labels.tolist() == [1, 0]
+    name, image = train.decode(1)
+    assert name == "row 1"
+    assert (image.float().mean() - 150).abs() < 2
+    with pytest.raises(DataError, match=rf"{tmp_path}.*gated repository.*log in"):
+        IMAGENET.load(tmp_path)
+    (tmp_path / "imagenet" / "train").mkdir(parents=True)
+    with pytest.raises(DataError):
+        IMAGENET.load(tmp_path)
+    assert len(asked) == 3
+
+
+# Decoding.
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("LA", "PNG"), ("RGBA", "PNG")]
+)
+def test_every_kind_becomes_rgb(mode, kind):
+    image = decode_image(encoded(120, mode, kind))
+    assert (image.shape, image.dtype) == ((3, 8, 12), torch.uint8)
+    assert (image.float() - 120).abs().max() < 4
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", encoded(9, size=(90, 90))[:-200], encoded(9)[:40]])
+def test_what_cannot_be_decoded_is_none(data):
+    assert decode_image(data) is None
+
+
+@pytest.fixture
+def four():
+    files = [(f"{place}.jpg", b"broken" if place == 2 else encoded(40 * place)) for place in range(4)]
+    return EncodedImages(files, torch.arange(4), torch.zeros(4, dtype=torch.int64), 1)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 10])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], None])
+def test_what_comes_back_depends_neither_on_threads_nor_on_what_was_announced(four, ahead, order):
+    decoder = DecodeAhead(four, ahead)
+    if order:
+        decoder.announce(torch.tensor(order))
+    for places in ([1, 3], [0, 2], [1, 3], [3]):
+        images, readable = decoder.batch(torch.tensor(places))
+        assert readable.tolist() == [place != 2 for place in places]
+        assert [round(image.float().mean().item() / 40) for image in images] == [p for p in places if p != 2]
+    assert decoder.unreadable == {"2.jpg"}
+    decoder.announce(torch.arange(4))
+    assert decoder.unreadable == set()
+
+
+def test_the_next_images_are_decoded_before_they_are_wanted_and_once(four):
+    read = []
+
+    class Noted(list):
+        def __getitem__(self, place):
+            read.append(place)
+            return super().__getitem__(place)
+
+    decoder = DecodeAhead(EncodedImages(Noted(four.files), four.places, four.labels, 1), ahead=2, threads=1)
+    decoder.announce(torch.tensor([3, 1, 0, 2]))
+    decoder.batch(torch.tensor([3]))
+    decoder.batch(torch.tensor([1]))
+    # With one thread images are read in the order in which they were begun: 0 and 2 wait, or are read, by now.
+    decoder.batch(torch.tensor([0]))
+    decoder.batch(torch.tensor([2]))
+    assert read == [3, 1, 0, 2]
+    decoder.announce(torch.tensor([0, 3]))
+    decoder.batch(torch.tensor([0]))
+    decoder.batch(torch.tensor([1]))
+    # 3 was begun ahead, though another was wanted.
+    assert read[4:] == [0, 3, 1]
+
+
+# Drawings.
+
+
+def test_drawings_are_balanced_jpegs_whose_colour_says_nothing_of_the_class():
+    parts = DATASETS["drawings"].load()
+    sizes = DATASETS["drawings"].sizes
+    assert {name: len(part) for name, part in zip(sizes, parts, strict=True)} == sizes
+    assert [torch.bincount(part.labels).tolist() for part in parts] == [[80] * 6, [40] * 6]
+    assert {part.num_classes for part in parts} == {len(PATTERNS)} == {6}
+    assert len({data for part in parts for _, data in part.files}) == 720
+    assert all(data.startswith(b"\xff\xd8") for part in parts for _, data in part.files)
+    images = [[part.decode(place)[1] for place in range(len(part))] for part in parts]
+    assert len({tuple(image.shape) for image in images[0][:40]}) > 30
+    # Nearest class mean by the images' mean colour: near one in six.
+    train, test = (torch.stack([image.float().mean(dim=(1, 2)) for image in part]) for part in images)
+    centers = torch.stack([train[parts[0].labels == label].mean(dim=0) for label in range(6)])
+    right = torch.cdist(test, centers).argmin(dim=1) == parts[1].labels
+    assert right.float().mean() < 0.32

@@ -1,0 +1,240 @@
+import hashlib
+import pickle
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+from mmel.study.data import DataError
+from mmel.study.data.images import Images, channel_statistics, split_train
+from mmel.study.datasets import DATASETS
+
+# Folder, training files, test file, meta file, labels, classes, torchvision's class.
+CIFAR = {
+    "cifar10": (
+        *("cifar-10-batches-py", [f"data_batch_{n}" for n in range(1, 6)], ["test_batch"], "batches.meta"),
+        *("labels", 10, datasets.CIFAR10),
+    ),
+    "cifar100": ("cifar-100-python", ["train"], ["test"], "meta", "fine_labels", 100, datasets.CIFAR100),
+}
+each_cifar = pytest.mark.parametrize("name", CIFAR)
+
+
+# Digits.
+
+
+def test_digits_are_all_there_once_and_split_alike_at_every_call():
+    before = torch.get_rng_state()
+    train, test = DATASETS["digits"].load()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [len(train), len(test)] == [1437, 360]
+    # Together they are the whole set, so that no image is in both. Ink of 0 ... 16 becomes 0 ... 255.
+    bunch = load_digits()
+    whole = np.column_stack([np.rint(bunch.images * 255 / 16).reshape(-1, 64), bunch.target])
+    pixels, labels = torch.cat([train.pixels, test.pixels]), torch.cat([train.labels, test.labels])
+    assert sorted(np.column_stack([pixels.flatten(1), labels]).tolist()) == sorted(whole.tolist())
+    assert (pixels.shape, pixels.dtype, labels.dtype) == ((1797, 1, 8, 8), torch.uint8, torch.int64)
+    assert train.num_classes == test.num_classes == 10
+    # Recorded runs were measured on this very split.
+    assert hashlib.sha256(test.labels.numpy().tobytes()).hexdigest()[:16] == "c8eb975c3c91cd1f"
+
+
+# Splits.
+
+
+def numbered(per_class):
+    """Images whose two pixels are their own place, classes shuffled."""
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(per_class)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    place = torch.arange(len(labels))
+    pixels = torch.stack([place // 256, place % 256], dim=1).to(torch.uint8).view(-1, 1, 1, 2)
+    return Images(pixels, labels, len(per_class))
+
+
+def places(images):
+    high, low = images.pixels.flatten(1).int().unbind(dim=1)
+    return (high * 256 + low).tolist()
+
+
+@pytest.mark.parametrize(
+    ("train_size", "holdout", "kept_counts", "held_counts"),
+    [
+        (0, 0, [100, 120, 130], [0, 0, 0]),
+        (0, 30, [90, 110, 120], [10, 10, 10]),
+        (60, 0, [20, 20, 20], [0, 0, 0]),
+        (270, 30, [90, 90, 90], [10, 10, 10]),
+        # Sizes that the classes do not divide: the first ones get one more.
+        (61, 32, [21, 20, 20], [11, 11, 10]),
+    ],
+)
+def test_a_split_is_balanced_disjoint_and_the_same_in_every_run(train_size, holdout, kept_counts, held_counts):
+    images, before = numbered([100, 120, 130]), torch.get_rng_state()
+    parts = split_train(images, train_size, holdout)
+    torch.manual_seed(1)
+    again = split_train(images, train_size, holdout)
+    torch.set_rng_state(before)
+    for part, other, counts in zip(parts, again, (kept_counts, held_counts), strict=True):
+        assert torch.bincount(part.labels, minlength=3).tolist() == counts
+        assert places(part) == places(other) == sorted(set(places(part)))
+        assert torch.equal(part.labels, images.labels[places(part)])
+    assert not set(places(parts[0])) & set(places(parts[1]))
+
+
+def test_smaller_training_sets_lie_within_larger_ones_and_are_drawn_at_random():
+    images = numbered([400, 400])
+    splits = [split_train(images, train_size, holdout=200) for train_size in (30, 200, 0)]
+    small, middle, large = (set(places(kept)) for kept, _ in splits)
+    assert small < middle < large
+    # The held-out images do not depend on how many of the others are used.
+    assert len({tuple(places(held)) for _, held in splits}) == 1
+    # Not the first ones of each class, whose files may be sorted by something.
+    for part in splits[1]:
+        assert 350 < np.mean(places(part)) < 450
+        assert max(places(part)) > 780
+
+
+@pytest.mark.parametrize("sizes", [(303, 0), (0, 300), (0, 303), (270, 33), (2, 0), (-3, 0), (0, -1)])
+def test_a_split_that_the_classes_cannot_give_is_refused(sizes):
+    wrong = [name for name, size in zip(("train_size", "holdout"), sizes, strict=True) if size]
+    with pytest.raises(ValueError, match=wrong[0]):
+        split_train(numbered([100, 120, 130]), *sizes)
+
+
+@pytest.mark.parametrize(("n", "channels"), [(2, 3), (500, 3), (50, 1)])
+def test_channel_statistics_are_numpys(n, channels):
+    pixels = torch.randint(0, 256, (n, channels, 4, 5), generator=torch.Generator().manual_seed(n), dtype=torch.uint8)
+    # Channels that differ in mean and spread.
+    images = Images(pixels // torch.arange(1, channels + 1)[:, None, None], torch.zeros(n).long(), 2)
+    scaled = images.pixels.numpy().astype(np.float64) / 255
+    for actual, expected in zip(channel_statistics(images), (scaled.mean, scaled.std), strict=True):
+        assert actual.dtype == torch.float32
+        np.testing.assert_allclose(actual.numpy(), expected(axis=(0, 2, 3)), rtol=1e-6, atol=0)
+
+
+# CIFAR, as tiny files in the official layout.
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Writes a data set of four images a file, whose MD5 sums torchvision then expects."""
+
+    def write(name):
+        folder, train, test, meta, labels, classes, kind = CIFAR[name]
+        generator, folder = np.random.default_rng(0), tmp_path / folder
+        folder.mkdir()
+
+        def dump(file, content):
+            data = pickle.dumps(content)
+            (folder / file).write_bytes(data)
+            return [file, hashlib.md5(data).hexdigest()]
+
+        content = {
+            file: {
+                "data": generator.integers(0, 256, (4, 3072), dtype=np.uint8),
+                labels: generator.integers(0, classes, 4).tolist(),
+                "coarse_labels": [0] * 4,
+            }
+            for file in train + test
+        }
+        monkeypatch.setattr(kind, "train_list", [dump(file, content[file]) for file in train])
+        monkeypatch.setattr(kind, "test_list", [dump(file, content[file]) for file in test])
+        names = [f"class {i}" for i in range(classes)]
+        _, md5 = dump(meta, {"label_names": names, "fine_label_names": names})
+        monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": meta, "md5": md5})
+        return folder, content
+
+    return write
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Every download fails; returns the folders it was to go to."""
+    roots = []
+
+    def fail(url, root, **kwargs):
+        roots.append(str(root))
+        raise URLError("no network here")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    monkeypatch.delenv("MMEL_DATA", raising=False)
+    return roots
+
+
+@each_cifar
+def test_cifar_is_read_as_planes(files, downloads, name):
+    (folder, content), (_, *parts, _, labels, classes, _) = files(name), CIFAR[name]
+    for images, part in zip(DATASETS[name].load(folder.parent), parts, strict=True):
+        # A row of a file is 1,024 red, then green, then blue values, row by row.
+        data = np.concatenate([content[file]["data"] for file in part])
+        assert torch.equal(images.pixels, torch.from_numpy(data).view(-1, 3, 32, 32))
+        assert images.pixels.is_contiguous()
+        assert images.labels.dtype == torch.int64
+        assert images.labels.tolist() == [label for file in part for label in content[file][labels]]
+        assert images.num_classes == classes
+    assert downloads == []
+
+
+def assert_helpful(error, name, root):
+    """The message names the data set, its folder and files, and how to get them."""
+    folder, train, test, meta, *_ = CIFAR[name]
+    for part in (f"{name}: ", str(root / folder), train[0], train[-1], *test, meta, "MMEL_DATA", "docs/data.md"):
+        assert part in str(error.value)
+
+
+@each_cifar
+def test_cifar_without_a_folder_and_without_a_network(downloads, name, tmp_path):
+    with pytest.raises(DataError, match="no network here") as error:
+        DATASETS[name].load(tmp_path)
+    assert_helpful(error, name, tmp_path)
+    assert downloads == [str(tmp_path)]
+
+
+@each_cifar
+@pytest.mark.parametrize("damage", ["garbage", "empty", "one byte", "short", "missing", "no meta"])
+def test_a_damaged_folder_of_cifar_is_named_and_never_overwritten(files, downloads, name, damage):
+    folder, _ = files(name)
+    last, whole = folder / CIFAR[name][1][-1], list(folder.iterdir())
+    data = last.read_bytes()
+    for path in whole if damage in ("garbage", "empty") else [folder / CIFAR[name][3] if damage == "no meta" else last]:
+        path.unlink()
+        if damage in ("garbage", "short", "one byte"):
+            flipped = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+            path.write_bytes({"garbage": b"not a pickle", "short": data[:-1], "one byte": flipped}[damage])
+    with pytest.raises(DataError) as error:
+        DATASETS[name].load(folder.parent)
+    assert_helpful(error, name, folder.parent)
+    assert downloads == []
+
+
+def test_a_damaged_download_is_named(monkeypatch, tmp_path):
+    def fetch_garbage(url, root, **kwargs):
+        (tmp_path / "cifar-10-batches-py").mkdir()
+        (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"an error page")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fetch_garbage)
+    with pytest.raises(DataError) as error:
+        DATASETS["cifar10"].load(tmp_path)
+    assert_helpful(error, "cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        # As published with many training recipes.
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("cifar100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    ],
+)
+def test_real_cifar(cifar_root, name, mean, std):
+    folder, *_, classes, _ = CIFAR[name]
+    if not (cifar_root / folder).is_dir():
+        pytest.skip(f"needs {folder} in the folder that MMEL_DATA names")
+    sets = DATASETS[name].load(cifar_root)
+    for images, n in zip(sets, (50_000, 10_000), strict=True):
+        assert images.pixels.shape == (n, 3, 32, 32)
+        assert torch.bincount(images.labels).tolist() == [n // classes] * classes
+    for actual, values in zip(channel_statistics(sets[0]), (mean, std), strict=True):
+        assert actual.tolist() == pytest.approx(values, abs=1e-4)

@@ -1,0 +1,299 @@
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from mmel.study.models import ModelError, encoder
+from mmel.study.models.encoder import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = [
+    *(
+        (f"the {who} sleeps in the {where}", f"a {who} is in the {where}")
+        for who in ("dog", "cat", "horse", "bird")
+        for where in ("garden", "park", "forest", "street")
+    ),
+    ("the dog works today", None),
+]
+WORDS = "a bird cat dog forest garden horse in is park sleeps street the today works".split()  # noqa: SIM905
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL = {"vocab_size": 20, **LAYERS}
+
+
+def save(config, folder, head="MaskedLM", dtype=torch.float32):
+    """A network with random weights, saved as Hugging Face does."""
+    model = getattr(transformers, f"AutoModel{head}").from_config(config)
+    model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """Folder of a small BERT in half precision, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    torch.manual_seed(0)
+    save(transformers.BertConfig(vocab_size=len(PIECES), **LAYERS), folder, "ForMaskedLM", torch.float16)
+    tokenizer = transformers.BertTokenizer(vocab={piece: place for place, piece in enumerate(PIECES)})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(encoder, "PRETRAIN_STEPS", 20)
+
+
+def classifier(source):
+    return load_classifier(source, 2, 0.1, 0.1)
+
+
+def same(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# Loading.
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_a_masked_lm_is_in_float32_whatever_was_saved(bert, as_type):
+    model, tokenizer = load_masked_lm(as_type(bert)), load_tokenizer(as_type(bert))
+    assert tokenizer("the dog", "a cat")["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+    assert model.config.vocab_size == len(tokenizer)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not model.training
+    assert same(model, transformers.BertForMaskedLM.from_pretrained(bert, dtype=torch.float16).float())
+
+
+@pytest.mark.parametrize("num_outputs", [1, 2, 3])
+def test_a_classifier_has_the_encoder_of_the_folder_and_a_fresh_head(bert, num_outputs):
+    torch.manual_seed(0)
+    first = load_classifier(bert, num_outputs, 0.1, 0.1)
+    torch.manual_seed(0)
+    again, other = (load_classifier(bert, num_outputs, 0.1, 0.1) for _ in range(2))
+    assert {parameter.dtype for parameter in first.parameters()} == {torch.float32}
+    assert same(first, again)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    assert first.classifier.weight.shape == (num_outputs, 16)
+    # A fixed choice here would make the library compute a loss of its own.
+    assert first.config.problem_type is None
+    own = first.bert.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in load_masked_lm(bert).bert.state_dict().items())
+
+
+def test_the_dropouts_of_bert_act_where_they_should(bert):
+    model = load_classifier(bert, 2, 0.25, 0.125)
+    assert model.bert.embeddings.dropout.p == model.dropout.p == 0.25
+    for layer in model.bert.encoder.layer:
+        assert layer.attention.output.dropout.p == layer.output.dropout.p == 0.25
+        assert layer.attention.self.dropout.p == 0.125
+    assert {module.p for module in load_classifier(bert, 2, 0, 0).modules() if hasattr(module, "p")} == {0}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.DistilBertConfig(vocab_size=20, dim=16, n_layers=1, n_heads=2, hidden_dim=32),
+        transformers.RobertaConfig(**SMALL),
+        transformers.ElectraConfig(embedding_size=16, **SMALL),
+        transformers.AlbertConfig(embedding_size=16, **SMALL),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_the_dropouts_of_other_encoders(config, tmp_path):
+    folder = save(config, tmp_path / "encoder", "ForMaskedLM")
+    model = load_classifier(folder, 3, 0.25, 0.125).train()
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25, 0.125}
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert model(**inputs).logits.shape == (1, 3)
+    # Without dropout two passes in training mode agree.
+    still = load_classifier(folder, 3, 0, 0).train()
+    assert torch.equal(still(**inputs).logits, still(**inputs).logits)
+
+
+def test_loading_is_quiet_and_leaves_the_library_as_talkative_as_before(bert, capfd):
+    logging = transformers.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_info()
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    for load in (load_tokenizer, load_masked_lm, classifier):
+        load(bert)
+    assert capfd.readouterr() == ("", "")
+    after = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(level)
+    assert after == before
+
+
+# What cannot be loaded is named, in one line.
+
+
+class Harmful:
+    """What a pickle may make of a machine."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def cut(bert, folder):
+    shutil.copytree(bert, folder)
+    (folder / "model.safetensors").write_bytes((bert / "model.safetensors").read_bytes()[:500])
+
+
+def pickled(bert, folder):
+    shutil.copytree(bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save({"weights": Harmful(folder / "trace")}, folder / "pytorch_model.bin")
+
+
+def without(pattern):
+    return lambda bert, folder: shutil.copytree(bert, folder, ignore=shutil.ignore_patterns(pattern))
+
+
+def holding(content):
+    def make(bert, folder):
+        shutil.copytree(bert, folder)
+        (folder / "tokenizer.json").write_text(content)
+
+    return make
+
+
+def saved(config, head):
+    return lambda bert, folder: save(config, folder, head)
+
+
+FNET = transformers.FNetConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, intermediate_size=32)
+GPT = transformers.GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2)
+WEIGHTED = (load_masked_lm, classifier)
+
+
+@pytest.mark.parametrize(
+    ("make", "loaders", "named"),
+    [
+        (lambda bert, folder: None, (load_tokenizer, *WEIGHTED), "config.json.* hub"),
+        (lambda bert, folder: folder.mkdir(), (load_tokenizer, *WEIGHTED), "config.json.* hub"),
+        (without("*.safetensors"), WEIGHTED, "weights"),
+        (cut, WEIGHTED, "weights"),
+        (pickled, WEIGHTED, "weights"),
+        (without("tokenizer*"), (load_tokenizer,), "tokenizer"),
+        *((holding(content), (load_tokenizer,), "tokenizer") for content in ("", "{}", "[]")),
+        # What is missing would be made up.
+        (saved(transformers.BertConfig(**SMALL), ""), (load_masked_lm,), r"masked-LM head.*cls\.predictions"),
+        (saved(GPT, "ForCausalLM"), (load_masked_lm,), "text encoder"),
+        (saved(FNET, "ForMaskedLM"), (classifier,), "dropout"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_named(bert, make, loaders, named, tmp_path):
+    folder = tmp_path / "model"
+    make(bert, folder)
+    for load in loaders:
+        with pytest.raises(ModelError, match=rf"^{folder}\b.*{named}") as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
+    # No pickle is executed.
+    assert not (folder / "trace").exists()
+
+
+def test_a_name_that_the_hub_cannot_give(monkeypatch):
+    def unreachable(name, **_):
+        raise OSError(f"We couldn't connect to load {name}.\nCheck your connection.")
+
+    for name in ("AutoTokenizer", "AutoConfig", "AutoModelForMaskedLM"):
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", unreachable)
+    for load in (load_tokenizer, *WEIGHTED):
+        with pytest.raises(ModelError, match=r"^no/such-bert .*couldn't connect"):
+            load("no/such-bert")
+
+
+def test_minilm_predicts_words():
+    root, name = os.environ.get("MMEL_DATA"), "minilm-l6-mlm"
+    if not root or not (Path(root) / name).is_dir():
+        pytest.skip(f"needs {name} in the folder that MMEL_DATA names (MMEL_DATA={root!r})")
+    model, tokenizer = load_masked_lm(Path(root) / name), load_tokenizer(Path(root) / name)
+    entry = tokenizer("the capital of france is [MASK] .", return_tensors="pt")
+    masked = entry["input_ids"][0] == tokenizer.mask_token_id
+    with torch.no_grad():
+        best = model(**entry).logits[0, masked].topk(5).indices[0]
+    assert "paris" in tokenizer.convert_ids_to_tokens(best)
+
+
+# The tiny BERT.
+
+
+def test_tiny_bert_knows_each_word_and_no_other_and_is_made_once_in_silence(few_steps, tmp_path, capfd):
+    folder = tiny_bert(TEXTS, tmp_path / "deep" / "tiny")
+    made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert tiny_bert(TEXTS, folder) == folder == tmp_path / "deep" / "tiny"
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made
+    assert capfd.readouterr() == ("", "")
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == PIECES
+    read = tokenizer.convert_ids_to_tokens(tokenizer("The dog sleeps", "a lion")["input_ids"])
+    assert " ".join(read) == "[CLS] the dog sleeps [SEP] a [UNK] [SEP]"
+    assert (tokenizer.mask_token, tokenizer.unk_token, tokenizer.pad_token_id) == ("[MASK]", "[UNK]", 0)
+    assert load_classifier(folder, 3, 0.1, 0.1)(**tokenizer("the dog", return_tensors="pt")).logits.shape == (1, 3)
+
+
+def test_tiny_bert_is_the_same_whenever_it_is_made(few_steps, tmp_path):
+    def digest(name, **options):
+        folder = tiny_bert(TEXTS, tmp_path / name, **options)
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+    torch.manual_seed(1)
+    first = digest("first")
+    before = torch.manual_seed(2).get_state()
+    assert digest("second") == first
+    assert torch.equal(torch.get_rng_state(), before)
+    other = digest("other", seed=1)
+    assert {name for name in first if other[name] != first[name]} == {"model.safetensors"}
+
+
+def test_tiny_bert_learns_what_stands_where(monkeypatch, tmp_path):
+    monkeypatch.setattr(encoder, "PRETRAIN_STEPS", 100)
+    held_out = TEXTS[5]
+    folder = tiny_bert([text for text in TEXTS if text != held_out], tmp_path / "tiny")
+    model, tokenizer = load_masked_lm(folder), load_tokenizer(folder)
+    right = []
+    for first, second in (TEXTS[0], held_out, TEXTS[-2]):
+        entry = tokenizer(first, second, return_tensors="pt")
+        pieces = entry["input_ids"]
+        for place in (pieces[0] >= 5).nonzero().flatten():
+            masked = {**entry, "input_ids": pieces.index_fill(1, place, tokenizer.mask_token_id)}
+            with torch.no_grad():
+                right.append(model(**masked).logits[0, place].argmax() == pieces[0, place])
+    # Each word can be told from the others or from the other sentence; `the`, the commonest, is 3 of 12.
+    assert torch.stack(right).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("at", ["torch.optim.AdamW.step", "transformers.BertTokenizer.save_pretrained"])
+def test_a_build_that_ends_early_leaves_nothing(few_steps, tmp_path, monkeypatch, at):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_bert(TEXTS, tmp_path / "tiny")
+    assert list(tmp_path.iterdir()) == []
+    assert load_tokenizer(tiny_bert(TEXTS, tmp_path / "tiny"))("the dog")["input_ids"]
+
+
+def test_two_processes_at_once_share_one_model(few_steps, tmp_path, monkeypatch):
+    folder, save = tmp_path / "tiny", transformers.BertTokenizer.save_pretrained
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(transformers.BertTokenizer, "save_pretrained", save)
+        tiny_bert(TEXTS, folder)
+        return save(*arguments)
+
+    monkeypatch.setattr(transformers.BertTokenizer, "save_pretrained", overtaken)
+    assert tiny_bert(TEXTS, folder) == folder
+    assert list(tmp_path.iterdir()) == [folder]
+    assert load_masked_lm(folder).config.vocab_size == len(load_tokenizer(folder))
