@@ -1,0 +1,81 @@
+"""The encoder of a run on text: where it is, what augments with it, and whether another run's is the same."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmel.augment.text import MaskedLMAugmenter
+from mmel.study.config import AUGMENTATION_SEED, MAX_LENGTH, TextRun
+from mmel.study.data import find_root
+from mmel.study.data.grammar import corpus
+from mmel.study.models import ModelError
+from mmel.study.models.encoder import load_masked_lm, load_tokenizer, tiny_bert
+from mmel.study.records import Line, Store
+from mmel.study.tables import TINY_BERT
+from mmel.study.train import machine
+
+
+def find_model(name: str, store: Store, data_root: str | Path | None) -> str | Path:
+    """Where a text encoder is: a folder of that name, or the hub.
+
+    `tiny-bert` is made here, once for each results folder. Any other name is looked for at MMEL_TEXT_MODEL (where that
+    is a folder of this name), then in the data root, and else left to the hub.
+    """
+    if name == TINY_BERT:
+        return tiny_bert(corpus(), store.model_dir(TINY_BERT))
+    named = os.environ.get("MMEL_TEXT_MODEL")
+    # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
+    folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
+    return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
+
+
+def build_augmenter(
+    config: TextRun, store: Store, *, data_root: str | Path | None = None, device: str | None = None
+) -> MaskedLMAugmenter:
+    """The augmenter that a run on text uses, with its cache."""
+    source = find_model(config.model, store, data_root)
+    return augmenter_of(config, source, load_tokenizer(source), store, machine.pick_device(device))
+
+
+def augmenter_of(
+    config: TextRun, source: str | Path, tokenizer: Any, store: Store, device: torch.device
+) -> MaskedLMAugmenter:
+    """As `build_augmenter`, for a run whose encoder has been found and whose tokenizer is loaded."""
+    return MaskedLMAugmenter(
+        load_masked_lm(source).to(device),
+        tokenizer,
+        num_augmented=config.num_augmented,
+        mask_ratio=config.mask_ratio,
+        fill=config.fill,
+        pair_mode=config.pair_mode,
+        seed=AUGMENTATION_SEED,
+        max_length=MAX_LENGTH,
+        cache=store.augmentation_dir(),
+        # Whatever a run's own precision, as runs share the texts.
+        bf16=device.type == "cuda",
+    )
+
+
+def check_encoder(own: Line, other: Line) -> None:
+    """Refuse to go on with, or to be taught by, what another encoder of the same name has left.
+
+    A folder's name is all that a run's name says of its encoder.
+
+    Args:
+        own: the provenance of a run, or its header.
+        other: the header of a recorded run.
+
+    Raises:
+        ModelError: if the two encoders differ.
+    """
+    mine, found = (header.get("text_model", {}) for header in (own, other))
+    digests = [model.get("embeddings") for model in (mine, found)]
+    # `tiny-bert` is made in each results folder, and on another machine not to the last bit.
+    if all(digests) and digests[0] != digests[1] and mine["name"] != TINY_BERT:
+        raise ModelError(
+            f"this results folder holds runs of another encoder named {mine['name']!r} (digest of its embeddings "
+            f"{digests[1][:12]}, of those at hand {digests[0][:12]}): rename the folder of one, or take another "
+            "results folder"
+        )

@@ -1,0 +1,107 @@
+"""A function of tensors as one CUDA graph, captured at its first call and replayed at every later one."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Runs before the capture, in which cuDNN and cuBLAS choose their kernels; PyTorch's notes on CUDA graphs ask for them.
+WARM_UP_RUNS = 3
+
+
+class CudaGraph:
+    """The calls that `Captured` makes of CUDA; tests put another class in its place.
+
+    Args:
+        device: a CUDA device.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, function: Callable[[], Any]) -> None:
+        """Run the function some times on a stream of its own."""
+        with torch.cuda.device(self._device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_RUNS):
+                    function()
+            torch.cuda.current_stream().wait_stream(side)
+
+    def capture(self, function: Callable[[], Any]) -> Any:
+        """Record what the function launches; nothing is computed. Returns the tensors that replays will write."""
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph):
+            return function()
+
+    def replay(self) -> None:
+        """Launch all of it once more."""
+        self._graph.replay()
+
+
+class Captured:
+    """A function of tensors on one device as a CUDA graph, with the eager function to fall back on.
+
+    The first call captures; calls with inputs of the same shapes replay; others, and all calls after a failed capture,
+    are eager. No replay waits for the device.
+
+    Args:
+        function: takes tensors of fixed shape, returns tensors, and reads nothing back from the device.
+        device: where its tensors are.
+        state: the tensors that the function changes, those included that it makes at its first call. Warming up leaves
+            them as they were, and those that were not there before at 0.
+
+    Attributes:
+        failure: why the capture failed, or None.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        device: torch.device,
+        state: Callable[[], Iterable[Tensor]] = tuple,
+    ):
+        self._function, self._device, self._state = function, device, state
+        self._graph: CudaGraph | None = None
+        self.failure: str | None = None
+
+    def __call__(self, *inputs: Tensor | float) -> Any:
+        """The function's outputs. Those of a replay are overwritten by the next one.
+
+        Args:
+            inputs: tensors on the device, or numbers, which the graph reads from tensors of its own.
+        """
+        if self._graph is None and self.failure is None:
+            self._capture(inputs)
+        if self.failure is not None or not self._fits(inputs):
+            return self._function(*inputs)
+        for static, given in zip(self._inputs, inputs, strict=True):
+            # Filling with a number launches a kernel; making a tensor of it would wait for the device.
+            static.copy_(given) if isinstance(given, Tensor) else static.fill_(given)
+        self._graph.replay()
+        return self._outputs
+
+    def _fits(self, inputs: tuple[Tensor | float, ...]) -> bool:
+        shapes = [given.shape if isinstance(given, Tensor) else () for given in inputs]
+        return shapes == [static.shape for static in self._inputs]
+
+    def _capture(self, inputs: tuple[Tensor | float, ...]) -> None:
+        static = [x.clone() if isinstance(x, Tensor) else torch.tensor(x, device=self._device) for x in inputs]
+        # The tensors are held beside their copies, so that no other gets their identity meanwhile.
+        before = {id(tensor): (tensor, tensor.detach().clone()) for tensor in self._state()}
+        graph = CudaGraph(self._device)
+        try:
+            graph.warm_up(lambda: self._function(*static))
+            self._outputs = graph.capture(lambda: self._function(*static))
+        except RuntimeError as error:
+            self.failure = str(error).splitlines()[0]
+        else:
+            self._graph, self._inputs = graph, static
+        with torch.no_grad():
+            for tensor in self._state():
+                if id(tensor) in before:
+                    tensor.copy_(before[id(tensor)][1])
+                else:
+                    tensor.zero_()

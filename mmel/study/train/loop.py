@@ -1,0 +1,192 @@
+"""The one training loop: from a configuration to a record, checkpoints and weights."""
+
+import contextlib
+import functools
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmel.study.config import Run
+from mmel.study.records import Line, Store
+from mmel.study.train import checkpoint, machine, processes
+from mmel.study.train.build import build_task
+from mmel.study.train.encoder import check_encoder
+from mmel.study.train.interval import first_step, train_and_evaluate
+from mmel.study.train.precision import autocast, math_of, probe, resolve
+from mmel.study.train.provenance import header, outcome, progress, resumed_header
+from mmel.study.train.step import DivergedError, Step
+from mmel.study.train.teacher import ensure_teacher
+from mmel.study.train.writer import Writer
+
+# Within an epoch a checkpoint is worth its time (gigabytes, for a large encoder) if so much work would be lost.
+CHECKPOINT_SECONDS = 60.0
+
+
+class BudgetError(Exception):
+    """A run was stopped at a checkpoint, from which it resumes another time."""
+
+
+def train(
+    config: Run,
+    store: Store,
+    *,
+    data_root: str | Path | None = None,
+    device: str | None = None,
+    checkpoint_every: int = 1,
+    stop_at: float | None = None,
+    wait: bool = False,
+) -> Iterator[Line]:
+    """Train one run, or resume it from its checkpoint, and yield a line for each evaluation.
+
+    There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is recorded as finished yields its
+    recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is in the record
+    before it is yielded. Every `checkpoint_every` epochs the state is saved, and also at an evaluation a minute or more
+    after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A run on text whose
+    teacher is not trained yet trains it first. If `accelerate launch` started several processes they train it together,
+    see `mmel.study.train.processes`: all call this, and the main one alone writes.
+
+    Args:
+        config: the run.
+        store: where records and checkpoints go.
+        data_root: folder of the data sets, see docs/data.md.
+        device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
+        checkpoint_every: epochs between checkpoints that take less than a minute.
+        stop_at: time (seconds since 1970) before which to stop, with a checkpoint at the last evaluation that comes
+            before it (the first of a run is always waited for); None for MMEL_STOP_AT, else never.
+        wait: if another process trains this run, wait for it rather than refuse.
+
+    Yields:
+        A dictionary for each evaluation: `epoch` (epochs done, a fraction within an epoch), `train_loss` (mean since
+        the line before), `accuracy_pct` or the task's own metrics, `learning_rate`, `train_seconds`, `eval_seconds`,
+        `images_per_second` or `sequences_per_second` (augmented ones), `weight_entropy` (of P*, in nats, mean over
+        examples) and `weight_max` (its largest weight, likewise).
+
+    Raises:
+        TrainingError: if the loss is not finite, and the record then says `failed`; or if memory does not suffice.
+        BudgetError: if `stop_at` is too near for another evaluation, judged by how long the last one took.
+        LockedError: if another process trains this run, and `wait` is false.
+        DataError: if the data set is missing or damaged.
+        ResultsError: if the run's record, checkpoint or teacher cannot be used.
+    """
+    stop_at = named_stop_time() if stop_at is None else stop_at
+    if math.isnan(stop_at):
+        raise ValueError("stop_at must be a time in seconds since 1970, got nan")
+    chosen = processes.start(device)
+    with store.lock(config, wait) if processes.is_main() else contextlib.nullcontext():
+        processes.wait()
+        record = processes.from_main(store.read(config))
+        if record is not None and record.finished:
+            yield from record.epochs
+            return
+        ensure_teacher(config, store, functools.partial(train, data_root=data_root, device=device, stop_at=stop_at))
+        yield from _train(config, store, data_root, chosen, checkpoint_every, stop_at)
+
+
+def _train(
+    config: Run,
+    store: Store,
+    data_root: str | Path | None,
+    device: torch.device,
+    checkpoint_every: int,
+    stop_at: float,
+) -> Iterator[Line]:
+    begin = time.perf_counter()
+    if config.batch_size < processes.count():
+        raise ValueError(f"batch_size must be at least the {processes.count()} processes, got {config.batch_size}")
+    if device.type == "cpu":
+        machine.keep_freed_memory()
+    machine.reset_peak_memory(device)
+
+    path = store.checkpoint_path(config)
+    state = checkpoint.load(path) if processes.from_main(path.exists()) else None
+    described = machine.describe_device(device)
+    precision = processes.from_main(_choose_precision(config, device, described, state))
+    task = build_task(config, store, data_root, device, precision)
+    parts = config.evals_per_epoch
+    if parts > task.steps:
+        raise ValueError(f"evals_per_epoch must be at most the {task.steps} steps of an epoch, got {parts}")
+    step = Step(task, device)
+    lines = [header(config, task, described | {"precision": precision})]
+    if config.precision == "auto":
+        lines[0]["precision_probe"] = probe(device)
+    if state is not None:
+        check_encoder(lines[0], state["lines"][0])
+        checkpoint.load(path, model=task.model, optimizer=step.optimizer, scheduler=step.scheduler)
+        lines = [resumed_header(lines[0], state["lines"][0]), *state["lines"][1:]]
+        begin -= state["wall_seconds"]
+
+    writer = Writer(config, store, lines)
+    yield from lines[1:]
+    saved_at, total = time.monotonic(), config.total_epochs * parts
+    with progress(config, first_step(task, len(lines) - 1), first_step(task, total)) as bar:
+        if len(lines) > 1 and processes.from_main(_too_late(lines[-1], stop_at)):
+            raise BudgetError(f"{config.run_id} resumes from epoch {lines[-1]['epoch']} another time")
+        for number in range(len(lines) - 1, total):
+            try:
+                line = train_and_evaluate(task, step, number, bar)
+            except DivergedError as error:
+                failure = {"status": "failed", "error": str(error)}
+                writer.finish(failure | _costs(lines, step, begin), step)
+                raise
+            lines.append(line)
+            writer.append(line)
+            # The main process decides, since clocks differ: stop, save, or neither.
+            too_late = _too_late(line, stop_at)
+            is_due = (number + 1) % (checkpoint_every * parts) == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            too_late, is_due = processes.from_main((too_late, is_due))
+            is_last = number + 1 == total
+            if (too_late or is_due) and not is_last:
+                writer.save(lines, step, time.perf_counter() - begin)
+                saved_at = time.monotonic()
+            yield line
+            if too_late and not is_last:
+                raise BudgetError(f"{config.run_id} resumes from epoch {line['epoch']} another time")
+    with autocast(precision, device, cache=config.is_text), math_of(precision):
+        scores, predictions = task.test()
+    result = {"status": "finished", **outcome(lines[1:], task.metric), **scores}
+    writer.finish(result | _costs(lines, step, begin), step, predictions)
+
+
+def named_stop_time() -> float:
+    """The time in MMEL_STOP_AT at which training is to stop; infinity if it is not set.
+
+    Raises:
+        ValueError: if it is not a finite number.
+    """
+    named = os.environ.get("MMEL_STOP_AT")
+    if not named:
+        return math.inf
+    try:
+        stop_at = float(named)
+    except ValueError:
+        stop_at = math.nan
+    if not math.isfinite(stop_at):
+        raise ValueError(f"MMEL_STOP_AT must be a time in seconds since 1970, got {named!r}")
+    return stop_at
+
+
+def _choose_precision(config: Run, device: torch.device, described: Line, state: dict[str, Any] | None) -> str:
+    """The precision of a run; a resumed one keeps its own on the same device, whatever a probe says now."""
+    before = state["lines"][0]["device"] if state else {}
+    if before == described | {"precision": before.get("precision")}:
+        return before["precision"]
+    return resolve(config.precision, device)
+
+
+def _too_late(line: Line, stop_at: float) -> bool:
+    """Whether another evaluation, as long as the last one, would come after a time."""
+    return time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at
+
+
+def _costs(lines: list[Line], step: Step, begin: float) -> Line:
+    return {
+        **step.engine,
+        "train_seconds": sum(line["train_seconds"] for line in lines[1:]),
+        "wall_seconds": time.perf_counter() - begin,
+        "peak_memory_bytes": machine.peak_memory_bytes(step.device),
+    }

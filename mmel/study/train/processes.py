@@ -1,0 +1,127 @@
+"""One run on several processes, as `accelerate launch` starts them: each takes a share of every batch of originals.
+
+Without such a launch there is one process, Accelerate is not imported, and everything here does nothing.
+"""
+
+import atexit
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from mmel.study.train import machine
+
+T = TypeVar("T")
+
+# A process waits this long for the others: one that prepares a data set or trains a teacher takes hours.
+PATIENCE = timedelta(days=1)
+
+
+def start(device: str | None = None) -> torch.device:
+    """The device of this process; if a launcher started several, they find each other here.
+
+    Args:
+        device: as `mmel.study.train.machine.pick_device`; of several processes each takes its own GPU, or all the CPU.
+
+    Raises:
+        ValueError: if the device is not there, or is one GPU for several processes, or the launcher was asked for
+            several and started one.
+    """
+    # Accelerate's variables for several processes on CPUs, of which it starts one and leaves the others to MPI.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "accelerate launch was asked for several processes and started one without WORLD_SIZE, as it does on CPUs: "
+            "start them with `torchrun --nproc-per-node 2 -m mmel run ...`, or one with `python -m mmel run ...`"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return machine.pick_device(device)
+    named = device or os.environ.get("MMEL_DEVICE")
+    if named not in (None, "cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda if several processes share a run, got {named!r}")
+    from accelerate import PartialState
+
+    first = count() == 1
+    state = PartialState(cpu=named == "cpu", timeout=PATIENCE)
+    if first:
+        atexit.register(state.destroy_process_group)
+    # Accelerate numbers CPUs as it does GPUs, cpu:0.
+    return torch.device("cpu") if state.device.type == "cpu" else state.device
+
+
+def count() -> int:
+    """Number of processes that share the run."""
+    return distributed.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return distributed.get_rank() if _together() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def cores() -> int:
+    """CPU cores for each of the processes on this machine."""
+    # Launchers say how many are here; of several machines each has its own.
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", count())))
+
+
+def share(index: Tensor) -> Tensor:
+    """This process' part of a batch: consecutive originals, as many as the others have, or one more or less."""
+    return index.tensor_split(count())[rank()]
+
+
+def from_main(value: T) -> T:
+    """The main process' value, in all of them: clocks and file systems of several machines can differ."""
+    values = [value]
+    if count() > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The main process runs the block before the others do, which then find its work in a cache."""
+    if not is_main():
+        wait()
+    try:
+        yield
+    finally:
+        if is_main():
+            wait()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one dtype, of the same shapes in every process, by their sums over the processes."""
+    if count() == 1 or not tensors:
+        return
+    # One message: most of a network's tensors are too small to be worth one each.
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def gathered(value: T) -> list[T]:
+    """Each process' value, in all of them."""
+    values = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

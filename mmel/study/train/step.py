@@ -1,0 +1,141 @@
+"""One optimizer step on a batch of originals: micro-batches, precision, CUDA graph, several processes."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mmel.losses import LossTerms
+from mmel.study.records import Line
+from mmel.study.train import processes
+from mmel.study.train.graph import Captured
+from mmel.study.train.precision import autocast
+from mmel.study.train.task import Task
+
+
+class TrainingError(Exception):
+    """A run that cannot be trained: its batch does not fit into memory, or its loss is not finite."""
+
+
+class DivergedError(TrainingError):
+    """A loss that is not finite: the same run would diverge again."""
+
+
+class Step:
+    """Takes the optimizer steps of one run.
+
+    Args:
+        task: network, data and loss.
+        device: where it trains.
+
+    Attributes:
+        optimizer: of the network.
+        scheduler: of the learning rate, stepped after each step.
+    """
+
+    def __init__(self, task: Task, device: torch.device):
+        self.task, self.config, self.device = task, task.config, device
+        self.optimizer = task.build_optimizer()
+        self.scheduler = task.build_scheduler(self.optimizer, task.steps * self.config.total_epochs)
+        self._why_eager = self._reason_for_eager()
+        self._update = self._update_once
+        if self._why_eager is None:
+            self._update = Captured(self._update_once, device, state=self._state)
+
+    @property
+    def engine(self) -> Line:
+        """How the steps were taken, for the record: `engine`, `cuda graph` or `eager`, and `why_eager`."""
+        why = self._why_eager
+        if isinstance(self._update, Captured) and self._update.failure is not None:
+            why = f"capture failed: {self._update.failure}"
+        return {"engine": "cuda graph" if why is None else "eager", "why_eager": why}
+
+    def __call__(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Take one step.
+
+        Args:
+            index: (N,) indices of the originals, as the task's `order` has them; each of several processes is given
+                the whole batch, and takes its share.
+            epoch: the epoch, from 1.
+
+        Returns:
+            The batch's mean loss, and the sums over its examples of P*'s entropy in nats and of its largest weight.
+
+        Raises:
+            TrainingError: if the batch does not fit into memory.
+        """
+        try:
+            outputs = self._update(index, epoch, self.optimizer.param_groups[0]["lr"])
+        except RuntimeError as error:
+            # A CPU that runs out raises a plain RuntimeError.
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            size = self._micro_batch(len(processes.share(index)))
+            advice = (
+                f"set micro_batch to {size // 2} or less (it is part of the run's name)"
+                if size > 1
+                else "use a smaller K"
+            )
+            raise TrainingError(
+                f"{self.config.run_id}: {size} originals with {self.config.num_views} views each do not fit into "
+                f"memory; {advice}: {str(error).splitlines()[0]}"
+            ) from error
+        self.scheduler.step()
+        return outputs
+
+    def _reason_for_eager(self) -> str | None:
+        if self.device.type != "cuda":
+            return "no CUDA device"
+        if processes.count() > 1:
+            return "several processes"
+        if 0 < self.config.micro_batch < self.config.batch_size:
+            return "micro-batches"
+        return self.task.why_eager
+
+    def _micro_batch(self, share: int) -> int:
+        """Originals that go through the network at once."""
+        return min(self.config.micro_batch or share, share)
+
+    def _update_once(self, index: Tensor, epoch: int | Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients and an optimizer step; on one GPU this is what a CUDA graph captures."""
+        loss, statistics = self._forward_backward(processes.share(index), epoch, len(index))
+        self._add_up(loss, statistics)
+        (group,) = self.optimizer.param_groups
+        planned, group["lr"] = group["lr"], lr
+        try:
+            self.optimizer.step()
+        finally:
+            # The schedule and checkpoints know the rate as a number, whatever the graph reads it from.
+            group["lr"] = planned
+        return loss, statistics
+
+    def _forward_backward(self, index: Tensor, epoch: int | Tensor, total: int) -> tuple[Tensor, Tensor]:
+        """Gradients of a share of a batch of `total`, summed over micro-batches; a group of K is never split."""
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=self.device)
+        statistics = torch.zeros(2, device=self.device)
+        for part in index.split(self._micro_batch(len(index))):
+            with autocast(self.config.precision, self.device, cache=self.config.is_text):
+                terms = self.task.terms(part, epoch)
+            part_loss = terms.loss.sum() / total
+            part_loss.backward()
+            loss += part_loss.detach()
+            statistics += _weight_statistics(terms)
+        return loss, statistics
+
+    def _add_up(self, loss: Tensor, statistics: Tensor) -> None:
+        """Gradients, loss and statistics of the batch from those of the shares, which are already divided by its N."""
+        gradients = [p.grad for p in self.task.model.parameters() if p.grad is not None]
+        processes.add_up([*gradients, loss, statistics])
+
+    def _state(self) -> Iterator[Tensor]:
+        yield from self.task.model.parameters()
+        yield from self.task.model.buffers()
+        for state in self.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def _weight_statistics(terms: LossTerms) -> Tensor:
+    """Sums over the examples of P*'s entropy in nats and of its largest weight."""
+    entropy = torch.special.entr(terms.weights).sum()
+    return torch.stack([entropy, terms.weights.amax(dim=1).sum()])

@@ -1,0 +1,111 @@
+"""The teacher (section 3.3, "Mismatching Label"): its training, and its outputs on augmented texts, which are kept."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from mmel.augment.text_cache import weights_digest
+from mmel.study.config import Run, TextRun
+from mmel.study.needs import teacher_of, with_choices
+from mmel.study.records import Line, Store, delete_torn
+from mmel.study.train import checkpoint, processes
+from mmel.study.train.encoder import check_encoder
+from mmel.study.train.precision import autocast
+from mmel.study.train.sequences import Sequences, predict
+
+# How far a score of the teacher must be from the original's to count as a disagreement: MMEL-S' own default.
+THRESHOLD = 0.5
+
+
+def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) -> None:
+    """Train the teacher of a run unless its record and its weights are here: records travel without weights.
+
+    If another process trains it, this one waits.
+
+    Args:
+        config: the run.
+        store: where the teacher's record and weights go.
+        train: `mmel.study.train.train`, given a run, a store and `wait`.
+    """
+    teacher = teacher_of(config)
+    if teacher is None:
+        return
+    for _ in train(teacher, store, wait=True):
+        pass
+    weights = store.weights_path(teacher)
+    with _locked(teacher, store):
+        if processes.from_main(weights.exists()):
+            return
+        # The record stays as it is: it tells of another training of the same run.
+        with store.scratch(teacher) as scratch:
+            resolved = with_choices(teacher, store)
+            for _ in train(resolved, scratch):
+                pass
+            if processes.is_main():
+                check_encoder(scratch.read(resolved).header, store.read(teacher).header)
+                checkpoint.save(weights, checkpoint.load(scratch.weights_path(resolved)))
+            processes.wait()
+
+
+def teacher_outputs(
+    teacher: TextRun, store: Store, model: nn.Module, sequences: Sequences, precision: str
+) -> tuple[Tensor, Line]:
+    """The outputs of a teacher on every augmented text.
+
+    Args:
+        teacher: the run that trained it.
+        store: the folder of its weights.
+        model: a network of the teacher's architecture; its weights are lent to the teacher and given back.
+        sequences: N examples with their K samples, the original first.
+        precision: of the forwards, `bf16` or `fp32`.
+
+    Returns:
+        (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU; and for the record the teacher's
+        name, which another training may bear too, a digest of its weights, and the score of these weights.
+
+    Raises:
+        FileNotFoundError: if the teacher is not trained.
+        ResultsError: if its weights, or the outputs that are kept, cannot be used.
+    """
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    state = checkpoint.load(store.weights_path(teacher), model=model)
+    weights = weights_digest(model)
+    # By content: the same teacher on the same samples, whatever run asks.
+    content = f"{weights} {sequences.digest()} {precision}"
+    path = store.teacher_path(teacher, hashlib.sha256(content.encode()).hexdigest()[:16])
+    # Others that want the same outputs wait for them.
+    with _locked(teacher, store):
+        if processes.from_main(path.exists()):
+            outputs = checkpoint.load(path)["outputs"]
+        else:
+            with autocast(precision, sequences.device, cache=True):
+                outputs = predict(model, sequences)
+            outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)
+            if processes.is_main():
+                delete_torn(path)
+                checkpoint.save(path, {"outputs": outputs})
+    model.load_state_dict(own)
+    return outputs, {"teacher": teacher.run_id, "teacher_weights": weights, "teacher_score": state["score"]}
+
+
+def disagreement(outputs: Tensor) -> float:
+    """Percent of the variants that a teacher puts into another class, or further than `THRESHOLD`, from x.
+
+    Args:
+        outputs: (N, K, C) probabilities or (N, K) scores, the original first.
+    """
+    if outputs.dim() == 2:
+        apart = (outputs[:, 1:] - outputs[:, :1]).abs() > THRESHOLD
+    else:
+        classes = outputs.argmax(dim=-1)
+        apart = classes[:, 1:] != classes[:, :1]
+    return 100 * apart.float().mean().item()
+
+
+@contextlib.contextmanager
+def _locked(run: TextRun, store: Store):
+    with store.lock(run, wait=True) if processes.is_main() else contextlib.nullcontext():
+        processes.wait()
+        yield

@@ -1,0 +1,240 @@
+"""Text classification and regression as the training loop sees it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import PolynomialLR
+
+from mmel.augment.text import Encoded, encode
+from mmel.augment.text_cache import weights_digest
+from mmel.losses import LossTerms, MMELHardLoss
+from mmel.study.config import MAX_LENGTH, TextRun
+from mmel.study.data.glue import Examples, subset
+from mmel.study.models.encoder import load_classifier, load_tokenizer
+from mmel.study.records import Store
+from mmel.study.train import machine, processes
+from mmel.study.train.encoder import augmenter_of, check_encoder, find_model
+from mmel.study.train.metrics import score
+from mmel.study.train.sequences import Sequences, forward, predict
+from mmel.study.train.teacher import disagreement, teacher_outputs
+
+
+class TextTask:
+    """Data, network and loss of one run on text; see `mmel.study.train.task.Task`. Token ids live on the device.
+
+    Args:
+        config: the run, with nothing left to be chosen.
+        teacher: the run whose network labels the augmented texts, see `mmel.study.needs.teacher_of`; None for none.
+        store: the folder of the cache of augmented texts and of the teacher's weights.
+        data_root: folder of the data sets.
+        device: where to train.
+    """
+
+    unit = "sequences"
+    why_eager = "texts differ in length"
+
+    def __init__(
+        self,
+        config: TextRun,
+        teacher: TextRun | None,
+        store: Store,
+        data_root: str | Path | None,
+        device: torch.device,
+    ):
+        self.config, self.device, self.metric = config, device, config.data.metric
+        with processes.main_first():
+            self._splits: dict[str, Examples] = config.data.load(data_root)
+            source = find_model(config.model, store, data_root)
+            self.tokenizer = load_tokenizer(source)
+        full = self._splits["train"]
+        self._train = subset(full, config.train_size)
+        lengths = {name: len(part) for name, part in self._splits.items()}
+        self.sizes = {
+            "train": len(self._train),
+            "train_available": len(full),
+            "eval": lengths["dev"],
+            "eval_split": "dev",
+            **{name: lengths[name] for name in ("dev_mm", "test", "test_mm") if name in lengths},
+            "sampled": config.data.sampled(lengths),
+        }
+        # Made anew for a later look: its network need not stay on the device.
+        self._augmenter = partial(augmenter_of, config, source, self.tokenizer, store, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = load_classifier(
+                source, config.data.num_outputs, config.hidden_dropout, config.attention_dropout
+            ).to(device)
+        # The word embeddings tell encoders apart; the head, and BERT's pooler, are drawn anew for each seed.
+        embeddings = weights_digest(self.model.get_input_embeddings())
+        self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
+        if teacher is not None and (record := store.read(teacher)):
+            check_encoder(self.provenance, record.header)
+        self.criterion = config.plan.loss(config)
+        self.targets = torch.tensor(self._train.targets, device=device)
+        self.teacher: Tensor | None = None
+        if config.plan.augments:
+            self._load_augmented(teacher, store)
+        else:
+            self.sequences = self._single(self._train)
+        self.steps = len(self.sequences) // config.batch_size
+        if not self.steps:
+            raise ValueError(f"batch_size must be at most the {len(self.sequences)} texts, got {config.batch_size}")
+        self._evaluated = {name: self._single(self._splits[name]) for name in ("dev", "dev_mm") if name in self._splits}
+
+    def _load_augmented(self, teacher: TextRun | None, store: Store) -> None:
+        """Sequences, targets and the teacher's outputs of the augmented training split."""
+        config, labels = self.config, self.targets
+        augmenter = self._augmenter()
+        self.provenance["augmentation_precision"] = "bf16" if augmenter.bf16 else "fp32"
+        # Several processes share this work, through the cache.
+        ids = augmenter.ids(self._train.sentences, self._train.pairs)
+        types = [entry.token_type_ids for entry in self._encode(self._train)]
+        self.sequences = Sequences(ids, types, self.device)
+        self.provenance["augmented_texts"] = self.sequences.digest()
+        if teacher is not None:
+            outputs, told = teacher_outputs(teacher, store, self.model, self.sequences, config.precision)
+            self.provenance |= told | {"teacher_disagreement_pct": disagreement(outputs)}
+            self.teacher = outputs.to(self.device)
+            if not config.plan.soft_targets:
+                self.targets = _mixed_targets(labels, self.teacher[:, 1:])
+        if config.plan.stretches:
+            # Every sample is an example of its own, its K - 1 siblings somewhere else in the epoch.
+            k = config.num_augmented
+            flat = [[variant] for variants in ids for variant in variants]
+            self.sequences = Sequences(flat, [kinds for kinds in types for _ in range(k)], self.device)
+            self.targets = labels.repeat_interleave(k) if teacher is None else self.targets.flatten(0, 1)[:, None]
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW (Table 7)."""
+        # Half of an encoder's weights are word embeddings: one fused pass over them, on a CPU too.
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
+        )
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> PolynomialLR:
+        """Linear decay to 0 without warm-up (Table 7)."""
+        return PolynomialLR(optimizer, total_iters=total_steps, power=1.0)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the training texts, on the CPU, in the order of an epoch."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.sequences), generator=generator)
+
+    def terms(self, index: Tensor, epoch: int) -> LossTerms:
+        """One joint forward over all samples of some texts, and the loss of it; the same in every epoch."""
+        logits = forward(self.model, self.sequences, index)
+        return self._terms(logits, machine.to_device(index, self.device))
+
+    def _terms(self, logits: Tensor, index: Tensor) -> LossTerms:
+        if self.config.plan.soft_targets:
+            teacher = None if self.teacher is None else self.teacher[index]
+            return self.criterion.terms(logits, self.targets[index], teacher)
+        return self.criterion.terms(logits, self.targets[index])
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Dev scores in percent: the task's metric, and for MNLI `accuracy_mm_pct` on the mismatched split."""
+        return {
+            _suffixed(self.metric, name): score(self.metric, self._predict(sequences), self._splits[name].targets)
+            for name, sequences in self._evaluated.items()
+        }
+
+    def test(self) -> tuple[dict[str, Any], dict[str, list]]:
+        """Scores `test_...` on labelled test splits, and predictions on the others, unless trained on a subset."""
+        scores: dict[str, Any] = {}
+        predictions: dict[str, list] = {}
+        for name in ("test", "test_mm"):
+            if self.config.train_size or name not in self._splits:
+                continue
+            part = self._splits[name]
+            predicted = self._predict(self._single(part))
+            if part.targets is None:
+                predictions[name] = predicted
+            else:
+                metric = self.config.data.test_metric
+                scores[f"test_{_suffixed(metric, name)}"] = score(metric, predicted, part.targets)
+        return scores, predictions
+
+    @torch.no_grad()
+    def most_uneven(self, num_texts: int = 100) -> dict[str, Any]:
+        """B(x) of the text on which the present network's weights P* are furthest from equal.
+
+        Weights and targets are those of the run: Eq. 9 for MMEL-S, which weighs the variants alone; for the other
+        methods Eq. 6, as MMEL-H would weigh them.
+
+        Args:
+            num_texts: how many training texts to look through, from the first.
+
+        Returns:
+            `samples`, the original first, each with `text`, its masked pieces in brackets; `teacher` (its output on the
+            sample, if the run has one); `target` (of the training), `loss` and `weight` (NaN for x in MMEL-S). Classes
+            are probabilities, except if all samples have the label as their target.
+        """
+        index = torch.arange(min(num_texts, len(self.sequences)))
+        training = self.model.training
+        logits = forward(self.model.eval(), self.sequences, index)
+        self.model.train(training)
+        terms, targets = self._terms_and_targets(logits, index.to(self.device))
+        place = int(terms.weights.amax(dim=1).argmax())
+        tokens = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
+        shown = targets[place].expand(len(tokens)) if targets.dim() == 1 else targets[place]
+        columns = {"target": shown.tolist()}
+        for name, values in (("loss", terms.sample_losses), ("weight", terms.weights)):
+            # MMEL-S weighs the samples other than x.
+            columns[name] = F.pad(values[place], (len(tokens) - values.shape[1], 0), value=torch.nan).tolist()
+        if self.teacher is not None:
+            # Each sample of the long baseline is an example.
+            outputs = self.teacher.flatten(0, 1).unflatten(0, (len(self.sequences), -1))[place]
+            columns = {"teacher": outputs.tolist(), **columns}
+        masked = self._masked(place)
+        samples = [
+            {"text": self._marked(ids, masked), **dict(zip(columns, values, strict=True))}
+            for ids, *values in zip(tokens, *columns.values(), strict=True)
+        ]
+        return {"samples": samples}
+
+    def _terms_and_targets(self, logits: Tensor, index: Tensor) -> tuple[LossTerms, Tensor]:
+        """The losses and weights of some examples, and the targets of all samples: (n,), (n, V) or (n, V, C)."""
+        targets = self.targets[index]
+        if self.config.plan.soft_targets:
+            soft = self.criterion.soft_targets(logits, None if self.teacher is None else self.teacher[index])
+            return self._terms(logits, index), _mixed_targets(targets, soft)
+        return MMELHardLoss(self.config.lambda_p, self.criterion.base_loss).terms(logits, targets), targets
+
+    def _masked(self, place: int) -> list[int]:
+        """The indices of the tokens of a training example that Algorithm 2 masked."""
+        if not self.config.plan.augments:
+            return []
+        example = self._train.take([place // self.config.stretch])
+        return self._augmenter().positions(example.sentences, example.pairs)[0]
+
+    def _marked(self, ids: list[int], masked: list[int]) -> str:
+        pieces = self.tokenizer.convert_ids_to_tokens(ids)
+        return " ".join([f"[{piece}]" if n in masked else piece for n, piece in enumerate(pieces)][1:-1])
+
+    def _predict(self, sequences: Sequences) -> list:
+        outputs = predict(self.model, sequences)[:, 0]
+        return (outputs[:, 0] if self.config.is_regression else outputs.argmax(dim=-1)).tolist()
+
+    def _encode(self, part: Examples) -> list[Encoded]:
+        return encode(self.tokenizer, part.sentences, part.pairs, MAX_LENGTH)
+
+    def _single(self, part: Examples) -> Sequences:
+        """A split as it is, one sequence per example."""
+        encoded = self._encode(part)
+        return Sequences([[entry.ids] for entry in encoded], [entry.token_type_ids for entry in encoded], self.device)
+
+
+def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:
+    """(N, K, C) or (N, K): the original keeps its label, the variants have targets of their own (section 3.3)."""
+    own = F.one_hot(labels, variants.shape[-1]).float() if variants.dim() == 3 else labels
+    return torch.cat([own[:, None], variants], dim=1)
+
+
+def _suffixed(metric: str, split: str) -> str:
+    """`accuracy_pct` on a mismatched split is `accuracy_mm_pct`."""
+    return metric.replace("_pct", "_mm_pct") if split.endswith("_mm") else metric
