@@ -8,25 +8,27 @@ from concurrent.futures import Future
 
 import pytest
 
-import mmel.sweep.driver
-import mmel.sweep.view
-from mmel import RunConfig, grids
-from mmel.cli import main
-from mmel.records import write_atomically
-from mmel.sweep import Ended, Outcome
-from mmel.sweep.driver import KEPT_BYTES, Sweep
-from mmel.sweep.local import Executor
-from mmel.sweep.plan import PlannedRun
-from mmel.sweep.view import watch
+import mmel.study.sweep.driver
+import mmel.study.sweep.view
+from mmel.study.cli import main
+from mmel.study.config import ImageRun, TextRun
+from mmel.study.needs import candidates, teacher_of
+from mmel.study.records import write_atomically
+from mmel.study.sweep import Ended, Outcome
+from mmel.study.sweep.driver import KEPT_BYTES, Sweep
+from mmel.study.sweep.local import Executor
+from mmel.study.sweep.plan import PlannedRun
+from mmel.study.sweep.view import watch
+from mmel.study.tables import TABLES
 
-RUNS = [RunConfig(profile="mini", dataset="digits", augment="crop", seed=seed) for seed in range(5)]
-STUDENT = next(run for run in grids.table3("mini") if run.method == "mmel_h")
-TEACHER = grids.teacher_of(STUDENT)
+RUNS = [ImageRun(profile="mini", dataset="digits", augment="crop", seed=seed) for seed in range(5)]
+STUDENT = next(run for run in TABLES["table3"].runs("mini") if run.method == "mmel_h")
+TEACHER = teacher_of(STUDENT)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(mmel.sweep.driver, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(mmel.study.sweep.driver, "PAUSE_SECONDS", 0.01)
 
 
 def outcomes(ended):
@@ -57,14 +59,14 @@ def test_a_run_that_ends_otherwise_is_begun_once_and_stops_no_other(swept, store
 
 
 def test_a_run_that_wrote_no_record_failed(swept, monkeypatch):
-    monkeypatch.setattr("mmel.records.Store.read", lambda store, config: None)
+    monkeypatch.setattr("mmel.study.records.Store.read", lambda store, config: None)
     ended, *_ = swept(RUNS[:1])
     assert outcomes(ended) == {RUNS[0]: Outcome.FAILED}
 
 
 def test_runs_wait_for_the_runs_that_they_need(swept):
-    chooser = next(run for run in grids.table1("paper") if run.method == "mmel_s" and run.seed == 0)
-    _, begun, _ = swept([STUDENT, chooser, TEACHER, *grids.candidates(chooser)])
+    chooser = next(run for run in TABLES["table1"].runs("paper") if run.method == "mmel_s" and run.seed == 0)
+    _, begun, _ = swept([STUDENT, chooser, TEACHER, *candidates(chooser)])
     assert begun.index(TEACHER) < begun.index(STUDENT)
     assert begun[-1] == chooser
 
@@ -110,7 +112,7 @@ def test_a_stop_time_that_is_no_time_is_refused(store, capsys, monkeypatch, comm
 @pytest.mark.parametrize("status", ["finished", "failed", None])
 def test_a_run_that_another_sweep_trains_is_passed_over_and_not_trained_twice(swept, store, write, status):
     lock = contextlib.ExitStack()
-    lock.enter_context(store.claim(RUNS[0]))
+    lock.enter_context(store.lock(RUNS[0]))
     assert "process" in store.holder(RUNS[0])
 
     def look(done, total, text):
@@ -136,7 +138,7 @@ def test_a_run_that_was_locked_in_the_meantime_is_tried_again_after_the_others(s
 # Weights.
 
 
-TEXT = RunConfig(dataset="grammar_cola", model="tiny-bert", method="mmel_h", epochs=1)
+TEXT = TextRun(dataset="grammar_cola", model="tiny-bert", method="mmel_h", epochs=1)
 BASELINE = TEXT.replace(method="baseline", num_augmented=1)
 
 
@@ -183,7 +185,7 @@ class Queued(Executor):
         for config, _ in self._runs[: self._places]:
             if config not in self._locks:
                 self._locks[config] = contextlib.ExitStack()
-                self._locks[config].enter_context(self._store.claim(config))
+                self._locks[config].enter_context(self._store.lock(config))
 
 
 def test_the_time_to_go_counts_the_runs_that_are_really_under_way(store, write):
@@ -210,7 +212,7 @@ def test_the_time_to_go_counts_the_runs_that_are_really_under_way(store, write):
 def test_off_a_terminal_the_runs_under_way_are_printed_once_a_minute(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
     now = [0.0]
-    monkeypatch.setattr(mmel.sweep.view.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(mmel.study.sweep.view.time, "monotonic", lambda: now[0])
     with watch() as (report, status):
         report("[1/3] a run")
         for second in range(0, 150, 2):

@@ -15,11 +15,11 @@ from types import TracebackType
 
 import ray
 
-from mmel.config import RunConfig
-from mmel.records import Store
-from mmel.sweep import Ended, Outcome, ended_by
-from mmel.sweep.local import Executor, local_executor
-from mmel.sweep.plan import PlannedRun, estimate_speed, first_epoch_seconds
+from mmel.study.config import Run
+from mmel.study.records import Store
+from mmel.study.sweep import Ended, Outcome, ended_by
+from mmel.study.sweep.local import Executor, local_executor
+from mmel.study.sweep.plan import PlannedRun, estimate_speed, first_epoch_seconds
 
 # How often a run is started again after its worker or its machine was lost.
 RETRIES = 5
@@ -32,9 +32,9 @@ class RayExecutor(Executor):
         store: where records go; a folder that every machine of the cluster sees under the same path.
         address: `auto` or `host:port`; None for a cluster of this machine alone, which ends with the executor.
         gpus_per_run: share of a GPU that a run takes; None for a whole one if the cluster has any, else none.
-        notebook: as `mmel.sweep.local.local_executor`.
+        notebook: as `mmel.study.sweep.local.local_executor`.
         data_root: likewise, and seen by every machine.
-        device: as `mmel.train.train`.
+        device: as `mmel.study.train.train`.
         stop_at: likewise.
     """
 
@@ -112,12 +112,12 @@ def _ended(done: Future[Ended]) -> Ended:
     return Ended(Outcome.LOST, reason)
 
 
-def _is_too_late(config: RunConfig, store: Store, device: str | None, stop_at: float) -> bool:
+def _is_too_late(config: Run, store: Store, device: str | None, stop_at: float) -> bool:
     """Whether a run's first epoch would end after a time, by what is recorded on the device of this process."""
     if time.time() > stop_at:
         return True
-    from mmel.train.machine import describe_device, pick_device
-    from mmel.train.precision import resolve
+    from mmel.study.train.machine import describe_device, pick_device
+    from mmel.study.train.precision import resolve
 
     chosen = pick_device(device)
     speed = estimate_speed(store, device=describe_device(chosen) | {"precision": resolve("auto", chosen)})

@@ -1,4 +1,4 @@
-"""The command line: `mmel run | sweep | report | augment | data`; `python -m mmel` is the same."""
+"""The command line: `mmel run | sweep | report | augment | data`; `python -m mmel.study` is the same."""
 
 import argparse
 import math
@@ -7,33 +7,27 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mmel import __version__
-from mmel.config import (
-    DATASETS,
-    ENCODED_IMAGE_SIZES,
-    PROFILES,
-    TEXT_DATASETS,
-    TEXT_METHODS,
-    RunConfig,
-    field_names,
-    parse_field,
-)
-from mmel.data import DataError
-from mmel.grids import PAPER_TEXT_MODEL, TABLES, recipe, text_model
-from mmel.models import ModelError
-from mmel.records import ResultsError, Store
-from mmel.requirements import VersionError
-from mmel.sweep import NotebookError
+from mmel.study.config import ImageRun, Run, TextRun, run_type
+from mmel.study.data import DataError
+from mmel.study.datasets import DATASETS
+from mmel.study.fields import PROFILES, parse_field
+from mmel.study.methods import METHODS, methods_for
+from mmel.study.models import ModelError, text_model_name
+from mmel.study.records import ResultsError, Store
+from mmel.study.sweep import NotebookError
+from mmel.study.tables import TABLES, TEXT_MODELS, recipe
 
 if TYPE_CHECKING:
-    from mmel.sweep.local import Executor
+    from mmel.study.sweep.local import Executor
 
-# What `mmel augment` takes of a run's fields.
-AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "beam_width", "pair_mode", "max_length", "augment_seed")
+RUN_FIELDS = tuple(dict.fromkeys((*ImageRun.field_names(), *TextRun.field_names())))
+# The fields of a run that `mmel augment` takes.
+AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "pair_mode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = _parser().parse_args(argv)
-        # An empty field may mean something; RunConfig checks it.
-        if empty := [name for name, value in vars(arguments).items() if value == "" and name not in field_names()]:
+        # An empty field may mean something; the run checks it.
+        if empty := [name for name, value in vars(arguments).items() if value == "" and name not in RUN_FIELDS]:
             raise ValueError(f"{empty[0]} must not be empty")
         # Variables, because grids, notebooks and kernels must see the same choice.
         for name, variable in (("data_root", "MMEL_DATA"), ("text_model", "MMEL_TEXT_MODEL")):
@@ -60,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mmel: {error.name} is missing: pip install '.[study]' in the checkout, or use `make study`'s environment",
             file=sys.stderr,
         )
-    except (OSError, ValueError, DataError, ModelError, NotebookError, ResultsError, VersionError) as error:
+    except (OSError, ValueError, ImportError, DataError, ModelError, NotebookError, ResultsError) as error:
         if isinstance(error, BrokenPipeError):
             # As of other tools whose reader has gone (`mmel sweep --plan | head`).
             return 128 + signal.SIGPIPE
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("mmel: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("mmel: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
     finally:
         _drop_unwritable_output()
@@ -93,10 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="train one configuration and print a line for each evaluation",
-        description="Defaults are CIFAR's; texts and ImageNet have their own recipes, and plain baselines K = 1.",
+        description="Defaults are those of CIFAR / of GLUE; ImageNet has its own recipe, and plain baselines K = 1.",
     )
     run.set_defaults(command=_run)
-    _add_fields(run, field_names(), {**vars(RunConfig()), "num_augmented": "10, 5 for text, 1 for plain baselines"})
+    _add_fields(run, RUN_FIELDS)
     run.add_argument("--no-notebook", action="store_true", help="as with sweep; a run never uses one")
     _add_places(run)
 
@@ -134,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--glue-submission",
         metavar="METHOD",
-        choices=TEXT_METHODS,
+        choices=methods_for("text"),
         help="instead: write the zip for the GLUE server from the test predictions of this method's best runs",
     )
 
@@ -144,14 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     augment.add_argument("target", help="the file to write: a row a variant, in the format of its suffix")
     augment.add_argument("--column", required=True, help="the sentences")
     augment.add_argument("--pair-column", help="the second sentences, of a pair task")
-    _add_fields(augment, AUGMENT_FIELDS, {**vars(RunConfig()), **recipe("cola")})
+    _add_fields(augment, AUGMENT_FIELDS, (TextRun,))
     _add_places(augment, results="MMEL_RESULTS, else the user's cache folder")
 
     data = commands.add_parser("data", help="fetch and check a data set")
     data.set_defaults(command=_data)
-    data.add_argument(
-        "dataset", help="cifar10, cifar100, digits, imagenet, imagenette, drawings, or a GLUE task: cola, ..."
-    )
+    data.add_argument("dataset", help=f"one of {', '.join(DATASETS)}")
     _add_data_root(data)
     return parser
 
@@ -163,15 +155,17 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="mini", help="default: mini")
 
 
-def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], defaults: Mapping[str, object]) -> None:
+def _add_fields(
+    parser: argparse.ArgumentParser, names: Sequence[str], kinds: Sequence[type[Run]] = (ImageRun, TextRun)
+) -> None:
     for name in names:
-        default = defaults[name]
-        text = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {text}")
+        defaults = [kind.defaults([name])[name] for kind in kinds if name in kind.field_names()]
+        texts = dict.fromkeys(",".join(map(str, d)) if isinstance(d, tuple) else str(d) for d in defaults)
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {' / '.join(texts)}")
 
 
-def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    return {name: parse_field(name, text) for name in names if (text := getattr(arguments, name)) is not None}
+def _given(arguments: argparse.Namespace, kind: type[Run], names: Sequence[str]) -> dict[str, Any]:
+    return {name: parse_field(kind, name, text) for name in names if (text := getattr(arguments, name)) is not None}
 
 
 def _add_places(
@@ -193,10 +187,10 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    config = _config(_given(arguments, field_names()))
+    config = _config(arguments)
     store = Store.find(arguments.results)
 
-    from mmel.train import TrainingError, processes, train
+    from mmel.study.train import TrainingError, processes, train
 
     try:
         for line in train(config, store, device=arguments.device):
@@ -212,22 +206,23 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(given: dict[str, Any]) -> RunConfig:
-    """What was given on top of the paper's recipe for that data set."""
-    dataset, method = given.get("dataset", RunConfig.dataset), given.get("method", RunConfig.method)
-    fields = recipe(dataset)
-    if dataset in TEXT_DATASETS:
-        fields["model"] = text_model(fields["model"])
-    if method in ("baseline", "baseline_da"):
+def _config(arguments: argparse.Namespace) -> Run:
+    """The given fields on top of the paper's recipe for that data set."""
+    name = arguments.dataset or ImageRun.dataset
+    kind = run_type(name)
+    fields = {"dataset": name} | recipe(name)
+    if kind is TextRun:
+        fields["model"] = text_model_name() or fields.get("model", TextRun.model)
+    if arguments.method in METHODS and METHODS[arguments.method].is_single:
         fields["num_augmented"] = 1
-    return RunConfig(**(fields | given))
+    return kind(**(fields | _given(arguments, kind, RUN_FIELDS)))
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from mmel.sweep import Outcome
-    from mmel.sweep.driver import Sweep
-    from mmel.sweep.plan import duration, estimate_speed, plan
-    from mmel.sweep.view import plan_lines, sigterm_as_interrupt, watch
+    from mmel.study.sweep import Outcome
+    from mmel.study.sweep.driver import Sweep
+    from mmel.study.sweep.plan import duration, estimate_speed, plan
+    from mmel.study.sweep.view import plan_lines, sigterm_as_interrupt, watch
 
     store = Store.find(arguments.results)
     on_ray = arguments.executor == "ray"
@@ -244,7 +239,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     def replan() -> list:
         speed = estimate_speed(store, device=device, since=since)
-        return plan(arguments.table, arguments.profile, store, arguments.only, speed)
+        return plan(arguments.table, arguments.profile, store, arguments.only, speed, text_model_name())
 
     if arguments.plan:
         print(*plan_lines(replan(), arguments.table, device and device["name"]), sep="\n")
@@ -281,10 +276,10 @@ def _executor(arguments: argparse.Namespace, store: Store, stop_at: float | None
         "stop_at": stop_at,
     }
     if arguments.executor == "ray":
-        from mmel.sweep.ray import RayExecutor
+        from mmel.study.sweep.ray import RayExecutor
 
         return RayExecutor(store, address=arguments.address, gpus_per_run=arguments.gpus_per_run, **options)
-    from mmel.sweep.local import local_executor
+    from mmel.study.sweep.local import local_executor
 
     return local_executor(store, slots=arguments.pack, **options)
 
@@ -297,16 +292,16 @@ def _stop_time(budget_minutes: float | None) -> float | None:
         return time.time() + budget_minutes * 60
     if not os.environ.get("MMEL_STOP_AT"):
         return None
-    from mmel.train.loop import named_stop_time
+    from mmel.study.train.loop import named_stop_time
 
     return named_stop_time()
 
 
 def _describe_device(device: str | None, pack: int) -> dict[str, Any]:
     """The device, and the precision that `auto` takes, as runs see them of which `pack` share the device."""
-    from mmel.sweep.local import threads_of
-    from mmel.train.machine import describe_device, pick_device
-    from mmel.train.precision import resolve
+    from mmel.study.sweep.local import threads_of
+    from mmel.study.train.machine import describe_device, pick_device
+    from mmel.study.train.precision import resolve
 
     chosen = pick_device(device)
     described = describe_device(chosen) | {"precision": resolve("auto", chosen)}
@@ -316,25 +311,25 @@ def _describe_device(device: str | None, pack: int) -> dict[str, Any]:
 def _report(arguments: argparse.Namespace) -> int:
     store = Store.find(arguments.results)
     if arguments.glue_submission:
-        from mmel.report.glue_submission import submit
+        from mmel.study.report.glue_submission import submit
 
-        path, notes = submit(store, arguments.profile, arguments.glue_submission)
+        path, notes = submit(store, arguments.profile, arguments.glue_submission, text_model_name())
         print("\n".join([f"submission: {path}", *notes]))
         return 0
-    from mmel.report.render import render
+    from mmel.study.report.render import render
 
-    print(f"report: {render(arguments.table, arguments.profile, store)}")
+    print(f"report: {render(arguments.table, arguments.profile, store, text_model_name())}")
     return 0
 
 
 def _augment(arguments: argparse.Namespace) -> int:
-    fields = {**recipe("cola"), **_given(arguments, AUGMENT_FIELDS)}
-    # Validates the settings before anything is loaded.
-    config = RunConfig(**{**fields, "dataset": "cola", "model": text_model(PAPER_TEXT_MODEL)})
+    # Validates the settings before anything is loaded; of a pair task, where either `pair_mode` has a meaning.
+    model = text_model_name() or TEXT_MODELS["paper"]
+    config = TextRun(dataset="mrpc", model=model, **_given(arguments, TextRun, AUGMENT_FIELDS))
 
     from platformdirs import user_cache_path
 
-    from mmel.augment.files import augment_file, check_files
+    from mmel.study.augment_files import augment_file, check_files
 
     # It is of use without a study too, whose results folder then is none that it should write to.
     named = arguments.results or os.environ.get("MMEL_RESULTS")
@@ -342,7 +337,7 @@ def _augment(arguments: argparse.Namespace) -> int:
     check_files(*places, arguments.pair_column)
     store = Store.find(named) if named else Store(user_cache_path("mmel", ensure_exists=True))
 
-    from mmel.train.encoder import build_augmenter
+    from mmel.study.train.encoder import build_augmenter
 
     augmenter = build_augmenter(config, store, device=arguments.device)
     rows = augment_file(*places, augmenter, arguments.pair_column)
@@ -352,21 +347,13 @@ def _augment(arguments: argparse.Namespace) -> int:
 
 def _data(arguments: argparse.Namespace) -> int:
     name = arguments.dataset
-    if name in TEXT_DATASETS:
-        from mmel.data.glue import load_text
-
-        data = load_text(name)
-        found = ", ".join(f"{split} {len(part)}" for split, part in data.splits.items())
-        other = data.sampled
-    elif name in DATASETS:
-        from mmel.data.imagenet import load_encoded, sampled
-        from mmel.data.vision import load_images
-
-        is_encoded = name in ENCODED_IMAGE_SIZES
-        train, test = load_encoded(name) if is_encoded else load_images(name)
-        found = f"{len(train)} training and {len(test)} test images, {train.num_classes} classes"
-        other = sampled(name, train, test) if is_encoded else ()
-    else:
+    if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    data = DATASETS[name]
+    loaded = data.load()
+    parts = loaded if isinstance(loaded, dict) else dict(zip(data.sizes, loaded, strict=True))
+    lengths = {split: len(part) for split, part in parts.items()}
+    other = data.sampled(lengths)
+    found = ", ".join(f"{split} {length}" for split, length in lengths.items())
     print(f"{name}: {found}" + (f" (not the official size: {', '.join(other)})" if other else ""))
     return 0

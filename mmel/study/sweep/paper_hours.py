@@ -1,18 +1,16 @@
-"""What a run of the `paper` profile took its authors, by the time columns of their Tables 1 and 3."""
+"""The time of a run of the `paper` profile, by the time columns of their Tables 1 and 3."""
 
 import csv
 from functools import cache
 from importlib import resources
 
-from mmel.config import GLUE_DATASETS, RunConfig
-from mmel.grids import PAPER_TEXT_MODEL, recipe
-from mmel.sweep.plan import work
-
-# Mean word pieces of a text, by bert-base-uncased's vocabulary, cut to 128.
-PIECES = {"cola": 11, "sst2": 13, "mrpc": 53, "stsb": 28, "qqp": 31, "mnli": 40, "qnli": 49, "rte": 67}
+from mmel.study.config import Run, TextRun
+from mmel.study.datasets import GLUE
+from mmel.study.sweep.plan import work
+from mmel.study.tables import TEXT_MODELS, recipe
 
 
-def paper_hours(config: RunConfig) -> float | None:
+def paper_hours(config: Run) -> float | None:
     """Hours on one V100.
 
     For images Table 1's, scaled by K and the number of training images where these differ. For text Table 3's, taken as
@@ -30,17 +28,20 @@ def paper_hours(config: RunConfig) -> float | None:
             return None
         k, hours = cell
         return hours * work(config) / work(config.replace(num_augmented=k, holdout=0))
-    if config.model != PAPER_TEXT_MODEL:
+    if config.model != TEXT_MODELS["paper"]:
         return None
     hours = _text_hours().get(config.method)
     if hours is None:
         return None
-    tasks = (config.replace(dataset=name, epochs=recipe(name)["epochs"]) for name in GLUE_DATASETS)
+    tasks = (
+        config.replace(dataset=name, epochs=recipe(name).get("epochs", TextRun.epochs), pair_mode="separate")
+        for name in GLUE
+    )
     return hours * _pieces(config) / sum(map(_pieces, tasks))
 
 
-def _pieces(config: RunConfig) -> float:
-    return work(config) * PIECES[config.dataset]
+def _pieces(config: Run) -> float:
+    return work(config) * config.data.pieces
 
 
 @cache
@@ -59,5 +60,5 @@ def _text_hours() -> dict[str, float]:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("mmel.paper").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("mmel.study.paper").joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

@@ -7,11 +7,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mmel import grids
-from mmel.sweep import NotebookError, Outcome
-from mmel.sweep.local import local_executor
-from mmel.sweep.notebook import WarmKernel, check_parameters
-from mmel.sweep.plan import PlannedRun
+from mmel.study.sweep import NotebookError, Outcome
+from mmel.study.sweep.local import local_executor
+from mmel.study.sweep.notebook import WarmKernel, check_parameters
+from mmel.study.sweep.plan import PlannedRun
+from mmel.study.tables import TABLES
 
 
 def write_notebook(folder, name, *cells):
@@ -81,7 +81,7 @@ def test_nothing_of_a_kernel_outlives_it(tmp_path, killed):
     )
     script = """
 from pathlib import Path
-from mmel.sweep.notebook import WarmKernel
+from mmel.study.sweep.notebook import WarmKernel
 kernel = WarmKernel({})
 kernel.execute(Path("n.ipynb"), Path("out.ipynb"), {})
 print("executed", flush=True)
@@ -104,11 +104,14 @@ kernel.close()
 
 
 def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(store):
-    config = next(run for run in grids.table1("mini") if run.method == "mmel_h").replace(epochs=1, decay_epochs=())
+    config = next(run for run in TABLES["table1"].runs("mini") if run.method == "mmel_h").replace(
+        epochs=1, decay_epochs=()
+    )
     with local_executor(store) as executor:
         ended = executor.submit(PlannedRun(config, "table1", "missing", None)).result()
     assert ended.outcome is Outcome.TRAINED, ended
     assert store.read(config).config == config
     executed = nbformat.read(store.notebook_path(config), as_version=4)
     pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) == 2  # the training curve, and an image's views with their weights
+    # An image's views and weights before training, the training curve, the views after it.
+    assert len(pictures) == 3

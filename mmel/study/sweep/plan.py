@@ -1,4 +1,4 @@
-"""What of a grid is recorded, what is missing, and what the missing part will cost."""
+"""The state of every run of a grid, and the time that the missing ones will take."""
 
 import statistics
 from collections import defaultdict
@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mmel import grids
-from mmel.config import PROFILES, RunConfig, parse_field
-from mmel.records import Record, Store
-
-# Training examples, to scale a measured time from one run to another.
-TRAIN_SIZES = {
-    **{"cifar10": 50_000, "cifar100": 50_000, "digits": 1_437},
-    **{"imagenet": 1_281_167, "imagenette": 9_469, "drawings": 480},
-    **{"cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "stsb": 5_749},
-    **{"qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2_490},
-}
-GRAMMAR_TRAIN_SIZE = 400
+from mmel.study.config import ImageRun, Run, TextRun
+from mmel.study.fields import PROFILES, parse_field
+from mmel.study.needs import needs
+from mmel.study.records import Record, Store
+from mmel.study.tables import runs_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class PlannedRun:
         predicted_seconds: the time it should take, or None if that is unknown.
     """
 
-    config: RunConfig
+    config: Run
     table: str
     state: str
     predicted_seconds: float | None
@@ -42,44 +35,50 @@ def parse_only(only: Iterable[str]) -> dict[str, set]:
     """`["method=mmel_h", "seed=0", "seed=1"]` as fields and the values that each may have.
 
     Raises:
-        ValueError: if an entry is not `field=value` with a field of RunConfig and a value of its type.
+        ValueError: if an entry is not `field=value` with a field of a run and a value of its type.
     """
     chosen = defaultdict(set)
     for entry in only:
         name, equals, text = entry.partition("=")
         if not equals:
             raise ValueError(f"only must be given as field=value, got {entry!r}")
-        chosen[name].add(parse_field(name, text))
+        chosen[name].add(parse_field(TextRun if name in TextRun.field_names() else ImageRun, name, text))
     return chosen
 
 
 def plan(
-    tables: list[str], profile: str, store: Store, only: Iterable[str] = (), speed: "SpeedEstimate | None" = None
+    tables: list[str],
+    profile: str,
+    store: Store,
+    only: Iterable[str] = (),
+    speed: "SpeedEstimate | None" = None,
+    text_model: str | None = None,
 ) -> list[PlannedRun]:
     """The runs of some tables in the order in which they should be trained, each with its state and its cost.
 
     Args:
-        tables: names of `grids.TABLES`.
+        tables: names of `mmel.study.tables.TABLES`.
         profile: `mini`, `reduced` or `paper`.
-        store: what is recorded.
-        only: `field=value` entries that a run must match: one of each field that is named; what a matching run needs
-            comes with it.
+        store: the recorded runs.
+        only: `field=value` entries that a run must match: one of each field that is named; the runs that a matching
+            run needs come with it.
         speed: predicts the time of a run.
+        text_model: name of the text encoder; None for the profile's.
 
     Raises:
         ValueError: on a table, profile, field or value that does not exist, or if no run matches.
     """
-    grid = grids.runs_of(tables, profile)
-    chosen = _matching(grid, parse_only(only))
+    grid = runs_of(tables, profile, text_model)
+    chosen = _matching(list(grid), parse_only(only))
     found = chosen
-    while found := {need for run in found for need in grids.needs(run)} - chosen:
+    while found := {need for run in found for need in needs(run)} - chosen:
         chosen |= found
-    homes: dict[RunConfig, str] = {}
-    for table in tables:
-        for run in grids.TABLES[table](profile):
-            homes.setdefault(run, table)
     speed = speed or SpeedEstimate(())
-    return [PlannedRun(run, homes[run], _state(store.read(run)), speed.predict(run)) for run in grid if run in chosen]
+    return [
+        PlannedRun(run, table, _state(store.read(run)), speed.predict(run))
+        for run, table in grid.items()
+        if run in chosen
+    ]
 
 
 def device_key(device: dict[str, Any]) -> tuple:
@@ -122,19 +121,20 @@ class SpeedEstimate:
                 measured[_kind(record.config)].append(_seconds(record) / work(record.config))
         self._seconds_per_example = {kind: statistics.median(values) for kind, values in measured.items()}
 
-    def predict(self, config: RunConfig) -> float | None:
+    def predict(self, config: Run) -> float | None:
         """Seconds, or None if no run like it is recorded."""
         seconds = self._seconds_per_example.get(_kind(config))
         return None if seconds is None else seconds * work(config)
 
 
-def work(config: RunConfig) -> float:
+def work(config: Run) -> float:
     """Augmented examples that a run trains on."""
-    size = TRAIN_SIZES.get(config.dataset, GRAMMAR_TRAIN_SIZE)
-    return config.epochs * config.stretch * config.num_views * (config.train_size or size - config.holdout)
+    held_out = 0 if config.is_text else config.holdout
+    examples = config.train_size or config.data.sizes["train"] - held_out
+    return config.epochs * config.stretch * config.num_views * examples
 
 
-def first_epoch_seconds(config: RunConfig, predicted_seconds: float | None) -> float:
+def first_epoch_seconds(config: Run, predicted_seconds: float | None) -> float:
     """The time of the first epoch, by a prediction for the whole run; 0 if there is none."""
     return (predicted_seconds or 0.0) / config.total_epochs
 
@@ -167,13 +167,18 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _matching(grid: list[RunConfig], wanted: dict[str, set]) -> set[RunConfig]:
+def _matching(grid: list[Run], wanted: dict[str, set]) -> set[Run]:
     for name, values in wanted.items():
-        present = {getattr(run, name) for run in grid}
+        present = {getattr(run, name) for run in grid if name in run.field_names()}
         if unknown := values - present:
             texts = [", ".join(sorted(map(_as_text, some))) for some in (present, unknown)]
             raise ValueError(f"only: {name} of these runs is one of {texts[0]}; got {texts[1]}")
-    chosen = {run for run in grid if all(getattr(run, name) in values for name, values in wanted.items())}
+    # A run without the field has none of the values.
+    chosen = {
+        run
+        for run in grid
+        if all(name in run.field_names() and getattr(run, name) in values for name, values in wanted.items())
+    }
     if wanted and not chosen:
         raise ValueError(f"only: no run has these values of {', '.join(wanted)} together")
     return chosen
@@ -199,7 +204,7 @@ def _is_of(record: Record, device: dict[str, Any]) -> bool:
     return all(device_key(each) == device_key(device) and each.get("precision") == precision for each in devices)
 
 
-def _kind(config: RunConfig) -> tuple:
+def _kind(config: Run) -> tuple:
     return config.model, config.dataset, config.num_views, config.precision
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmel import RunConfig, grids
-from mmel.records import Store
-from mmel.sweep import Outcome
-from mmel.sweep.local import local_executor, threads_of
-from mmel.sweep.plan import PlannedRun
-from mmel.train import train
+from mmel.study.config import ImageRun
+from mmel.study.records import Store
+from mmel.study.sweep import Outcome
+from mmel.study.sweep.local import local_executor, threads_of
+from mmel.study.sweep.plan import PlannedRun
+from mmel.study.tables import TABLES
+from mmel.study.train import train
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = RunConfig(
+ROOT = Path(__file__).resolve().parents[3]
+TINY = ImageRun(
     profile="mini", dataset="digits", model="resnet8", augment="crop", num_augmented=2, train_size=64, batch_size=32
 ).replace(epochs=3, decay_epochs=(), precision="fp32")
 # Its first epoch takes minutes.
@@ -88,16 +89,16 @@ def test_whatever_a_run_raises_in_this_process_is_its_failure(store, monkeypatch
         raise error
         yield
 
-    monkeypatch.setattr("mmel.train.train", fail)
+    monkeypatch.setattr("mmel.study.train.train", fail)
     with local_executor(store, notebook=False) as executor:
         ended = executor.submit(planned(TINY)).result()
     assert ended == (Outcome.FAILED, f"{type(error).__name__}: {error}")
 
 
 def test_no_process_outlives_a_sweep_that_is_terminated_or_killed(store):
-    command = [sys.executable, "-m", "mmel", "sweep", "--pack", "2", "--no-notebook", "--device", "cpu"]
+    command = [sys.executable, "-m", "mmel.study", "sweep", "--pack", "2", "--no-notebook", "--device", "cpu"]
     command += ["--table", "table1", "--only", "model=resnet14", "--only", "method=mmel_h", "--results", store.root]
-    runs = [run for run in grids.table1("mini") if (run.model, run.method) == ("resnet14", "mmel_h")]
+    runs = [run for run in TABLES["table1"].runs("mini") if (run.model, run.method) == ("resnet14", "mmel_h")]
     for sent, status in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for run in runs:

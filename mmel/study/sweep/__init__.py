@@ -3,11 +3,11 @@
 from enum import Enum
 from typing import NamedTuple
 
-from mmel.records import ClaimedError
+from mmel.study.records import LockedError
 
 
 class Outcome(Enum):
-    """What became of a run."""
+    """How a run ended."""
 
     # Before the sweep began, or meanwhile by another one.
     RECORDED = "recorded"
@@ -22,7 +22,7 @@ class Outcome(Enum):
 
 
 class Ended(NamedTuple):
-    """What became of a run, and why if it was not trained."""
+    """How a run ended, and why if it was not trained."""
 
     outcome: Outcome
     reason: str = ""
@@ -31,13 +31,13 @@ class Ended(NamedTuple):
 # By the name of an exception, which is all that a notebook's kernel tells of it.
 _OUTCOMES = {
     "BudgetError": Outcome.LEFT,
-    ClaimedError.__name__: Outcome.LOCKED,
+    LockedError.__name__: Outcome.LOCKED,
     "DeadKernelError": Outcome.LOST,
 }
 
 
 def ended_by(name: str | None, reason: str) -> Ended:
-    """What an exception of this name says of the run that raised it: a failure, but for a few names."""
+    """The outcome of a run that raised an exception of this name: a failure, except for a few names."""
     return Ended(_OUTCOMES.get(name, Outcome.FAILED), reason)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import KW_ONLY, dataclass
 
-from mmel.config import RunConfig
-from mmel.grids import is_teacher, needs
-from mmel.records import Record, Store
-from mmel.sweep import Ended, Outcome
-from mmel.sweep.local import Executor
-from mmel.sweep.plan import PlannedRun, duration, first_epoch_seconds, time_to_go
+from mmel.study.config import Run
+from mmel.study.needs import is_teacher, needs
+from mmel.study.records import Record, Store
+from mmel.study.sweep import Ended, Outcome
+from mmel.study.sweep.local import Executor
+from mmel.study.sweep.plan import PlannedRun, duration, first_epoch_seconds, time_to_go
 
 # Between two looks at what is under way, and at what other sweeps train.
 PAUSE_SECONDS = 2.0
@@ -68,7 +68,7 @@ class Sweep:
     def __post_init__(self):
         self._planned = {run.config: run for run in self.replan()}
         self._ended: list[tuple[PlannedRun, Ended]] = []
-        self._queue: list[RunConfig] = []
+        self._queue: list[Run] = []
         self._training: dict[Future[Ended], _Training] = {}
         for run in self._planned.values():
             if run.state == "missing" or (run.state == "failed" and self.retry_failed):
@@ -87,7 +87,7 @@ class Sweep:
             self._collect()
         return self._ended
 
-    def _going(self) -> list[RunConfig]:
+    def _going(self) -> list[Run]:
         """The runs that are queued or under way."""
         return [*self._queue, *(entry.run.config for entry in self._training.values())]
 
@@ -151,7 +151,7 @@ class Sweep:
             self.report(f"[{self._total - len(self._going())}/{self._total}] {line}{self._ahead()}")
 
     def _ended_already(self, run: PlannedRun) -> Ended | None:
-        """What became of a run that is not to be begun."""
+        """The end of a run that is not to be begun, or None."""
         record = self.store.read(run.config)
         if record is not None and (record.finished or not self.retry_failed):
             # By another process, since this sweep began.
@@ -187,7 +187,7 @@ class Sweep:
         return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
 
 
-def drop_weights(config: RunConfig, store: Store) -> None:
+def drop_weights(config: Run, store: Store) -> None:
     """Delete the trained network of a run on text that teaches no other, unless it is small as `tiny-bert` is."""
     path = store.weights_path(config)
     # A run that another process recorded may have left none here.

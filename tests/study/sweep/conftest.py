@@ -3,11 +3,11 @@ from concurrent.futures import Future
 import pytest
 from pretend import record_run
 
-from mmel.records import Store
-from mmel.sweep import Ended, Outcome
-from mmel.sweep.driver import Sweep
-from mmel.sweep.local import Executor
-from mmel.sweep.plan import PlannedRun
+from mmel.study.records import Store
+from mmel.study.sweep import Ended, Outcome
+from mmel.study.sweep.driver import Sweep
+from mmel.study.sweep.local import Executor
+from mmel.study.sweep.plan import PlannedRun
 
 
 @pytest.fixture

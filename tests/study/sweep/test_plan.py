@@ -2,20 +2,21 @@ from datetime import UTC, datetime
 
 import pytest
 
-import mmel.sweep.paper_hours
-from mmel import grids
-from mmel.config import RunConfig
-from mmel.sweep.paper_hours import paper_hours
-from mmel.sweep.plan import PlannedRun, device_key, estimate_speed, parse_only, plan, time_to_go, work
-from mmel.sweep.view import plan_lines
+import mmel.study.sweep.paper_hours
+from mmel.study.config import ImageRun, TextRun
+from mmel.study.needs import SELECTION_SEED, candidates, needs, teacher_of
+from mmel.study.sweep.paper_hours import paper_hours
+from mmel.study.sweep.plan import PlannedRun, device_key, estimate_speed, parse_only, plan, time_to_go, work
+from mmel.study.sweep.view import plan_lines
+from mmel.study.tables import TABLES, runs_of
 
 FAST, SLOW = ({"type": "cpu", "name": name, "precision": "bf16"} for name in ("fast", "slow"))
 # Of the mini Table 1: the digits, ResNet-8, K = 5.
-RUN = next(run for run in grids.table1("mini") if run.method == "mmel_h")
+RUN = next(run for run in TABLES["table1"].runs("mini") if run.method == "mmel_h")
 
 
 def test_the_plan_says_what_is_recorded_failed_and_missing(store, write):
-    runs = grids.table1("mini")
+    runs = TABLES["table1"].runs("mini")
     write(runs[0])
     write(runs[1], status="failed")
     states = {run.config: run.state for run in plan(["table1"], "mini", store)}
@@ -28,7 +29,7 @@ def test_the_plan_says_what_is_recorded_failed_and_missing(store, write):
 def test_a_run_of_two_tables_is_planned_once_and_belongs_to_the_first(store):
     both = plan(["table1", "table2"], "mini", store)
     assert len({run.config for run in both}) == len(both)
-    shared = set(grids.table1("mini")) & set(grids.table2("mini"))
+    shared = set(TABLES["table1"].runs("mini")) & set(TABLES["table2"].runs("mini"))
     assert shared
     assert {run.table for run in both if run.config in shared} == {"table1"}
 
@@ -58,25 +59,25 @@ def test_only_is_refused_where_no_run_has_the_value(store, only, named):
 
 def test_only_brings_what_the_kept_runs_need(store):
     kept = [run.config for run in plan(["table3"], "paper", store, ["seed=0"])]
-    assert {run.seed for run in kept} == {0, grids.SELECTION_SEED}
+    assert {run.seed for run in kept} == {0, SELECTION_SEED}
     for run in kept:
-        assert set(grids.needs(run)) <= set(kept[: kept.index(run)]), run
+        assert set(needs(run)) <= set(kept[: kept.index(run)]), run
     # A run that tries out dropout rates needs the teacher, which needs runs of its own: needs of needs.
-    (one,) = grids.reported("table3", "paper")[-1:]
+    (one,) = TABLES["table3"].reported("paper")[-1:]
     alone = [
         run.config for run in plan(["table3"], "paper", store, [f"seed={one.seed}", "method=mmel_s", "dataset=rte"])
     ]
-    teacher = grids.teacher_of(one)
-    assert set(alone) == {one, teacher, *grids.candidates(one), *grids.candidates(teacher)}
+    teacher = teacher_of(one)
+    assert set(alone) == {one, teacher, *candidates(one), *candidates(teacher)}
     # What nothing needs stays out.
-    grid = grids.runs_of(["table3"], "paper")
+    grid = list(runs_of(["table3"], "paper"))
     assert kept == [run for run in grid if run in set(kept)]
     assert len(kept) < len(grid)
 
 
 def test_work_counts_every_augmented_example():
-    images = RunConfig(method="baseline_da", num_augmented=1)
-    text = RunConfig(dataset="rte", model="minilm-l6-mlm", method="baseline", num_augmented=1)
+    images = ImageRun(method="baseline_da", num_augmented=1)
+    text = TextRun(dataset="rte", model="minilm-l6-mlm", method="baseline", num_augmented=1)
     for base in (images, text):
         assert work(base.replace(method="mmel_h", num_augmented=10)) == 10 * work(base)
         # The same number of examples as MMEL's, one view at a time.
@@ -149,7 +150,7 @@ def test_the_time_to_go_of_two_at_once_counts_what_is_known(runs, words):
 def test_a_plan_costs_measured_time_then_the_papers_then_an_unknown_one():
     measured = PlannedRun(RUN, "table1", "missing", 7200.0)
     published = PlannedRun(papers_run(), "table1", "missing", None)
-    unknown = PlannedRun(grids.table5("paper")[0], "table5", "missing", None)
+    unknown = PlannedRun(TABLES["table5"].runs("paper")[0], "table5", "missing", None)
     done = PlannedRun(RUN.replace(seed=7), "table1", "recorded", 7200.0)
     *lines, table1, table5, total = plan_lines([measured, published, unknown, done], ["table1", "table5"], "fast")
     assert [" ".join(line.split("  ")[:-3]).split()[1:] for line in lines] == [
@@ -169,7 +170,7 @@ def test_a_plan_costs_measured_time_then_the_papers_then_an_unknown_one():
 
 def papers_run():
     wanted = ("cifar10", "resnet20", "mmel_s", 0)
-    runs = grids.reported("table1", "paper")
+    runs = TABLES["table1"].reported("paper")
     return next(run for run in runs if (run.dataset, run.model, run.method, run.seed) == wanted)
 
 
@@ -178,13 +179,13 @@ def test_the_papers_hours_for_images():
     assert paper_hours(run) == 2.9
     assert paper_hours(run.replace(num_augmented=5)) == pytest.approx(1.45)
     # On 45,000 of the 50,000 images.
-    assert paper_hours(grids.candidates(run)[0]) == pytest.approx(2.9 * 0.9)
-    assert paper_hours(grids.with_method(run, "baseline_da", 0)) == 0.7
-    assert paper_hours(grids.with_method(run, "baseline_da_long", 0)) == 6.7
+    assert paper_hours(candidates(run)[0]) == pytest.approx(2.9 * 0.9)
+    assert paper_hours(run.with_method("baseline_da", 0)) == 0.7
+    assert paper_hours(run.with_method("baseline_da_long", 0)) == 6.7
 
 
 def test_the_papers_hours_for_text_are_those_of_all_tasks_with_one_seed():
-    runs = [run for run in grids.reported("table3", "paper") if run.seed == 0]
+    runs = [run for run in TABLES["table3"].reported("paper") if run.seed == 0]
     for method, hours in (("baseline", 21.5), ("baseline_da_long", 107.5), ("mmel_h", 31.8)):
         mine = [paper_hours(run) for run in runs if run.method == method]
         assert len(mine) == 8
@@ -193,11 +194,10 @@ def test_the_papers_hours_for_text_are_those_of_all_tasks_with_one_seed():
 
 
 def test_what_the_paper_has_no_time_for(monkeypatch):
-    assert paper_hours(grids.table5("paper")[0]) is None
-    assert paper_hours(grids.table1("mini")[0]) is None
-    (run, *_) = grids.table3("paper")
+    assert paper_hours(TABLES["table5"].runs("paper")[0]) is None
+    assert paper_hours(TABLES["table1"].runs("mini")[0]) is None
+    (run, *_) = TABLES["table3"].runs("paper")
     assert paper_hours(run) > 0
-    monkeypatch.setattr(mmel.sweep.paper_hours, "_text_hours", lambda: {"mmel_h": 1.0})
+    monkeypatch.setattr(mmel.study.sweep.paper_hours, "_text_hours", lambda: {"mmel_h": 1.0})
     assert paper_hours(run) is None
-    monkeypatch.setenv("MMEL_TEXT_MODEL", "some/bert")
-    assert paper_hours(grids.table3("paper")[0]) is None
+    assert paper_hours(TABLES["table3"].runs("paper", "some/bert")[0]) is None

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from mmel.sweep.paper_hours import paper_hours
-from mmel.sweep.plan import PlannedRun, duration
+from mmel.study.sweep.paper_hours import paper_hours
+from mmel.study.sweep.plan import PlannedRun, duration
 
 Status = Callable[[int, int, str], None]
 # Without a terminal, the seconds between two lines on what is under way.
@@ -55,7 +55,7 @@ def _cost(runs: list[PlannedRun]) -> str:
 
 @contextmanager
 def watch() -> Iterator[tuple[Callable[[str], None], Status]]:
-    """Functions that show a sweep, as `mmel.sweep.driver.sweep` takes them: `report` and `status`.
+    """Functions that show a sweep, as `mmel.study.sweep.driver.sweep` takes them: `report` and `status`.
 
     On a terminal a bar stays below the lines of the finished runs and says what is under way; elsewhere one line per
     minute does.

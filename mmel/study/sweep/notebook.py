@@ -22,9 +22,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.exceptions import PapermillExecutionError
 
-from mmel.config import RunConfig
-from mmel.records import Store
-from mmel.sweep import NotebookError
+from mmel.study.config import Run
+from mmel.study.records import Store
+from mmel.study.sweep import NotebookError
 
 NOTEBOOKS = Path("notebooks")
 KERNEL = "python3"
@@ -154,7 +154,7 @@ def warm_kernel(store: Store, data_root: str | None = None, device: str | None =
         kernel.close()
 
 
-def execute_run(kernel: WarmKernel, notebook: Path, config: RunConfig, store: Store) -> None:
+def execute_run(kernel: WarmKernel, notebook: Path, config: Run, store: Store) -> None:
     """Train one run through its notebook.
 
     Raises:
@@ -186,7 +186,7 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
     """Refuse parameters that the notebook does not have: papermill itself only logs them.
 
     Raises:
-        NotebookError: naming the unknown parameters and those there are.
+        NotebookError: naming the unknown parameters and the notebook's.
     """
     if not notebook.exists():
         raise NotebookError(f"no notebook at {notebook}; run this in a checkout of the study, or with --no-notebook")

@@ -13,9 +13,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from mmel.records import Store
-from mmel.sweep import Ended, NotebookError, Outcome, ended_by
-from mmel.sweep.plan import PlannedRun
+from mmel.study.records import Store
+from mmel.study.sweep import Ended, NotebookError, Outcome, ended_by
+from mmel.study.sweep.plan import PlannedRun
 
 
 class Executor(contextlib.AbstractContextManager):
@@ -47,7 +47,7 @@ def local_executor(
         slots: runs at once, which share the cores and the GPU; a single one without a notebook trains in this process.
         notebook: train through papermill and the table's notebook.
         data_root: folder of the data sets.
-        device: as `mmel.train.train`.
+        device: as `mmel.study.train.train`.
         stop_at: likewise.
     """
     threads = threads_of(slots) if slots > 1 else None
@@ -137,7 +137,7 @@ class _Kernel:
     def __init__(
         self, store: Store, data_root: str | None, device: str | None, stop_at: float | None, threads: int | None
     ):
-        from mmel.sweep.notebook import WarmKernel, kernel_environment
+        from mmel.study.sweep.notebook import WarmKernel, kernel_environment
 
         environment = kernel_environment(store, data_root, device)
         if threads is not None:
@@ -149,7 +149,7 @@ class _Kernel:
         self.kill, self.close = self._kernel.kill, self._kernel.close
 
     def train(self, run: PlannedRun) -> Ended:
-        from mmel.sweep.notebook import NOTEBOOKS, execute_run
+        from mmel.study.sweep.notebook import NOTEBOOKS, execute_run
 
         try:
             execute_run(self._kernel, NOTEBOOKS / f"run_{run.table}.ipynb", run.config, self._store)
@@ -161,7 +161,7 @@ class _Kernel:
 
 
 def _train(run: PlannedRun, root: Path, data_root: str | None, device: str | None, stop_at: float | None) -> Ended:
-    from mmel.train import train
+    from mmel.study.train import train
 
     try:
         for _ in train(run.config, Store(root), data_root=data_root, device=device, stop_at=stop_at):

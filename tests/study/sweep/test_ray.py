@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmel import RunConfig
-from mmel.sweep import Outcome
-from mmel.sweep.plan import PlannedRun
-from mmel.train.machine import describe_device
-from mmel.train.precision import resolve
+from mmel.study.config import ImageRun
+from mmel.study.sweep import Outcome
+from mmel.study.sweep.plan import PlannedRun
+from mmel.study.train.machine import describe_device
+from mmel.study.train.precision import resolve
 
 pytest.importorskip("ray", reason="ray is not installed: pip install mmel[ray]")
 
-TINY = RunConfig(
+TINY = ImageRun(
     profile="mini", dataset="digits", model="resnet8", augment="crop", num_augmented=2, train_size=64, batch_size=32
 ).replace(epochs=3, decay_epochs=(), precision="fp32")
 HOPELESS = TINY.replace(lr=1e30)
@@ -38,7 +38,7 @@ def test_a_lost_node_costs_no_run_and_nothing_outlives_the_sweep(store, tmp_path
     import ray
     from ray.cluster_utils import Cluster
 
-    from mmel.sweep.ray import RayExecutor
+    from mmel.study.sweep.ray import RayExecutor
 
     def keep_head_busy(taken, release):
         taken.touch()
@@ -91,7 +91,7 @@ def test_a_lost_node_costs_no_run_and_nothing_outlives_the_sweep(store, tmp_path
     ids=["its first epoch does not fit", "it fits", "its time is unknown", "the budget is spent"],
 )
 def test_a_task_begins_no_run_beyond_the_budget(store, write, budget_seconds, recorded_on_this_device, outcome):
-    from mmel.sweep.ray import train_as_task
+    from mmel.study.sweep.ray import train_as_task
 
     # The driver does not know how long a run takes on the task's device; the task does: here 1,100 s an epoch.
     cpu = torch.device("cpu")
