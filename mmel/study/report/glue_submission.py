@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmel.grids import reported
-from mmel.records import Store, write_atomically
-
-_BINARY = ("0", "1")
-_NLI = ("entailment", "neutral", "contradiction")
-_ENTAILMENT = ("entailment", "not_entailment")
+from mmel.study.datasets import DATASETS
+from mmel.study.records import Store, write_atomically
+from mmel.study.report.layout import COLUMNS
+from mmel.study.tables import TABLES
 
 
 @dataclass(frozen=True)
@@ -28,23 +26,23 @@ class ServerFile:
 
     file: str
     rows: int
-    labels: tuple[str, ...] = _BINARY
+    labels: tuple[str, ...]
 
 
-TEST_SETS = {
-    "cola": ServerFile("CoLA.tsv", 1063),
-    "sst2": ServerFile("SST-2.tsv", 1821),
-    "mrpc": ServerFile("MRPC.tsv", 1725),
-    "stsb": ServerFile("STS-B.tsv", 1379, ()),
-    "qqp": ServerFile("QQP.tsv", 390965),
-    "mnli": ServerFile("MNLI-m.tsv", 9796, _NLI),
-    "mnli_mm": ServerFile("MNLI-mm.tsv", 9847, _NLI),
-    "qnli": ServerFile("QNLI.tsv", 5463, _ENTAILMENT),
-    "rte": ServerFile("RTE.tsv", 3000, _ENTAILMENT),
-}
+def _server_file(column: str) -> ServerFile:
+    """The test set of a column of the GLUE tables; its words are those of the TSV files."""
+    task, _, mismatched = column.partition("_")
+    data = DATASETS[task]
+    return ServerFile(f"{COLUMNS[column]}.tsv", data.sizes["test_mm" if mismatched else "test"], data.file_words)
+
+
+TEST_SETS = {column: _server_file(column) for column in COLUMNS}
 # The server wants these too, for which the study trains no model: one class fills them. It is the commoner class of
 # WNLI's training examples; AX is scored by the Matthews correlation, which is 0 for any constant.
-PLACEHOLDERS = {"wnli": ServerFile("WNLI.tsv", 146), "ax": ServerFile("AX.tsv", 1104, _NLI)}
+PLACEHOLDERS = {
+    "wnli": ServerFile("WNLI.tsv", 146, ("0", "1")),
+    "ax": ServerFile("AX.tsv", 1104, DATASETS["mnli"].file_words),
+}
 HEADER = "index\tprediction"
 # The earliest time a zip can hold: the same predictions give the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -66,7 +64,7 @@ def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> 
         One line for each placeholder, to be shown beside the path.
 
     Raises:
-        SubmissionError: if predictions of a test set are too few, too many or no predictions, naming it.
+        SubmissionError: if predictions of a test set are too few, too many or none at all, naming it.
     """
     content = io.BytesIO()
     # Not compressed, since another zlib gives other bytes.
@@ -80,13 +78,14 @@ def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> 
     return [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
 
 
-def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
+def submit(store: Store, profile: str, method: str, text_model: str | None = None) -> tuple[Path, list[str]]:
     """Write the submission of one method: for each task the test predictions of its run with the best dev score.
 
     Args:
         store: where records and predictions are.
         profile: whose runs of Table 3.
-        method: of `mmel.config.TEXT_METHODS`.
+        method: one for text, see `mmel.study.methods`.
+        text_model: name of the text encoder; None for the profile's.
 
     Returns:
         The zip, `results/report/<profile>/glue_<method>.zip`, and its placeholders.
@@ -97,7 +96,7 @@ def submit(store: Store, profile: str, method: str) -> tuple[Path, list[str]]:
     """
     predictions: dict[str, list] = {}
     best: dict[str, float] = {}
-    for config in reported("table3", profile):
+    for config in TABLES["table3"].reported(profile, text_model):
         record = store.read(config) if config.method == method else None
         path = store.predictions_path(config)
         if record is None or not record.finished or not path.exists():
@@ -124,15 +123,15 @@ def _predicted(path: Path) -> dict[str, list]:
 
 
 def _tsv(name: str, test_set: ServerFile, values: Sequence[float]) -> str:
-    if len(values) != test_set.rows:
-        raise SubmissionError(f"predictions[{name!r}] must have {test_set.rows} entries, got {len(values)}")
-    lines = [HEADER]
-    for index, value in enumerate(values):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        # 1.0 is a class, 0.7 is a probability in the place of a class.
-        if not is_number or (test_set.labels and value not in range(len(test_set.labels))):
-            allowed = f"a class from 0 to {len(test_set.labels) - 1}" if test_set.labels else "a finite score"
-            raise SubmissionError(f"predictions[{name!r}][{index}] must be {allowed}, got {value!r}")
-        text = test_set.labels[int(value)] if test_set.labels else f"{min(max(value, 0.0), 5.0):.3f}"
-        lines.append(f"{index}\t{text}")
-    return "\n".join(lines) + "\n"
+    num = len(test_set.labels)
+    # 1.0 is a class, 0.7 is a probability in the place of a class.
+    if num:
+        words = [test_set.labels[int(value)] for value in values if value in range(num)]
+    else:
+        numbers = (value for value in values if isinstance(value, int | float) and math.isfinite(value))
+        words = [f"{min(max(value, 0.0), 5.0):.3f}" for value in numbers]
+    if not len(words) == len(values) == test_set.rows:
+        wanted = f"classes from 0 to {num - 1}" if num else "finite scores"
+        got = f"{len(values)} entries of which {len(words)} are such"
+        raise SubmissionError(f"predictions[{name!r}] must be {test_set.rows} {wanted}, got {got}")
+    return "\n".join([HEADER, *(f"{index}\t{word}" for index, word in enumerate(words))]) + "\n"

@@ -4,20 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from invented import FROZEN, imagenet_run, text_run, write_run
-from pretend import record_run
+from invented import FROZEN, reported, write_run
 
-from mmel.config import CHOSEN_DROPOUT
-from mmel.grids import TABLES, float32_checks, reported, table1
-from mmel.records import Store
-from mmel.report import frames, notes
+from mmel.study.records import Store
+from mmel.study.report import frames, notes
+from mmel.study.tables import TABLES
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
-
-
-@pytest.fixture(autouse=True)
-def own_encoder(monkeypatch):
-    monkeypatch.delenv("MMEL_TEXT_MODEL", raising=False)
+RESULTS = Path(__file__).resolve().parents[3] / "results"
 
 
 @pytest.fixture
@@ -49,8 +42,8 @@ def test_what_is_missing_is_listed_cell_by_cell():
 
 
 def test_a_caption_has_profile_sizes_encoder_and_devices(store):
-    run = next(run for run in reported("table3", "reduced") if run.dataset == "rte")
-    write_run(store, run, 60.0, device="some chip", threads=2)
+    run = reported("table3", "reduced", dataset="rte")[0]
+    write_run(store, run, 60.0, device={"name": "some chip", "threads": 2}, num_parameters=22_700_000)
     caption = notes.caption(frames.load("table3", store, "reduced"))
     sizes = f"RTE (subset): {run.train_size:,} of 2,490 training and 277 dev texts, {run.epochs} epochs"
     for part in ("profile reduced", sizes, "minilm-l6-mlm (22.7M parameters)", "Trained on some chip (2 threads)."):
@@ -59,7 +52,7 @@ def test_a_caption_has_profile_sizes_encoder_and_devices(store):
 
 @pytest.mark.parametrize("profile", ["mini", "reduced", "paper"])
 def test_another_encoder_and_smaller_data_are_named(store, profile):
-    write_run(store, reported("table3", profile)[0], 50.0, test=40.0)
+    write_run(store, reported("table3", profile)[0], 50.0)
     assert ("not bert-base" in notes.caption(frames.load("table3", store, profile))) is (profile != "paper")
     found = noted("table3", store, profile)
     words = {word for word in ("*miniature*", "*subset*", "*sample*") if word in found}
@@ -67,18 +60,18 @@ def test_another_encoder_and_smaller_data_are_named(store, profile):
 
 
 def test_failed_and_uncommitted_runs_are_named(store):
-    assert text_run("stsb", "mmel_s").run_id in noted("table3", Store(FROZEN))
+    (failed,) = reported("table3", "mini", dataset="grammar_stsb", method="mmel_s")
+    assert failed.run_id in noted("table3", Store(FROZEN))
     assert "uncommitted" not in noted("table1", Store(FROZEN))
-    write_run(store, table1("mini")[0], 95.0, dirty=True)
+    write_run(store, reported("table1", "mini")[0], 95.0, dirty=True)
     assert "uncommitted" in noted("table1", store)
 
 
 def test_the_evaluation_sets_own_error_is_given_if_it_is_known(store):
     # 55.56 % of 360 images and 57.50 %: 2.6 points.
     assert "Drawings, ResNet-18 (narrow) 2.6" in noted("table5", Store(FROZEN))
-    for run in reported("table3", "reduced"):
-        if (run.dataset, run.method) in (("rte", "mmel_h"), ("cola", "mmel_h")):
-            write_run(store, run, 71.0)
+    for task in ("rte", "cola"):
+        write_run(store, reported("table3", "reduced", dataset=task)[0], 71.0)
     found = noted("table3", store, "reduced")
     # RTE's 277 examples.
     assert "RTE (subset) 2.7" in found
@@ -88,7 +81,7 @@ def test_the_evaluation_sets_own_error_is_given_if_it_is_known(store):
 def test_runs_on_a_teachers_labels_say_so(store):
     assert "CoLA (miniature) 12.5 %" in noted("table3", Store(FROZEN))
     # Without a run on a teacher's labels there is none to share.
-    write_run(store, next(run for run in reported("table3", "reduced") if run.method == "baseline"), 40.0)
+    write_run(store, reported("table3", "reduced", method="baseline")[0], 40.0)
     assert "teacher of their task" not in noted("table3", store, "reduced")
 
 
@@ -112,46 +105,43 @@ def test_two_teachers_of_the_committed_records_are_told_by_what_they_say():
     ],
 )
 def test_teachers_are_told_by_their_weights(store, weights, told):
-    runs = [run for run in reported("table3", "reduced") if (run.dataset, run.method) == ("cola", "mmel_h")]
+    runs = reported("table3", "reduced", dataset="cola", method="mmel_h")
     for run, teacher in zip(runs, weights, strict=True):
-        write_run(store, run, 40.0, teacher_weights=teacher)
+        write_run(store, run, 40.0, **({} if teacher is None else {"teacher_weights": teacher}))
     found = noted("table3", store, "reduced")
     assert "teacher gives" in found
     assert (f"CoLA (subset) {told}" in found) if told else ("CoLA (subset) had" not in found)
 
 
 def test_dropout_chosen_on_dev_scores_is_told(store):
-    run = next(run for run in reported("table3", "paper") if run.method == "mmel_h")
-    assert run.hidden_dropout == CHOSEN_DROPOUT
+    run = reported("table3", "paper", method="mmel_h")[0]
+    assert run.hidden_dropout is None
     write_run(store, run, 60.0)
     assert "Of the 1 runs: 0.1 / 0.1 in 1." in noted("table3", store, "paper")
     assert "dropout" not in noted("table3", Store(FROZEN))
 
 
 def test_a_sample_of_imagenet_and_unreadable_images_are_told(store):
-    config = imagenet_run("mmel_h")
-    write_run(store, config, 50.0)
-    path = store.run_path(config)
-    path.write_text(path.read_text().replace('"status": "finished"', '"status": "finished", "num_unreadable": 3'))
-    found = noted("table5", store)
-    assert "sample of 1437 training and 360 validation images" in found
+    (run,) = reported("table5", "reduced", method="mmel_h")
+    sizes = {"train": 400, "train_available": 400, "eval": 120, "sampled": ["train", "val"]}
+    write_run(store, run, 50.0, sizes=sizes, result={"num_unreadable": 3})
+    found = noted("table5", store, "reduced")
+    assert "Imagenette is here a sample of 400 training and 120 validation images" in found
     assert "Up to 3 images" in found
 
 
 def test_runs_in_several_precisions_are_told(store):
-    device = {"type": "cpu", "name": "CPU", "threads": 1}
     runs = reported("table1", "mini")[:3]
-    before = {"device": device | {"precision": "bf16"}}
+    before = {"device": {"name": "CPU", "precision": "bf16"}}
     for run, precision, resumed_from in zip(runs, ("bf16", "fp32", "fp32"), ([], [], [before]), strict=True):
-        header = {"device": device | {"precision": precision}, "resumed_from": resumed_from}
-        record_run(store, run, header=header)
+        write_run(store, run, 50.0, device={"name": "CPU", "precision": precision}, resumed_from=resumed_from)
     found = noted("table1", store)
     assert "bf16 1, fp32 1, bf16 then fp32 1" in found
     assert f"Resumed in another precision than they began with: {runs[2].run_id}." in found
 
 
 def test_float32_runs_stand_beside_their_cell(store):
-    checks = float32_checks("table1", "paper")
+    checks = TABLES["table1"].float32_checks("paper")
     assert f"none of {len(checks)} runs" in noted("table1", store, "paper")
     (check,) = (run for run in checks if (run.dataset, run.model, run.method) == ("cifar10", "resnet20", "mmel_h"))
     write_run(store, check, 93.4)

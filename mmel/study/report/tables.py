@@ -1,15 +1,18 @@
 """Turns the numbers of a table into text, once, at the end: for notebooks, CSV, Markdown and LaTeX."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
 
-from mmel.report import frames
-from mmel.report.frames import ARM_LABELS, Table, task_of
-from mmel.report.runs import device_label, finished
-from mmel.report.specs import AVERAGE, COLUMNS, DATASET_LABELS
+from mmel.study.datasets import DATASETS
+from mmel.study.report import frames
+from mmel.study.report.frames import RecordedTable
+from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
+from mmel.study.report.runs import device_label, finished
 
 TIME = "Time (ratio to Baseline)"
 # Words of the tables for `claims.verdict`.
@@ -43,14 +46,14 @@ def model_label(model: str) -> str:
 def kinds(runs: pd.DataFrame) -> dict[str, str]:
     """Task -> how its data differ from the GLUE task of that name: `miniature`, `subset`, `sample`, or ""."""
     found = {}
-    for dataset, group in runs.groupby("dataset", sort=False):
+    for (task, dataset), group in runs.groupby(["place", "dataset"], sort=False):
         # A sample has splits of another size than GLUE's.
         of_glue = "sample" if group["sampled"].eq(True).any() else "subset" if (group["train_size"] > 0).any() else ""
-        found[task_of(dataset)] = "miniature" if dataset.startswith("grammar_") else of_glue
+        found[task] = "miniature" if DATASETS[dataset].embedded else of_glue
     return found
 
 
-def labels(table: Table, columns: bool = False, form: str = "({})") -> dict[str, str]:
+def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> dict[str, str]:
     """Place -> its name: `CIFAR-10, ResNet-20`; of texts `CoLA`, with how our data differ from the whole task.
 
     Args:
@@ -58,18 +61,18 @@ def labels(table: Table, columns: bool = False, form: str = "({})") -> dict[str,
         columns: whether MNLI's first column is called `MNLI-m`.
         form: how a difference is said.
     """
-    if table.spec.kind.arms_across:
-        places = dict.fromkeys([*table.runs["place"], *frames.paper_cells(table.name)["place"]])
+    if table.layout.arms_across:
+        places = dict.fromkeys([*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]])
         parts = {place: place.split("/") for place in places}
-        return {place: f"{DATASET_LABELS[name]}, {model_label(model)}" for place, (name, model) in parts.items()}
+        return {place: f"{DATASETS[name].label}, {model_label(model)}" for place, (name, model) in parts.items()}
     found = kinds(table.runs)
-    names = (COLUMNS if columns else COLUMNS | {"mnli": DATASET_LABELS["mnli"]}) | {AVERAGE: "Avg"}
+    names = (COLUMNS if columns else COLUMNS | {"mnli": DATASETS["mnli"].label}) | {AVERAGE: "Avg"}
     said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
     said[AVERAGE] = ", ".join(dict.fromkeys(filter(None, found.values())))
     return {place: f"{name} {form.format(said[place])}" if said[place] else name for place, name in names.items()}
 
 
-def levels(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+def levels(table: RecordedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The scores of a table, ours and then the paper's, as text; and whether a cell is the highest of its place.
 
     On images a place is a row and an arm a column, on texts the other way round. Cells that print alike are equally
@@ -79,21 +82,21 @@ def levels(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
     return tuple(pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
 
 
-def _levels(table: Table, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    spec, kind = table.spec, table.spec.kind
-    ours, paper = frames.cells(table, split), frames.paper_cells(table.name, split)
+def _levels(table: RecordedTable, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    spec, layout = table.spec, table.layout
+    ours, paper = frames.cells(table, split), frames.paper_cells(table.spec.name, split)
     # In the paper's order; an arm that it has not comes last.
     arms = list(dict.fromkeys([*paper["arm"], *ours["arm"]]))
     ours = ours.sort_values("arm", key=lambda arm: arm.map(arms.index), kind="stable")
     ours = ours.assign(source=f"ours ({table.profile})", decimals=2, whose=0)
-    found = pd.concat([ours, paper.assign(decimals=kind.decimals, whose=1)], ignore_index=True)
+    found = pd.concat([ours, paper.assign(decimals=layout.decimals, whose=1)], ignore_index=True)
     found["text"] = [level(*cell) for cell in found[["mean", "sd", "n", "decimals"]].itertuples(index=False)]
     rounded = found["mean"].round(2)
     among = rounded.groupby([found["whose"], found["place"]])
     found["best"] = rounded.eq(among.transform("max")) & (among.transform("count") > 1)
 
-    row, across = ("place", "arm") if kind.arms_across else ("arm", "place")
-    shown = [arm for arm in arms if arm in set(ours["arm"])] if kind.arms_across else [*COLUMNS, AVERAGE]
+    row, across = ("place", "arm") if layout.arms_across else ("arm", "place")
+    shown = [arm for arm in arms if arm in set(ours["arm"])] if layout.arms_across else [*COLUMNS, AVERAGE]
     heads = found.drop_duplicates(["source", row]).reset_index(drop=True)
     order = pd.MultiIndex.from_frame(heads[["source", row]])
     texts, best = (
@@ -103,29 +106,29 @@ def _levels(table: Table, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
     names = labels(table, columns=True, form="(ours: {})")
-    front = front.join(_headed(table, heads["place"], names) if kind.arms_across else _arms(table, heads))
+    front = front.join(_headed(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
     frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
-    if table.name == "table3":
+    if table.spec.name == "table3":
         frame[TIME] = _total_times(table, heads)
     marks = best.reset_index(drop=True).rename(columns=names).eq(True)
     return frame, marks.reindex(columns=frame.columns, fill_value=False)
 
 
-def _headed(table: Table, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
+def _headed(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
     """A column for each heading of a place: data set and model, or task."""
-    rows = [names[place].split(", ") if table.spec.kind.arms_across else [names[place]] for place in places]
-    return pd.DataFrame(rows, columns=table.spec.kind.place)
+    rows = [names[place].split(", ") if table.layout.arms_across else [names[place]] for place in places]
+    return pd.DataFrame(rows, columns=table.layout.place)
 
 
-def _arms(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+def _arms(table: RecordedTable, rows: pd.DataFrame) -> pd.DataFrame:
     """Columns that name an arm: its method and settings, of images in any table its K."""
-    settings = {"num_augmented": "K"} if table.spec.kind.arms_across else table.spec.settings
+    settings = {"num_augmented": "K"} if table.layout.arms_across else table.spec.settings
     found = {heading: rows[field].astype(str) for field, heading in settings.items()}
-    return pd.DataFrame({"Method": rows["method"].map(ARM_LABELS), **found})
+    return pd.DataFrame({"Method": rows["method"].map(METHOD_LABELS), **found})
 
 
-def _total_times(table: Table, rows: pd.DataFrame) -> list[str]:
-    ours, paper = frames.total_times(table), frames.paper_hours(table.name).set_index("method")
+def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
+    ours, paper = frames.total_times(table), frames.paper_hours(table.spec.name).set_index("method")
     planned = table.runs.groupby("arm")["place"].nunique()
     texts = []
     for arm, method, source in rows[["arm", "method", "source"]].itertuples(index=False):
@@ -141,7 +144,7 @@ def _total_times(table: Table, rows: pd.DataFrame) -> list[str]:
     return texts
 
 
-def contrasts(table: Table) -> pd.DataFrame:
+def contrasts(table: RecordedTable) -> pd.DataFrame:
     """The claims of a table at each place: ours with interval and verdict, the paper's beside it."""
     found = frames.contrasts(table)
     found = frames.over_pairs(found) if table.spec.pooled else found
@@ -167,7 +170,7 @@ def _intervals(found: pd.DataFrame, whose: str) -> pd.Series:
     return pd.Series([interval(*each) for each in bounds.itertuples(index=False)], index=found.index)
 
 
-def claim_tests(table: Table) -> pd.DataFrame:
+def claim_tests(table: RecordedTable) -> pd.DataFrame:
     """Each claim over all models or tasks: mean difference and p, `-` if too few runs are recorded to test it."""
     names, rows = labels(table), []
     for found in frames.claim_tests(table).to_dict("records"):
@@ -188,18 +191,18 @@ def claim_tests(table: Table) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def times(table: Table) -> pd.DataFrame:
+def times(table: RecordedTable) -> pd.DataFrame:
     """Training times and their ratio to the baseline's on the same device, beside the paper's."""
-    found, kind = frames.times(table), table.spec.kind
+    found, layout = frames.times(table), table.layout
     text = _headed(table, found["place"], labels(table)).join(_arms(table, found))
     devices = zip(found["device"], found["threads"], strict=True)
     text["Device"] = [device_label(device, threads) for device, threads in devices]
     text["n"] = found["n"]
     text["Training"] = found["seconds"].map(duration)
-    text[f"Ratio to {ARM_LABELS[kind.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
-    if kind.arms_across:
+    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
+    if layout.arms_across:
         text["Paper, K = 10, V100"] = _ratios(found["paper_hours"], "", " h")
-    heading = "Paper's ratio" if kind.arms_across else "Paper's ratio, all tasks, V100"
+    heading = "Paper's ratio" if layout.arms_across else "Paper's ratio, all tasks, V100"
     text[heading] = _ratios(found["paper_ratio"], "")
     return text
 
@@ -208,13 +211,13 @@ def _ratios(values: pd.Series, missing: str, unit: str = "") -> list[str]:
     return [missing if pd.isna(value) else f"{value:.1f}{unit}" for value in values]
 
 
-def curves(table: Table) -> pd.DataFrame:
+def curves(table: RecordedTable) -> pd.DataFrame:
     """The numbers behind Figure 2."""
     found = frames.curves(table).rename(columns={"place": "task"})
     return found.assign(task=found["task"].map(labels(table)))
 
 
-def seeds(table: Table) -> pd.DataFrame:
+def seeds(table: RecordedTable) -> pd.DataFrame:
     """Every run that a table averages, as its figure draws it; columns that no run fills are left out."""
     found = finished(table.runs)
     fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
@@ -224,11 +227,9 @@ def seeds(table: Table) -> pd.DataFrame:
 
 
 def show(frame: pd.DataFrame, best: pd.DataFrame | None = None) -> HTML:
-    """A table for a notebook: no index, the same bytes at every execution.
+    """A table for a notebook, its `best` cells in bold: no index, the same bytes at every execution.
 
-    Args:
-        frame: the table; its text is escaped, its fractions are shown with two decimals at most.
-        best: of the same shape, whether a cell is set in bold; by default none is.
+    Its text is escaped, its fractions have two decimals at most.
     """
     if frame.empty:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
@@ -241,6 +242,20 @@ def show(frame: pd.DataFrame, best: pd.DataFrame | None = None) -> HTML:
 def bullets(lines: Iterable[str]) -> Markdown:
     """A list for a notebook."""
     return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def weighted_texts(samples: Sequence[Mapping[str, Any]]) -> Styler:
+    """The samples of one text below each other, the original first.
+
+    Each has its `text`, `target`, `loss` and `weight` under P*, and maybe `teacher`: numbers and lists of them.
+    """
+
+    def rounded(value: object) -> str:
+        if isinstance(value, list):
+            return ", ".join(map(rounded, value))
+        return "" if value != value else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    return pd.DataFrame(samples).style.format(rounded).set_properties(**{"text-align": "left"})
 
 
 def emphasized(cells: pd.DataFrame, best: pd.DataFrame, form: str) -> pd.DataFrame:

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from invented import FROZEN
 
-from mmel.grids import TABLES
-from mmel.records import Store
-from mmel.report import frames, notes, tables
-from mmel.report.render import write_tables
+from mmel.study.records import Store
+from mmel.study.report import frames, notes, tables
+from mmel.study.report.render import write_tables
+from mmel.study.tables import TABLES
 
 
 @pytest.fixture
@@ -38,20 +38,3 @@ def test_every_table_is_written_in_three_forms(folder, name):
     lines = [line for line in lines if line.endswith("\\\\") or line.startswith("\\caption{")]
     assert len(lines) > 2
     assert [line for line in lines if re.search(r"(?<!\\)[%#_]|[±−<]|(?<!\$)\|", line)] == []
-
-
-def test_the_best_is_bold_in_markdown_and_latex_and_plain_in_csv(folder):
-    write_tables("table1", Store(FROZEN), "mini")
-    markdown, latex, plain = ((folder / f"table1.{suffix}").read_text() for suffix in ("md", "tex", "csv"))
-    assert "| **97.08 ± 0.20 (2)** | 96.11 (1) " in markdown
-    assert r"\textbf{97.08 $\pm$ 0.20 (2)} & 96.11 (1)" in latex
-    assert "97.08 ± 0.20 (2)" in plain
-    assert "*" not in plain
-
-
-def test_numbers_keep_signs_and_zeros(folder):
-    write_tables("table6", Store(FROZEN), "mini")
-    for suffix in ("csv", "md", "tex"):
-        text = (folder / f"table6_contrasts.{suffix}").read_text()
-        assert re.search(r"\+2\.50\b", text)
-        assert re.search(r"-0\.50\b", text)

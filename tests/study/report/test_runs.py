@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from invented import text_run, write_run
+from invented import reported, write_run
 
-from mmel.config import RunConfig
-from mmel.grids import table3
-from mmel.records import ResultsError, Store
-from mmel.report.runs import finished, load_runs
+from mmel.study.config import ImageRun
+from mmel.study.records import ResultsError, Store
+from mmel.study.report.runs import finished, load_runs
 
-A = RunConfig(dataset="digits", model="resnet8", augment="crop", method="mmel_h", num_augmented=5)
+A = ImageRun(dataset="digits", model="resnet8", augment="crop", method="mmel_h", num_augmented=5)
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def store(tmp_path):
 
 def test_a_row_for_every_configuration_in_order(store):
     one, two, three = (A.replace(seed=seed) for seed in range(3))
-    write_run(store, one, 95.0, train_seconds=7.0, device="some device", dirty=True)
+    write_run(store, one, 95.0, train_seconds=7.0, device={"name": "some device"}, dirty=True)
     write_run(store, two, error="loss is nan")
     runs = load_runs(store, [three, two, one])
     assert runs["run_id"].tolist() == [three.run_id, two.run_id, one.run_id]
@@ -29,32 +28,32 @@ def test_a_row_for_every_configuration_in_order(store):
 
 
 def test_the_last_evaluation_counts_and_the_best_is_told_apart(store):
-    mnli = text_run("mnli", "mmel_h")
-    write_run(store, mnli, history=[60.0, 70.0, 65.0], mm=[50.0, 51.0, 52.0], test=40.0, test_mm=39.0)
+    (mnli,) = reported("table3", "mini", dataset="grammar_mnli", method="mmel_h")
+    tests = {"test_accuracy_pct": 40.0, "test_accuracy_mm_pct": 39.0}
+    write_run(store, mnli, history=[60.0, 70.0, 65.0], mm=[50.0, 51.0, 52.0], result=tests)
     found = load_runs(store, [mnli]).iloc[0]
     assert found[["score", "best_score", "score_mm", "test_score", "test_score_mm"]].tolist() == [65, 70, 52, 40, 39]
     assert found["history"] == [(1, 60.0), (2, 70.0), (3, 65.0)]
 
 
-@pytest.mark.parametrize(
-    ("task", "metric", "test_metric"),
-    [
-        ("cola", "matthews_pct", "matthews_pct"),
-        ("stsb", "spearman_pct", "spearman_pct"),
-        ("mrpc", "accuracy_pct", "f1_pct"),
-    ],
-)
-def test_a_text_is_judged_by_its_own_metric(store, task, metric, test_metric):
-    run = text_run(task, "mmel_h")
-    write_run(store, run, 47.0, test=41.0)
-    assert f'"test_{test_metric}": 41.0' in store.run_path(run).read_text()
+def test_a_text_is_judged_by_its_own_metric(store):
+    (run,) = reported("table3", "mini", dataset="grammar_cola", method="mmel_h")
+    write_run(store, run, 47.0, result={"test_matthews_pct": 41.0})
     found = load_runs(store, [run]).iloc[0]
-    assert (found["metric"], found["score"], found["test_score"]) == (metric, 47.0, 41.0)
+    assert (found["metric"], found["score"], found["test_score"]) == ("matthews_pct", 47.0, 41.0)
     assert np.isnan(found["score_mm"])
 
 
+def test_a_frame_has_the_fields_of_its_kind_and_a_place(store):
+    images, texts = (load_runs(store, reported(name, "reduced")) for name in ("table1", "table3"))
+    assert {"decay_epochs", "mask_ratio"} & set(images) == {"decay_epochs"}
+    assert {"decay_epochs", "mask_ratio"} & set(texts) == {"mask_ratio"}
+    assert set(images["place"]) == {"cifar10/resnet20"}
+    assert set(load_runs(store, reported("table4", "mini"))["place"]) == {"cola", "rte"}
+
+
 def test_a_subset_is_told_from_the_whole(store):
-    run = next(run for run in table3("reduced") if run.dataset == "cola")
+    run = reported("table3", "reduced", dataset="cola")[0]
     write_run(store, run, 40.0)
     found = load_runs(store, [run]).iloc[0]
     assert (found["num_train"], found["num_available"], found["num_eval"]) == (run.train_size, 8551, 1043)
@@ -62,10 +61,10 @@ def test_a_subset_is_told_from_the_whole(store):
 
 def test_a_device_is_named_with_its_threads_and_number(store):
     runs = [A.replace(seed=seed) for seed in range(3)]
-    write_run(store, runs[0], 95.0, device="Some(R) Chip(TM) Processor 7", threads=2)
-    write_run(store, runs[1], 95.0, device="GPU", processes=4)
+    write_run(store, runs[0], 95.0, device={"name": "Some(R) Chip(TM) Processor 7", "threads": 2})
+    write_run(store, runs[1], 95.0, device={"name": "GPU"}, processes=4)
     # The time of a run on two devices is of neither.
-    write_run(store, runs[2], 95.0, device="GPU", resumed_from="another GPU")
+    write_run(store, runs[2], 95.0, device={"name": "GPU"}, resumed_from=[{"device": {"name": "another GPU"}}])
     found = load_runs(store, runs)
     assert found[["device", "threads"]].to_numpy().tolist() == [["Some Chip 7", 2], ["4 x GPU", 0], ["GPU", 0]]
     assert found["train_seconds"].isna().tolist() == [False, False, True]

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from mmel.config import RunConfig
-from mmel.records import Line, Record, Store
+from mmel.study.config import Run
+from mmel.study.records import Line, Record, Store
 
 # The columns that finished runs fill; NaN for the others.
 _RESULTS = (
@@ -18,32 +18,34 @@ _RESULTS = (
 )
 
 
-def load_runs(store: Store, configs: Iterable[RunConfig]) -> pd.DataFrame:
+def load_runs(store: Store, configs: Iterable[Run]) -> pd.DataFrame:
     """One row for each configuration, whether its run is recorded or not.
 
     Args:
         store: where the records are.
-        configs: the runs of a grid.
+        configs: the runs of a grid, all on images or all on text.
 
     Returns:
-        RunConfig's fields, `run_id`, `status` (`finished`, `failed` or `missing`), and of finished runs `metric`,
-        `score` and `best_score` (in percent: test accuracy of images, the dev score of a text; after the last and at
-        the best evaluation), `history` (epochs done and score at each evaluation), `train_seconds` (NaN if a run was
-        resumed on another device), `device` (its name, or how many of it), `threads` (of a CPU, else 0), `num_train`,
-        `num_available` (training examples before a subset was taken), `num_eval`, `num_parameters`, `dirty`,
-        `trained_in` (`bf16`, `fp32`, or `bf16 then fp32` of a run that was resumed; NaN in old records), `sampled` (the
-        data are not of the official size), `num_unreadable` (images that could not be decoded). Of texts
-        also `score_mm` (MNLI's mismatched dev set), `test_score` and `test_score_mm` (if the test labels are known),
-        `dropout` (hidden and attention, as trained), `disagreement_pct` (of the variants with their teacher's label for
-        the original) and `teacher_weights` (their digest; NaN in old records).
+        The fields of such runs, `place` (`cifar10/resnet20`; of a text its task), `run_id`, `status` (`finished`,
+        `failed` or `missing`), and of finished runs `metric`, `score` and `best_score` (in percent: test accuracy of
+        images, the dev score of a text; after the last and at the best evaluation), `history` (epochs done and score
+        at each evaluation), `train_seconds` (NaN if a run was resumed on another device), `device` (its name, or how
+        many of it), `threads` (of a CPU, else 0), `num_train`, `num_available` (training examples before a subset was
+        taken), `num_eval`, `num_parameters`, `dirty`, `trained_in` (`bf16`, `fp32`, or `bf16 then fp32` of a run that
+        was resumed; NaN in old records), `sampled` (the data are not of the official size), `num_unreadable` (images
+        that could not be decoded). Of texts also `score_mm` (MNLI's mismatched dev set), `test_score` and
+        `test_score_mm` (if the test labels are known), `dropout` (hidden and attention, as trained),
+        `disagreement_pct` (of the variants with their teacher's label for the original) and `teacher_weights` (their
+        digest; NaN in old records).
 
     Raises:
         ResultsError: if a record cannot be read, naming its file.
     """
-    rows = [
-        {**config.to_dict(), "run_id": config.run_id, **dict.fromkeys(_RESULTS, np.nan), **_result(store.read(config))}
-        for config in configs
-    ]
+    rows = []
+    for config in configs:
+        place = config.data.task if config.is_text else f"{config.dataset}/{config.model}"
+        planned = {**config.to_dict(), "place": place, "run_id": config.run_id}
+        rows.append({**planned, **dict.fromkeys(_RESULTS, np.nan), **_result(store.read(config))})
     return pd.DataFrame(rows)
 
 
@@ -64,8 +66,7 @@ def _result(record: Record | None) -> dict[str, object]:
         return {"status": "failed"}
     header, result, metric = record.header, record.result, record.metric
     sizes, device = header["sizes"], header["device"]
-    tests = {name: value for name, value in result.items() if name.startswith("test_")}
-    mismatched = tests.pop("test_accuracy_mm_pct", np.nan)
+    test_metric = getattr(record.config.data, "test_metric", None)
     on_one_device = all(earlier["device"] == device for earlier in header.get("resumed_from", []))
     found = {
         "status": "finished",
@@ -73,8 +74,8 @@ def _result(record: Record | None) -> dict[str, object]:
         "score": record.score,
         "best_score": result[f"best_{metric}"],
         "score_mm": result.get("accuracy_mm_pct", np.nan),
-        "test_score": next(iter(tests.values()), np.nan),
-        "test_score_mm": mismatched,
+        "test_score": result.get(f"test_{test_metric}", np.nan),
+        "test_score_mm": result.get("test_accuracy_mm_pct", np.nan),
         "history": [(line["epoch"], line[metric]) for line in record.epochs],
         "train_seconds": result["train_seconds"] if on_one_device else np.nan,
         "device": _device_name(device["name"], header.get("processes", 1)),

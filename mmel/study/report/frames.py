@@ -4,85 +4,75 @@ A *place* is where methods are compared: a data set and network (`cifar10/resnet
 (`cola`). An *arm* is a method with its settings (`MMEL-H-5`; `MMEL-H, predicted`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 import pandas as pd
 
-from mmel.grids import float32_checks, reported
-from mmel.methods import LABELS
-from mmel.names import ONE_VIEW_METHODS
-from mmel.records import Store
-from mmel.report.claims import CLAIMS, Claim, verdict
-from mmel.report.runs import finished, load_runs
-from mmel.report.specs import AVERAGE, COLUMNS, TABLES, TableSpec
-from mmel.report.statistics import stratified_permutation_test, welch
+from mmel.study.claims import Claim, verdict
+from mmel.study.datasets import DATASETS
+from mmel.study.methods import METHODS
+from mmel.study.records import Store
+from mmel.study.report.layout import AVERAGE, COLUMNS, LAYOUTS, METHOD_LABELS, Layout
+from mmel.study.report.runs import finished, load_runs
+from mmel.study.report.statistics import stratified_permutation_test, welch
+from mmel.study.tables import TABLES, Table
 
-ARM_LABELS = {**LABELS, "smart": "SMART, quoted"}
+PLAIN = [name for name, method in METHODS.items() if method.is_single]
 
 
 @dataclass(frozen=True)
-class Table:
-    """One table or figure of the study with its runs.
+class RecordedTable:
+    """A table or figure with its runs.
 
     Attributes:
-        name: as in `grids.TABLES`.
+        spec: its record.
         profile: whose runs.
-        runs: from `load_runs`, each with its `place` and `arm`.
+        runs: from `load_runs`, each with its `arm`.
         checks: likewise, the runs that were trained in float32 too.
     """
 
-    name: str
+    spec: Table
     profile: str
     runs: pd.DataFrame
     checks: pd.DataFrame
 
     @property
-    def spec(self) -> TableSpec:
-        """The facts about it."""
-        return TABLES[self.name]
-
-    @property
-    def claims(self) -> list[Claim]:
-        """Its claims; none for a figure."""
-        return [claim for claim in CLAIMS if claim.table == self.name]
+    def layout(self) -> Layout:
+        """How tables on its kind of data are laid out."""
+        return LAYOUTS[self.spec.kind]
 
 
-def load(name: str, store: Store, profile: str) -> Table:
-    """A table with what is recorded of its runs."""
-    grids = (reported(name, profile), float32_checks(name, profile))
-    loaded = (load_runs(store, grid) for grid in grids)
-    return Table(name, profile, *(_with_places(name, runs) if len(runs) else runs for runs in loaded))
+def load(name: str, store: Store, profile: str, text_model: str | None = None) -> RecordedTable:
+    """One of `mmel.study.tables.TABLES` with what is recorded of its runs; by default with the profile's encoder."""
+    spec = TABLES[name]
+    loaded = (load_runs(store, runs) for runs in (spec.reported(profile, text_model), spec.float32_checks(profile)))
+    return RecordedTable(spec, profile, *(_with_arms(spec, runs) if len(runs) else runs for runs in loaded))
 
 
 def paper_table(name: str) -> pd.DataFrame:
-    """The paper's own numbers of a table, as `mmel/paper/<name>.csv` has them."""
-    with resources.files("mmel.paper").joinpath(f"{name}.csv").open(encoding="utf-8") as file:
+    """The paper's own numbers of a table, as `mmel/study/paper/<name>.csv` has them."""
+    with resources.files("mmel.study.paper").joinpath(f"{name}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
-def task_of(dataset: str) -> str:
-    """`cola` of `grammar_cola` and of `cola`."""
-    return dataset.removeprefix("grammar_")
-
-
-def scores(table: Table, split: str = "dev") -> pd.DataFrame:
+def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     """One row for each run and column of the table, planned runs too (their score is NaN).
 
-    Args:
-        table: whose runs.
-        split: `dev` (of images their test set), or `test`, of which only the miniatures' labels are here.
+    `split` is `dev`, which stands for the test set of images, or `test`, of which only the miniatures' labels are here.
 
     Returns:
         `place`, `arm`, the arm's fields, `seed`, `score`. MNLI has two columns; Avg is over the seeds that have all
         nine, for the arms that have all nine in the grid.
     """
     keys = ["place", "arm", "method", *table.spec.settings, "seed"]
-    if table.spec.kind.arms_across:
+    if table.layout.arms_across:
         return table.runs[[*keys, "score"]]
     score = "test_score" if split == "test" else "score"
-    runs = table.runs[table.runs["dataset"].str.startswith("grammar_")] if split == "test" else table.runs
+    embedded = [DATASETS[name].embedded for name in table.runs["dataset"]]
+    runs = table.runs[embedded] if split == "test" else table.runs
     mnli = runs[runs["place"] == "mnli"]
     mismatched = mnli[keys].assign(place="mnli_mm", score=mnli[f"{score}_mm"])
     found = pd.concat([runs[keys].assign(score=runs[score]), mismatched])
@@ -91,7 +81,7 @@ def scores(table: Table, split: str = "dev") -> pd.DataFrame:
     return pd.concat([found, means.reset_index().assign(place=AVERAGE)], ignore_index=True)
 
 
-def cells(table: Table, split: str = "dev") -> pd.DataFrame:
+def cells(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     """Our cells: one row for each planned place and arm, with `mean`, `sd` (ddof = 1), `n` and `planned`."""
     groups = scores(table, split).groupby(["place", "arm", "method", *table.spec.settings], sort=False)["score"]
     return groups.agg(mean="mean", sd="std", n="count", planned="size").reset_index()
@@ -103,7 +93,7 @@ def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
     printed = paper_table(name).rename(columns=names)
     if spec.splits:
         printed = printed[printed["split"] == split]
-    printed = _with_places(name, printed.reindex(columns=[*printed.columns.union(["sd", "n"], sort=False)]))
+    printed = _with_arms(spec, printed.reindex(columns=[*printed.columns.union(["sd", "n"], sort=False)]))
     # SMART's numbers are quoted from elsewhere, runs unknown.
     printed["n"] = printed["n"].where(printed["method"] != "smart")
     parts = [printed[["place", "arm", "method", *spec.settings, "mean", "sd", "n"]].assign(source="paper")]
@@ -113,19 +103,15 @@ def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def pairs(claim: Claim, found: pd.DataFrame) -> pd.DataFrame:
-    """The pairs of cells that a claim compares, with Welch's contrast of each.
-
-    Args:
-        claim: of the table of these cells.
-        found: from `cells` or `paper_cells`.
+def pairs(spec: Table, claim: Claim, found: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of a table's cells, ours or the paper's, that one of its claims compares, with Welch's contrasts.
 
     Returns:
         `place`, `arm_a`, `arm_b`, `n_a`, `n_b`, `difference`, `low`, `high`, `p`; NaN if a cell has no run.
     """
     first, second = (found[(found[list(side)] == pd.Series(side)).all(axis="columns")] for side in (claim.a, claim.b))
     # A plain baseline has no settings to be alike in.
-    alike = [] if claim.b["method"] in ONE_VIEW_METHODS else sorted(set(TABLES[claim.table].settings) - set(claim.a))
+    alike = [] if claim.b["method"] in PLAIN else sorted(set(spec.settings) - set(claim.a))
     both = first.merge(second, on=["place", *alike], suffixes=("_a", "_b"))
     # A number that is printed without its runs is taken as of one run.
     n_a, n_b = both["n_a"].fillna(1), both["n_b"].fillna(1)
@@ -133,7 +119,7 @@ def pairs(claim: Claim, found: pd.DataFrame) -> pd.DataFrame:
     return both[["place", "arm_a", "arm_b", "n_a", "n_b"]].assign(**contrast._asdict())
 
 
-def contrasts(table: Table) -> pd.DataFrame:
+def contrasts(table: RecordedTable) -> pd.DataFrame:
     """Each claim of a table at each place, ours beside the paper's.
 
     Returns:
@@ -141,27 +127,24 @@ def contrasts(table: Table) -> pd.DataFrame:
         `verdict`, and of the paper `paper_difference`, `paper_low`, `paper_high`; `paper_min` and `paper_max` over its
         `paper_places`, which stand in if it has no such place.
     """
-    ours, paper, parts = cells(table), paper_cells(table.name), []
-    for claim in table.claims:
-        printed = pairs(claim, paper)
+    ours, paper, parts = cells(table), paper_cells(table.spec.name), []
+    for claim in table.spec.claims:
+        printed = pairs(table.spec, claim, paper)
         numbers = {f"paper_{key}": printed[key] for key in ("difference", "low", "high")}
         beside = printed[["place", "arm_a", "arm_b"]].assign(**numbers)
-        both = pairs(claim, ours).merge(beside, on=["place", "arm_a", "arm_b"], how="left")
-        both["claim"] = claim_label(claim)
+        both = pairs(table.spec, claim, ours).merge(beside, on=["place", "arm_a", "arm_b"], how="left")
+        both["claim"] = claim_label(table.spec, claim)
         both["verdict"] = [verdict(low, high) for low, high in zip(both["low"], both["high"], strict=True)]
         both["paper_min"], both["paper_max"] = printed["difference"].min(), printed["difference"].max()
         both["paper_places"] = len(printed)
         parts.append(both)
     found = pd.concat(parts, ignore_index=True)
-    order = list(dict.fromkeys(ours["place"])) if table.spec.kind.arms_across else [*COLUMNS, AVERAGE]
+    order = list(dict.fromkeys(ours["place"])) if table.layout.arms_across else [*COLUMNS, AVERAGE]
     return found.sort_values("place", key=lambda place: place.map(order.index), kind="stable", ignore_index=True)
 
 
 def over_pairs(found: pd.DataFrame) -> pd.DataFrame:
-    """Contrasts of claims about several pairs of arms: their mean, and how many are above 0.
-
-    Args:
-        found: from `contrasts`.
+    """From `contrasts` of claims about several pairs of arms their mean, and how many are above 0.
 
     Returns:
         One row per place and claim: `ours`, `ours_above`, `ours_pairs`, and the same of the paper.
@@ -175,7 +158,7 @@ def over_pairs(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts).reset_index()
 
 
-def claim_tests(table: Table) -> pd.DataFrame:
+def claim_tests(table: RecordedTable) -> pd.DataFrame:
     """Each claim over all models or tasks at once: one permutation test within places; of MNLI the matched set counts.
 
     Returns:
@@ -185,14 +168,14 @@ def claim_tests(table: Table) -> pd.DataFrame:
     groups = table.runs.dropna(subset="score").groupby(["place", "arm"])["score"]
     of_cell = groups.apply(list).to_dict()
     rows = []
-    for claim in table.claims:
-        arms = [arm_label(table.name, side) for side in (claim.a, claim.b)]
+    for claim in table.spec.claims:
+        arms = [arm_label(table.spec, side) for side in (claim.a, claim.b)]
         sides = {place: [of_cell.get((place, arm), []) for arm in arms] for place in dict.fromkeys(table.runs["place"])}
         tested = [both for both in sides.values() if min(map(len, both)) > 1]
         differences = [np.mean(a) - np.mean(b) for a, b in tested]
         rows.append(
             {
-                "claim": claim_label(claim),
+                "claim": claim_label(table.spec, claim),
                 "places": len(tested),
                 "runs": sum(len(a) + len(b) for a, b in tested),
                 "difference": np.mean(differences) if tested else np.nan,
@@ -203,7 +186,7 @@ def claim_tests(table: Table) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def times(table: Table) -> pd.DataFrame:
+def times(table: RecordedTable) -> pd.DataFrame:
     """Training time of each cell on each device by itself: times on different devices do not mix.
 
     Returns:
@@ -211,30 +194,31 @@ def times(table: Table) -> pd.DataFrame:
         runs), `n`, `baseline_seconds` (on the same device, NaN if it was not trained there), and `paper_hours` and
         `paper_ratio` of the method: in the same place, or of all tasks together.
     """
-    kind, here = table.spec.kind, ["place", "device", "threads"]
+    layout, here = table.layout, ["place", "device", "threads"]
     keys = dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings, "device", "threads"])
     timed = finished(table.runs).dropna(subset="train_seconds")
     found = timed.groupby(list(keys), sort=False)["train_seconds"].agg(seconds="median", n="size").reset_index()
-    baselines = found.loc[found["method"] == kind.baseline, [*here, "seconds"]]
+    baselines = found.loc[found["method"] == layout.baseline, [*here, "seconds"]]
     found = found.merge(baselines.rename(columns={"seconds": "baseline_seconds"}), on=here, how="left")
-    if kind.arms_across:
-        return found.merge(paper_hours(table.name), on=["place", "method"], how="left")
-    return found.merge(paper_hours(table.name).drop(columns="place"), on="method", how="left")
+    if layout.arms_across:
+        return found.merge(paper_hours(table.spec.name), on=["place", "method"], how="left")
+    return found.merge(paper_hours(table.spec.name).drop(columns="place"), on="method", how="left")
 
 
 def paper_hours(name: str) -> pd.DataFrame:
     """The paper's hours on one V100, of images by place and method, of texts for all tasks together."""
-    kind = TABLES[name].kind
-    printed = _with_places(kind.times, paper_table(kind.times)).rename(columns={"train_hours_v100": "paper_hours"})
-    if not kind.arms_across:
+    layout = LAYOUTS[TABLES[name].kind]
+    printed = paper_table(layout.times).rename(columns={"train_hours_v100": "paper_hours"})
+    printed = _with_arms(TABLES[layout.times], printed)
+    if not layout.arms_across:
         printed["place"] = "all tasks"
     printed = printed.dropna(subset="paper_hours").drop_duplicates(["place", "method"])
-    base = printed[printed["method"] == kind.baseline].set_index("place")["paper_hours"]
+    base = printed[printed["method"] == layout.baseline].set_index("place")["paper_hours"]
     ratio = printed["paper_hours"] / printed["place"].map(base)
     return printed[["place", "method", "paper_hours"]].assign(paper_ratio=ratio)
 
 
-def total_times(table: Table) -> pd.DataFrame:
+def total_times(table: RecordedTable) -> pd.DataFrame:
     """By arm `seconds`, `baseline_seconds` and `tasks`: training times over the tasks that both have on one device.
 
     If a task was trained on several such devices, the one with most runs of the arm counts.
@@ -244,7 +228,7 @@ def total_times(table: Table) -> pd.DataFrame:
     return groups[["seconds", "baseline_seconds"]].sum().assign(tasks=groups.size())
 
 
-def curves(table: Table) -> pd.DataFrame:
+def curves(table: RecordedTable) -> pd.DataFrame:
     """The score over training.
 
     Returns:
@@ -260,23 +244,23 @@ def curves(table: Table) -> pd.DataFrame:
     return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
 
 
-def arm_label(name: str, fields: dict[str, object]) -> str:
+def arm_label(spec: Table, fields: Mapping[str, object]) -> str:
     """Name of an arm of a table: `MMEL-H, predicted`, in Table 2 `MMEL-H-5`; a plain baseline has no settings."""
-    spec, method = TABLES[name], fields["method"]
-    settings = () if method in ("baseline", "baseline_da") else spec.settings
-    return spec.kind.joiner.join([ARM_LABELS[method], *(str(fields[setting]) for setting in settings)])
+    settings = () if fields["method"] in PLAIN else spec.settings
+    parts = [METHOD_LABELS[fields["method"]], *(str(fields[setting]) for setting in settings)]
+    return LAYOUTS[spec.kind].joiner.join(parts)
 
 
-def claim_label(claim: Claim) -> str:
+def claim_label(spec: Table, claim: Claim) -> str:
     """`MMEL-H − Baseline(DA)`."""
-    return claim.label or " − ".join(arm_label(claim.table, side) for side in (claim.a, claim.b))
+    return claim.label or " − ".join(arm_label(spec, side) for side in (claim.a, claim.b))
 
 
-def _with_places(name: str, found: pd.DataFrame) -> pd.DataFrame:
+def _with_arms(spec: Table, found: pd.DataFrame) -> pd.DataFrame:
     """Runs, or lines of the paper's table, with their `place` and `arm`; a text baseline's settings are emptied."""
-    spec = TABLES[name]
-    images = spec.kind.arms_across
-    place = found["dataset"] + "/" + found["model"] if images else found["dataset"].map(task_of)
+    if "place" not in found:
+        place = found["dataset"] + "/" + found["model"] if spec.kind == "images" else found["dataset"]
+        found = found.assign(place=place)
     empty = {key: found[key].astype(object).mask(found["method"] == "baseline", "") for key in spec.settings}
-    found = found.assign(place=place, **empty)
-    return found.assign(arm=[arm_label(name, line) for line in found.to_dict("records")])
+    found = found.assign(**empty)
+    return found.assign(arm=[arm_label(spec, line) for line in found.to_dict("records")])

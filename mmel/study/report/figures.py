@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from mmel.methods import LABELS
-from mmel.names import GLUE_DATASETS
-from mmel.report import frames
-from mmel.report.frames import Table, task_of
-from mmel.report.runs import finished
-from mmel.report.specs import DATASET_LABELS, METHOD_COLORS, METRIC_LABELS
-from mmel.report.tables import VERDICTS, labels
+from mmel.study.datasets import DATASETS, GLUE
+from mmel.study.methods import METHODS
+from mmel.study.report import frames
+from mmel.study.report.frames import RecordedTable
+from mmel.study.report.layout import METHOD_LABELS, METRIC_LABELS
+from mmel.study.report.runs import finished
+from mmel.study.report.tables import VERDICTS, labels
 
 STYLE = {
     "figure.dpi": 110,
@@ -32,43 +32,43 @@ VERDICT_COLORS = {"holds": "#0072b2", "undecided": "#7f7f7f", "contradicted": "#
 PAPER_COLOR = "#b9a06a"
 
 
-def methods_figure(table: Table) -> Figure:
+def methods_figure(table: RecordedTable) -> Figure:
     """Score of each method side by side: every seed a dot, the mean a bar across; one panel per model or task."""
     with _panels(table, finished(table.runs)) as (figure, panels):
         for axis, group in panels:
-            methods = [method for method in LABELS if (group["method"] == method).any()]
+            methods = [method for method in METHODS if (group["method"] == method).any()]
             for index, method in enumerate(methods):
                 values = group.loc[group["method"] == method, "score"].to_numpy()
                 spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
-                axis.scatter(index + spread, values, s=22, color=METHOD_COLORS[method], alpha=0.75, zorder=3)
-                axis.hlines(values.mean(), index - 0.3, index + 0.3, color=METHOD_COLORS[method], lw=2)
-            axis.set_xticks(range(len(methods)), [LABELS[m].replace("(", "\n(") for m in methods], fontsize=7)
+                axis.scatter(index + spread, values, s=22, color=METHODS[method].colour, alpha=0.75, zorder=3)
+                axis.hlines(values.mean(), index - 0.3, index + 0.3, color=METHODS[method].colour, lw=2)
+            axis.set_xticks(range(len(methods)), [METHOD_LABELS[m].replace("(", "\n(") for m in methods], fontsize=7)
             axis.set_xlim(-0.6, len(methods) - 0.4)
             axis.grid(axis="x", visible=False)
     return figure
 
 
-def over_k_figure(table: Table) -> Figure:
+def over_k_figure(table: RecordedTable) -> Figure:
     """Accuracy over K for MMEL-H and MMEL-S beside Baseline(DA): mean line, every seed a dot; one panel per model."""
     with _panels(table, finished(table.runs)) as (figure, panels):
         for axis, group in panels:
             for method, mine in group.groupby("method", sort=False):
-                color, means = METHOD_COLORS[method], mine.groupby("num_augmented")["score"].mean()
+                means = mine.groupby("num_augmented")["score"].mean()
                 if method == "baseline_da":
-                    axis.axhline(means[1], color=color, ls="--", lw=1.2, label=LABELS[method])
+                    axis.axhline(means[1], ls="--", lw=1.2, **_named(method))
                     continue
-                axis.plot(means.index, means, "-", color=color, lw=1.6, label=LABELS[method])
-                axis.scatter(mine["num_augmented"], mine["score"], s=18, color=color, alpha=0.6)
+                axis.plot(means.index, means, "-", lw=1.6, **_named(method))
+                axis.scatter(mine["num_augmented"], mine["score"], s=18, color=METHODS[method].colour, alpha=0.6)
             axis.set_xscale("log")
             ticks = sorted(set(group["num_augmented"]) - {1})
             axis.set_xticks(ticks, [str(k) for k in ticks])
             axis.minorticks_off()
             axis.set_xlabel("K = |B(x)|")
-        _legend(figure, LABELS.values())
+        _legend(figure, METHOD_LABELS.values())
     return figure
 
 
-def settings_figure(table: Table) -> Figure:
+def settings_figure(table: RecordedTable) -> Figure:
     """Scores of MMEL-H and MMEL-S for each way of making augmented texts, every run a dot; one panel per task.
 
     A dashed line is the baseline's mean.
@@ -80,40 +80,40 @@ def settings_figure(table: Table) -> Figure:
             settings = list(dict.fromkeys(named))
             if len(varied) < len(group):
                 mean = group.loc[group["method"] == "baseline", "score"].mean()
-                axis.axvline(mean, color=METHOD_COLORS["baseline"], ls="--", lw=1.2, label=LABELS["baseline"])
+                axis.axvline(mean, ls="--", lw=1.2, **_named("baseline"))
             for method, shift in (("mmel_h", -0.12), ("mmel_s", 0.12)):
                 mine = varied["method"] == method
                 heights = [settings.index(name) + shift for name in named[mine]]
-                style = {"s": 26, "color": METHOD_COLORS[method], "alpha": 0.8, "label": LABELS[method], "zorder": 3}
-                axis.scatter(varied.loc[mine, "score"], heights, **style)
+                axis.scatter(varied.loc[mine, "score"], heights, s=26, alpha=0.8, zorder=3, **_named(method))
             axis.set_yticks(range(len(settings)), settings)
             axis.set_ylim(len(settings) - 0.5, -0.5)
             axis.grid(axis="y", visible=False)
-        _legend(figure, LABELS.values())
+        _legend(figure, METHOD_LABELS.values())
     return figure
 
 
-def curves_figure(table: Table) -> Figure:
+def curves_figure(table: RecordedTable) -> Figure:
     """The dev score over training, as Figure 2: a line per method, a band from its lowest to its highest seed.
 
     Tasks without runs are named below the panels.
     """
     found = frames.curves(table)
-    drawn = set(map(task_of, found["dataset"]))
-    absent = ", ".join(DATASET_LABELS[name] for name in GLUE_DATASETS if name not in drawn)
+    drawn = set(found["place"])
+    absent = ", ".join(DATASETS[name].label for name in GLUE if name not in drawn)
     with _panels(table, found) as (figure, panels):
         for axis, group in panels:
             for method, line in group.groupby("method", sort=False):
-                color = METHOD_COLORS[method]
-                axis.plot(line["epoch"], line["mean"], label=LABELS[method], color=color, lw=1.4, marker="o", ms=2.5)
-                axis.fill_between(line["epoch"], line["min"], line["max"], color=color, alpha=0.16, lw=0)
+                axis.plot(line["epoch"], line["mean"], lw=1.4, marker="o", ms=2.5, **_named(method))
+                axis.fill_between(
+                    line["epoch"], line["min"], line["max"], color=METHODS[method].colour, alpha=0.16, lw=0
+                )
             axis.set_xlim(left=0)
         figure.supxlabel(f"epoch      (no runs: {absent})" if absent and drawn else "epoch", fontsize=9)
-        _legend(figure, LABELS.values())
+        _legend(figure, METHOD_LABELS.values())
     return figure
 
 
-def contrasts_figure(table: Table) -> Figure:
+def contrasts_figure(table: RecordedTable) -> Figure:
     """The contrasts with their 95 % intervals, ours beside the paper's: a row per contrast, a panel per place.
 
     The colour of ours is its verdict. Without an interval a dot stands alone; if the paper has no such model, the range
@@ -143,11 +143,7 @@ def contrasts_figure(table: Table) -> Figure:
 
 
 def training_curve(epochs: Sequence[dict]) -> Figure:
-    """Loss, score and the spread of P* over a run's epochs.
-
-    Args:
-        epochs: what `mmel.train.train` yields.
-    """
+    """Loss, score and the spread of P* over a run's epochs, as `mmel.study.train.train` yields them."""
     lines = pd.DataFrame(epochs)
     metric = next(column for column in lines if column in METRIC_LABELS)
     drawn = {"train_loss": "training loss", metric: METRIC_LABELS[metric], "weight_max": "largest weight of P*"}
@@ -161,33 +157,29 @@ def training_curve(epochs: Sequence[dict]) -> Figure:
     return figure
 
 
-def weighted_views(views: np.ndarray, weights: np.ndarray) -> Figure:
-    """The views of one image in a row, each with its weight under P*; the original first.
+def weighted_views(views: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> Figure:
+    """The views of one image in a row, each with its loss and its weight under P*; the original first.
 
     Args:
         views: (K, H, W, C) uint8.
-        weights: (K,) summing to one; NaN for a view that has none.
+        losses: (K,), NaN for a view that is not weighted.
+        weights: (K,) summing to one; NaN likewise.
     """
     k = len(views)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.5), squeeze=False, layout="constrained")
-        for index, (axis, view, weight) in enumerate(zip(axes[0], views, weights, strict=True)):
+        figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.7), squeeze=False, layout="constrained")
+        for index, (axis, view, loss, weight) in enumerate(zip(axes[0], views, losses, weights, strict=True)):
             axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_axis_off()
             axis.set_title("x" if index == 0 else f"z{index}", fontsize=8, pad=2)
-            shown = "" if np.isnan(weight) else f"{weight:.3f}"
+            shown = "not weighted" if np.isnan(weight) else f"loss {loss:.3f}\nweight {weight:.3f}"
             axis.text(0.5, -0.06, shown, transform=axis.transAxes, ha="center", va="top", fontsize=8)
         plt.close(figure)
     return figure
 
 
 def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
-    """P* (Eq. 6) of one example's losses for several lambda_P, one group of bars each.
-
-    Args:
-        losses: (K,) losses of the samples.
-        lambdas: values of lambda_P.
-    """
+    """P* (Eq. 6) of one example's K losses for several lambda_P, one group of bars for each loss."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
         width = 0.8 / len(lambdas)
@@ -202,6 +194,11 @@ def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
         axis.legend(fontsize=8)
         plt.close(figure)
     return figure
+
+
+def _named(method: str) -> dict[str, str]:
+    """Colour and label of a method's line."""
+    return {"color": METHODS[method].colour, "label": METHODS[method].label}
 
 
 _Panels = tuple[Figure, list[tuple[Axes, pd.DataFrame]]]
@@ -231,9 +228,9 @@ def _grid(
 
 
 @contextmanager
-def _panels(table: Table, frame: pd.DataFrame, across: bool = False) -> Iterator[_Panels]:
+def _panels(table: RecordedTable, frame: pd.DataFrame, across: bool = False) -> Iterator[_Panels]:
     """Panels of scores; `across` if the score runs from left to right, in place of upwards."""
-    whose = table.spec.kind.examples.split()[0]
+    whose = table.layout.examples.split()[0]
     with _grid(frame, labels(table), 4, (3.2, 2.8), (1.2, 0.4)) as (figure, panels):
         for axis, group in panels:
             (axis.set_xlabel if across else axis.set_ylabel)(f"{whose} {METRIC_LABELS[group['metric'].iloc[0]]}")

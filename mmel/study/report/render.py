@@ -11,21 +11,23 @@ import pandas as pd
 from nbconvert import HTMLExporter
 
 from mmel import __version__
-from mmel.records import Store, write_atomically
-from mmel.report import frames, notes, tables
-from mmel.report.hyperparameters import table7
-from mmel.sweep.notebook import NOTEBOOKS, warm_kernel
+from mmel.study.records import Store, write_atomically
+from mmel.study.report import frames, notes, tables
+from mmel.study.report.hyperparameters import table7
+from mmel.study.sweep.notebook import NOTEBOOKS, warm_kernel
+from mmel.study.tables import TABLES
 
 _LATEX = str.maketrans({char: f"\\{char}" for char in "{}_%&#"} | {"|": "$|$", "±": r"$\pm$", "−": "$-$", "<": "$<$"})
 
 
-def render(names: list[str], profile: str, store: Store) -> Path:
+def render(names: list[str], profile: str, store: Store, text_model: str | None = None) -> Path:
     """Render the report of a profile.
 
     Args:
-        names: tables and figures to show, as in `grids.TABLES`.
+        names: tables and figures to show, as in `mmel.study.tables.TABLES`.
         profile: whose records.
         store: where the records are and the report goes.
+        text_model: name of the text encoder; None for the profile's.
 
     Returns:
         The page, `results/report/<profile>/index.html`; beside it lie `<table>.csv`, `.md` and `.tex` with the scores,
@@ -39,22 +41,25 @@ def render(names: list[str], profile: str, store: Store) -> Path:
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     with warm_kernel(store) as kernel:
         for name in names:
-            write_tables(name, store, profile)
+            write_tables(name, store, profile, text_model)
             executed = store.root / "executed" / profile / f"plot_{name}.ipynb"
-            kernel.execute(NOTEBOOKS / f"plot_{name}.ipynb", executed, {"profile": profile})
-            sections.append((name, exporter.from_notebook_node(nbformat.read(executed, as_version=4))[0]))
-    template = jinja2.Template(resources.files("mmel.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
+            encoder = {"text_model": text_model} if TABLES[name].kind == "text" else {}
+            kernel.execute(NOTEBOOKS / f"plot_{name}.ipynb", executed, {"profile": profile, **encoder})
+            sections.append((TABLES[name], exporter.from_notebook_node(nbformat.read(executed, as_version=4))[0]))
+    template = jinja2.Template(
+        resources.files("mmel.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
     page = store.report_dir(profile) / "index.html"
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     write_atomically(page, template.render(profile=profile, sections=sections, version=__version__, written=written))
     return page
 
 
-def write_tables(name: str, store: Store, profile: str) -> None:
+def write_tables(name: str, store: Store, profile: str, text_model: str | None = None) -> None:
     """Write a table, or the numbers behind a figure, as CSV, Markdown and LaTeX into the report's folder."""
-    folder, table = store.report_dir(profile), frames.load(name, store, profile)
+    folder, table = store.report_dir(profile), frames.load(name, store, profile, text_model)
     caption = notes.caption(table)
-    if table.claims:
+    if table.spec.claims:
         levels, best = tables.levels(table)
         _write(levels, folder, name, caption, best)
         _write(tables.contrasts(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
@@ -72,14 +77,11 @@ def _write(frame: pd.DataFrame, folder: Path, name: str, caption: str, best: pd.
     cells = tables.emphasized(_each_text(texts, lambda text: text.replace("|", "\\|")), best, "**{}**")
     # Read as a number, "+1.50" would lose its sign and its zero.
     write_atomically(folder / f"{name}.md", f"{caption}\n\n{cells.to_markdown(index=False, disable_numparse=True)}\n")
-    style = tables.emphasized(_each_text(texts, _latex), best, "\\textbf{{{}}}").style.hide(axis="index")
-    write_atomically(folder / f"{name}.tex", style.to_latex(hrules=True, caption=_latex(caption), label=f"tab:{name}"))
+    cells = tables.emphasized(_each_text(texts, lambda text: text.translate(_LATEX)), best, "\\textbf{{{}}}")
+    latex = cells.style.hide(axis="index").to_latex(hrules=True, caption=caption.translate(_LATEX), label=f"tab:{name}")
+    write_atomically(folder / f"{name}.tex", latex)
 
 
 def _each_text(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """A frame of texts with its headings and cells changed."""
     return frame.rename(columns=change).map(change)
-
-
-def _latex(text: str) -> str:
-    return text.translate(_LATEX)

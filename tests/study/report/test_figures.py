@@ -1,15 +1,16 @@
 """Figures draw every number that they are given, without a warning; how they look is for the eye."""
 
+import re
 import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN, mini_run, text_run
+from invented import FROZEN, mini_run, reported
 from matplotlib.collections import PathCollection
 
-from mmel.records import Store
-from mmel.report import figures, frames
+from mmel.study.records import Store
+from mmel.study.report import figures, frames
 
 plt.switch_backend("Agg")
 OF_TABLES = [
@@ -61,7 +62,10 @@ def test_every_seed_is_a_dot(name):
     assert sorted(dots) == pytest.approx(sorted(scores))
 
 
-@pytest.mark.parametrize("run", [mini_run("resnet8", "mmel_h", 5, 0), text_run("cola", "mmel_h")])
+@pytest.mark.parametrize(
+    "run",
+    [mini_run("resnet8", "mmel_h", 5, 0), *reported("table3", "mini", dataset="grammar_cola", method="mmel_h")],
+)
 def test_the_training_curve_shows_a_runs_own_metric(run):
     record = Store(FROZEN).read(run)
     lines = [axis.lines[0].get_ydata().tolist() for axis in drawn(figures.training_curve(record.epochs)).axes]
@@ -69,10 +73,13 @@ def test_the_training_curve_shows_a_runs_own_metric(run):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_views_stand_with_their_weights(channels):
+def test_views_stand_with_their_losses_and_weights(channels):
     views = np.random.default_rng(0).integers(0, 256, size=(3, 8, 8, channels), dtype=np.uint8)
-    axes = drawn(figures.weighted_views(views, np.array([np.nan, 0.25, 0.75]))).axes
-    assert [axis.texts[0].get_text() for axis in axes] == ["", "0.250", "0.750"]
+    losses, weights = np.array([np.nan, 1.5, 2.0]), np.array([np.nan, 0.25, 0.75])
+    first, *others = (axis.texts[0].get_text() for axis in drawn(figures.weighted_views(views, losses, weights)).axes)
+    assert not re.search(r"\d", first)
+    assert [re.findall(r"[\d.]+", text) for text in others] == [["1.500", "0.250"], ["2.000", "0.750"]]
+    axes = figures.weighted_views(views, losses, weights).axes
     assert all(
         np.array_equal(axis.images[0].get_array(), view.squeeze()) for axis, view in zip(axes, views, strict=True)
     )

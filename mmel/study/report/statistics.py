@@ -65,13 +65,8 @@ def stratified_permutation_test(
 def sampling_error(score_pct: float, num_eval: int, metric: str) -> float:
     """Standard error, in points, that a score has from the finite set it was measured on.
 
-    Args:
-        score_pct: the score.
-        num_eval: examples of that set.
-        metric: `accuracy_pct` (binomial), or `spearman_pct` (Bonett and Wright 2000).
-
-    Returns:
-        The error; NaN for another metric, whose score alone does not tell it.
+    Binomial for `accuracy_pct`, for `spearman_pct` by Bonett and Wright (2000). NaN for another metric, whose score
+    alone does not tell it.
     """
     share = score_pct / 100
     if metric == "accuracy_pct":
