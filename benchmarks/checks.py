@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import CPU, PAPER_BATCH, eager_lines, has_cifar10, side, table
-from mmel.config import RunConfig
-from mmel.data.vision import Images
-from mmel.records import Store
-from mmel.train import loop, step, train, vision
-from mmel.train.graph import Captured
-from mmel.train.vision import VisionTask
+from mmel.study.config import ImageRun
+from mmel.study.data import cifar
+from mmel.study.data.images import Images
+from mmel.study.records import Store
+from mmel.study.train import build, train
+from mmel.study.train.graph import Captured
+from mmel.study.train.images import ImageTask
 
 # Who trains, precision, and the number of the data order.
 RUNS = (("ours", "bf16", 0), *(("plain loop", "fp32", order) for order in range(4)))
@@ -42,13 +43,13 @@ def bf16_noise(steps: int = 100, device: str = "cpu", seed: int = 0) -> str:
 
 def mean_losses(steps: int, device: str, seed: int) -> Iterator[float]:
     """The mean training loss over the first `steps` steps of each of `RUNS`."""
-    config = RunConfig(num_augmented=4, batch_size=32, holdout=10, seed=seed, epochs=1, decay_epochs=())
+    config = ImageRun(num_augmented=4, batch_size=32, holdout=10, seed=seed, epochs=1, decay_epochs=())
     if not has_cifar10():
         # An epoch of the digits has fewer steps than are wanted; five shortened ones make up for it.
         config = config.replace(dataset="digits", augment="crop", epochs=5)
     for who, precision, number in RUNS:
 
-        class FirstSteps(VisionTask):
+        class FirstSteps(ImageTask):
             def __init__(self, *arguments):
                 super().__init__(*arguments)
                 self.steps = steps // config.epochs
@@ -58,7 +59,7 @@ def mean_losses(steps: int, device: str, seed: int) -> Iterator[float]:
                 return super().order(epoch + 1000 * number)
 
         run = config.replace(precision=precision)
-        with tempfile.TemporaryDirectory() as folder, patch.object(loop, "VisionTask", FirstSteps):
+        with tempfile.TemporaryDirectory() as folder, patch.object(build, "ImageTask", FirstSteps):
             ours = who == "ours"
             task = None if ours else FirstSteps(run, None, torch.device(device))
             lines = train(run, Store(folder), device=device) if ours else islice(eager_lines(task), run.epochs)
@@ -76,15 +77,24 @@ def views(device: torch.device, seed: int) -> str:
     pixels = torch.randint(POISON, (2 * size, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = Images(pixels, torch.arange(len(pixels)) % 10, 10)
     config = PAPER_BATCH.replace(seed=seed, holdout=0)
-    with patch.object(vision, "load_images", lambda *_: (images, images)):
-        task, reference = VisionTask(config, None, device), VisionTask(config, None, CPU)
+    with patch.object(cifar, "load", lambda *_: (images, images)):
+        task, reference = ImageTask(config, None, device), ImageTask(config, None, CPU)
     first, second = torch.randperm(len(pixels), generator=generator).split(size)
-    make, why_eager = task.views, step.why_eager(task, config, device)
+    why_eager = reason_for_eager(task, device)
+
+    def make(index: Tensor, epoch: int | Tensor) -> Tensor:
+        return task.views(index, epoch)[0]
+
     if why_eager is None:
-        make = Captured(task.views, device)
+        make = Captured(make, device)
         make(first.to(device), 1).fill_(POISON)
         why_eager = make.failure
     found = make(second.to(device), 2).cpu()
-    wrong = (found != reference.views(second, 2)).flatten(2).any(dim=2)
+    wrong = (found != reference.views(second, 2)[0]).flatten(2).any(dim=2)
     how = "replayed from a CUDA graph" if why_eager is None else f"made eagerly ({why_eager})"
     return f"Views that differ from a CPU's, {how}, seed {seed}: {wrong.sum()} of {wrong.numel()}."
+
+
+def reason_for_eager(task: ImageTask, device: torch.device) -> str | None:
+    """Why the views of a task cannot come from a CUDA graph; None if they can."""
+    return task.why_eager if device.type == "cuda" else "no CUDA device"

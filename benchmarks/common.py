@@ -17,18 +17,20 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer, timer
 
-from mmel.config import RunConfig
-from mmel.data import find_root
-from mmel.data.vision import CIFAR_FOLDERS, Images, load_images
 from mmel.losses import LossTerms
-from mmel.records import Line, Store
-from mmel.train import machine, train, vision
-from mmel.train.precision import resolve
+from mmel.study.config import ImageRun, Run
+from mmel.study.data import cifar, find_root
+from mmel.study.data.images import Images
+from mmel.study.datasets import DATASETS, ImageDataset
+from mmel.study.records import Line, Store
+from mmel.study.train import machine, train
+from mmel.study.train.precision import resolve
 
 CPU = torch.device("cpu")
 # The paper's batch: 128 originals, ten views of each. Ten images held out stand in for the test set, since the loop
 # evaluates after each epoch and nothing here wants to wait for that.
-PAPER_BATCH = RunConfig(model="resnet20", method="mmel_h", num_augmented=10, batch_size=128, holdout=10)
+PAPER_BATCH = ImageRun(holdout=10)
+_load_cifar = cifar.load
 # Spawned, not forked: a setting of the allocator, or a warm cache, must not pass from one side to the other.
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -90,16 +92,16 @@ def or_failure(parts: Callable[[], Iterable[str] | str], failed: Callable[[str],
         yield failed(f"failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
-def training_lines(config: RunConfig, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
-    """What `mmel.train` yields, from an empty results folder, then the record's result; random images for CIFAR-10."""
-    with tempfile.TemporaryDirectory() as folder, patch.object(vision, "load_images", load_or_make):
+def training_lines(config: Run, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
+    """The lines of a run, from an empty results folder, then the record's result; random images for CIFAR-10."""
+    with tempfile.TemporaryDirectory() as folder, patch.object(cifar, "load", load_or_make):
         store = Store(folder)
         yield from train(config, store, data_root=data_root, device=device)
         yield store.read(config).result
 
 
 def our_steps(steps: int, precision: str | None = None, keep_memory: bool = True) -> Iterator[float]:
-    """Seconds of one step of `mmel.train` in a precision, or the default one, from epochs of `steps` steps each.
+    """Seconds of one step of `mmel.study.train` in a precision, or the default one, from epochs of `steps` steps each.
 
     `keep_memory=False` takes the allocator's setting away.
     """
@@ -115,7 +117,7 @@ def our_steps(steps: int, precision: str | None = None, keep_memory: bool = True
 def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = None) -> Iterator[Line]:
     """A run as one writes it first: each operation launched by itself, in a plain loop over the same task.
 
-    `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of `mmel.train`'s figures.
+    `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of a run's figures.
     """
     config, device = task.config, task.device
     fp32 = resolve(config.precision, device) == "fp32"
@@ -140,14 +142,14 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
 
 
 def has_cifar10() -> bool:
-    """Whether the folder in which `load_images` looks holds CIFAR-10."""
-    return (find_root() / CIFAR_FOLDERS["cifar10"]).is_dir()
+    """Whether the data root holds CIFAR-10."""
+    return (find_root() / cifar.FOLDERS["cifar10"]).is_dir()
 
 
-def load_or_make(dataset: str = "cifar10", data_root: str | None = None) -> tuple[Images, Images]:
-    """As `load_images`, but random pixels where CIFAR-10 is missing: no benchmark downloads, and they cost the same."""
-    if dataset != "cifar10" or has_cifar10():
-        return load_images(dataset, data_root)
+def load_or_make(data: ImageDataset = DATASETS["cifar10"], data_root: str | None = None) -> tuple[Images, Images]:
+    """As `cifar.load`, but random pixels where CIFAR-10 is missing: no benchmark downloads, and they cost the same."""
+    if data.name != "cifar10" or has_cifar10():
+        return _load_cifar(data, data_root)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (50_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = Images(pixels, torch.arange(len(pixels)) % 10, 10)

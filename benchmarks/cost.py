@@ -13,10 +13,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from benchmarks.common import PAPER_BATCH, compare, medians, or_failure, ratio, table, table_line, training_lines
 from benchmarks.texts import MINILM
 from mmel import MMELHardLoss
-from mmel.augment.image import RandomCropFlip
-from mmel.models import build_model
-from mmel.report.frames import paper_table
-from mmel.train import machine
+from mmel.augment.images import RandomCropFlip
+from mmel.study.models import build_model
+from mmel.study.report.frames import paper_table
+from mmel.study.train import machine
 
 # What makes logits (N, K, C), their labels, the optimizer.
 Steps = tuple[Callable[[], Tensor], Tensor, Optimizer]
@@ -34,8 +34,8 @@ GPU_FACTOR_ON_N = 8
 def cost_of_augmentation(rounds: int = 3) -> Iterator[str]:
     """What do K augmented samples cost, and how do time and memory grow? On the GPU, if there is one, else on the CPU.
 
-    The first table times epochs of `mmel.train` (ResNet-20, batch 128), MMEL-H over Baseline(DA). The second varies one
-    thing at a time in a plain step in bf16; memory is what the step adds to data and weights at its peak.
+    The first table times epochs (ResNet-20, batch 128), MMEL-H over Baseline(DA). The second varies one thing at a time
+    in a plain step in bf16; memory is what the step adds to data and weights at its peak.
     """
     device = machine.pick_device()
     yield f"On {machine.describe_device(device)['name']}.\n\n{_epochs(device, rounds)}\n"

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import seconds_of
-from mmel.config import RunConfig
-from mmel.models import build_model
+from mmel.study.config import ImageRun
+from mmel.study.models import build_model
 
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.LayerNorm)
 BF16_BYTES, FP32_BYTES = 2, 4
@@ -84,7 +84,7 @@ def optimizer_step(model: nn.Module, states: int) -> Pair:
     return np.array([0, FP32_BYTES * (1 + 2 * (1 + states)) * sum(p.numel() for p in model.parameters())])
 
 
-def image_step(config: RunConfig) -> Pair:
+def image_step(config: ImageRun) -> Pair:
     """One training step of a run on CIFAR."""
     with torch.device("meta"):
         model = build_model(config.model, 10, shortcut=config.shortcut)

@@ -14,10 +14,12 @@ from benchmarks import checks, common, floor
 from benchmarks.common import PAPER_BATCH, compare, or_failure, side, table, table_line, training_lines
 from benchmarks.texts import BASE, LENGTHS, TINY, batched_fills, fine_tuning_seconds, make_augmenter, make_sentences
 from mmel.augment.text import MaskedLMAugmenter
-from mmel.config import RunConfig
-from mmel.records import Line
-from mmel.report.frames import paper_table
-from mmel.train import machine, vision
+from mmel.study.config import ImageRun
+from mmel.study.data import cifar
+from mmel.study.records import Line
+from mmel.study.report.frames import paper_table
+from mmel.study.train import machine
+from mmel.study.train.images import ImageTask
 
 SPEED = "images_per_second"
 HEAD = ("work", "a second", "measured", "at the floor", "its multiple", "bound by", "target", "", "paper's V100")
@@ -132,7 +134,7 @@ class Workloads:
         yield self.line(f"{work} (target: {OVER_PADDED} times padded)", "sequences", ours, one, target)
         yield self.line(f"{work}, padded", "sequences", padded, one)
 
-    def image_line(self, work: str, config: RunConfig, rates: list[float], target: float | None = None) -> str:
+    def image_line(self, work: str, config: ImageRun, rates: list[float], target: float | None = None) -> str:
         """The line of a run on CIFAR-10, with its floor and the paper's speed by the time column of its Table 1."""
         hours = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
         paper = RUN_IMAGES * config.num_views / (3600 * hours["cifar10", config.model, config.method])
@@ -152,7 +154,7 @@ class Workloads:
         return table_line(work, unit, measured, *limit, wanted, verdict, theirs)
 
 
-def epoch_rates(config: RunConfig, device: str) -> Iterator[float]:
+def epoch_rates(config: ImageRun, device: str) -> Iterator[float]:
     """Augmented images that a run trains a second of wall time, in each epoch."""
     begin = timer()
     for line in training_lines(config, device):
@@ -160,10 +162,10 @@ def epoch_rates(config: RunConfig, device: str) -> Iterator[float]:
         begin = timer()
 
 
-def eager_images(config: RunConfig, device: str) -> Iterator[Line]:
+def eager_images(config: ImageRun, device: str) -> Iterator[Line]:
     """A run on images in the plain loop."""
-    with patch.object(vision, "load_images", common.load_or_make):
-        yield from common.eager_lines(vision.VisionTask(config, None, torch.device(device)))
+    with patch.object(cifar, "load", common.load_or_make):
+        yield from common.eager_lines(ImageTask(config, None, torch.device(device)))
 
 
 def work_of_algorithm_2(augment: MaskedLMAugmenter) -> floor.Pair:

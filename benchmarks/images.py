@@ -25,9 +25,11 @@ from benchmarks.common import (
     speeds,
     table,
 )
-from mmel.data.vision import Images, channel_statistics
-from mmel.models import build_model
-from mmel.train import vision
+from mmel.study.config import MOMENTUM
+from mmel.study.data import cifar
+from mmel.study.data.images import Images, channel_statistics
+from mmel.study.models import build_model
+from mmel.study.train.images import ImageTask
 
 TARGET, SHARE_TARGETS = 5, {"augmentation": "2 %", "loss": "1 %"}
 VIEWS_A_STEP = PAPER_BATCH.batch_size * PAPER_BATCH.num_augmented
@@ -61,9 +63,7 @@ def plain_steps(steps: int, num_workers: int) -> Iterator[float]:
     subset = Subset(PlainViews(images, config.num_augmented), range(steps * config.batch_size))
     loader = DataLoader(subset, batch_size=config.batch_size, shuffle=True, num_workers=num_workers)
     model = build_model(config.model, images.num_classes)
-    optimizer = torch.optim.SGD(
-        model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
     while True:
         begin = timer()
         for views, labels in loader:
@@ -123,7 +123,7 @@ def precision(rounds: int = 3, steps: int = 2) -> str:
 
 
 def allocator(rounds: int = 3, steps: int = 3) -> str:
-    """What does it bring on the CPU to keep freed memory (`mmel.train.machine.keep_freed_memory`)?"""
+    """What does it bring on the CPU to keep freed memory (`mmel.study.train.machine.keep_freed_memory`)?"""
     sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, None, False)}
     seconds = compare(sides, rounds)
     kept, returned = seconds.values()
@@ -133,11 +133,10 @@ def allocator(rounds: int = 3, steps: int = 3) -> str:
 def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
     """Seconds of a whole step and of its pieces by themselves, in one process."""
     config = PAPER_BATCH
-    with patch.object(vision, "load_images", load_or_make):
-        task = vision.VisionTask(config, None, CPU)
+    with patch.object(cifar, "load", load_or_make):
+        task = ImageTask(config, None, CPU)
     index = task.order(epoch=1)[: config.batch_size]
-    labels = task.train_images.labels[index]
-    views = task.views(index, epoch=1)
+    views, labels = task.views(index, epoch=1)
     # What autocast makes of the last layer's output.
     logits = torch.randn(*views.shape[:2], 10, dtype=torch.bfloat16, requires_grad=True)
 

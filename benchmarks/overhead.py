@@ -25,7 +25,7 @@ IMPORTS = (
     ("import torch", "pass", ""),
     ("import mmel", "pass", "0.2 s"),
     ("from mmel import MMELHardLoss", "import torch", "0.2 s"),
-    ("import mmel.report.tables", "pass", ""),
+    ("import mmel.study.report.tables", "pass", ""),
 )
 WORKERS, TARGET_PCT = 2, 10
 NOTEBOOKS = {"papermill": [], "none": ["--no-notebook"]}
@@ -33,11 +33,14 @@ HEAD = ("way", "notebooks", "wall seconds", "work a run, s", "overhead a run, s"
 # Runs of one sweep whose `run_id` differs from those of every table.
 SWEEP = """
 import sys
-from mmel import grids
+from dataclasses import replace
+from mmel.study.tables import TABLES
 count = int(sys.argv.pop(1))
-run = next(run for run in grids.table1("mini") if (run.model, run.method, run.seed) == ("resnet8", "baseline_da", 0))
-grids.TABLES["table1"] = lambda profile: [run.replace(seed=seed) for seed in range(count)]
-from mmel.cli import main
+runs = TABLES["table1"].runs("mini")
+run = next(run for run in runs if (run.model, run.method, run.seed) == ("resnet8", "baseline_da", 0))
+grid = lambda profile, text_model: [run.replace(seed=seed) for seed in range(count)]
+TABLES["table1"] = replace(TABLES["table1"], grid=grid)
+from mmel.study.cli import main
 sys.exit(main())
 """
 
@@ -67,7 +70,7 @@ def study_overhead(rounds: int = 3, only: Sequence[str] = ("model=resnet8", "see
     The first round counts, too: every sweep starts anew.
     """
     options = [word for entry in only for word in ("--only", entry)]
-    sides = {name: partial(timed_sweep, ("-m", "mmel"), *options, *flags) for name, flags in NOTEBOOKS.items()}
+    sides = {name: partial(timed_sweep, ("-m", "mmel.study"), *options, *flags) for name, flags in NOTEBOOKS.items()}
     values = alternate(sides, rounds, warmup=0)
     walls = [[wall for wall, _ in found] for found in values.values()]
     rows = [cells("one by one", name, found, 1) for name, found in values.items()]

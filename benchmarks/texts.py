@@ -15,11 +15,10 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from benchmarks.common import compare, eager_lines, ratio, seconds_of, speeds, training_lines
 from mmel import MMELHardLoss
 from mmel.augment.text import MaskedLMAugmenter, encode
-from mmel.config import RunConfig
-from mmel.grids import recipe
 from mmel.losses import LossTerms
-from mmel.records import Line, Store
-from mmel.train.text import TextTask
+from mmel.study.config import TextRun
+from mmel.study.records import Line, Store
+from mmel.study.train.texts import TextTask
 
 TINY = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -110,10 +109,9 @@ def text_augmentation(rounds: int = 3) -> Iterator[str]:
 
 def fine_tuning_seconds(
     shape: dict[str, int], count: int, rounds: int, device: str
-) -> tuple[RunConfig, dict[str, list[float]]]:
+) -> tuple[TextRun, dict[str, list[float]]]:
     """Seconds of a step of a run on CoLA's lengths, and of the plain loop over the same task padded to 128."""
-    fields = recipe("cola") | {"model": ENCODER, "epochs": rounds + 1}
-    config = RunConfig(**fields, dataset="cola", label_source="original")
+    config = TextRun(model=ENCODER, epochs=rounds + 1, label_source="original")
     with tempfile.TemporaryDirectory() as root:
         augment = make_augmenter(shape)
         for saved in (augment.model, augment.tokenizer):
@@ -129,7 +127,7 @@ def fine_tuning_seconds(
     return config, {side: [sequences / line["sequences_per_second"] for line in got] for side, got in found.items()}
 
 
-def padded_lines(config: RunConfig, device: str, data_root: str) -> Iterator[Line]:
+def padded_lines(config: TextRun, device: str, data_root: str) -> Iterator[Line]:
     """A run on text in the plain loop, each sequence padded."""
     with tempfile.TemporaryDirectory() as folder:
         task = TextTask(config, None, Store(folder), data_root, torch.device(device))
@@ -151,7 +149,7 @@ def text_training(rounds: int = 3, steps: int = 2) -> str:
 
     K = 5, batch 32, bf16, CoLA's lengths, 6 layers of width 384.
     """
-    n = recipe("cola")["batch_size"]
+    n = TextRun.batch_size
     config, seconds = fine_tuning_seconds(MINILM, n * steps, rounds, "cpu")
     logits, targets = torch.randn(n, config.num_augmented, 2, requires_grad=True), torch.arange(n) % 2
     loss = seconds_of(lambda: MMELHardLoss()(logits, targets).backward(), calls=50)

@@ -14,11 +14,11 @@ from torch import nn
 from benchmarks import __main__ as command
 from benchmarks import checks, common, cost, floor, gpu, images
 from benchmarks.texts import LENGTHS, TINY, VOCABULARY, make_augmenter
-from mmel import RunConfig
-from mmel.data.vision import Images
-from mmel.records import Store
-from mmel.train import graph, step, train
-from mmel.train.vision import VisionTask
+from mmel.study.config import ImageRun
+from mmel.study.data.images import Images
+from mmel.study.records import Store
+from mmel.study.train import graph, train
+from mmel.study.train.images import ImageTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,7 +72,7 @@ def test_counts_of_a_forward_a_backward_and_an_optimizer_step(layers):
 def test_counts_of_resnet20():
     # 40,551,040 products an image; backward takes twice as many, but for the first convolution's 442,368.
     products = 2 * (3 * 40_551_040 - 442_368)
-    for config in (RunConfig(num_augmented=10), RunConfig(method="baseline_da", num_augmented=1)):
+    for config in (ImageRun(num_augmented=10), ImageRun(method="baseline_da", num_augmented=1)):
         assert floor.image_step(config)[0] == 128 * config.num_views * products
 
 
@@ -133,17 +133,17 @@ def test_the_share_of_the_convolutions():
 
 def test_the_plain_loop_trains_what_the_study_trains(tmp_path):
     fields = {"dataset": "digits", "model": "resnet8", "augment": "crop", "num_augmented": 3, "precision": "fp32"}
-    config = RunConfig(**fields, train_size=60, batch_size=20, epochs=2, decay_epochs=())
+    config = ImageRun(**fields, train_size=60, batch_size=20, epochs=2, decay_epochs=())
     lines = list(train(config, Store(tmp_path), device="cpu"))
-    plain = list(islice(common.eager_lines(VisionTask(config, None, CPU)), 2))
+    plain = list(islice(common.eager_lines(ImageTask(config, None, CPU)), 2))
     assert [line["train_loss"] for line in plain] == pytest.approx([line["train_loss"] for line in lines], rel=1e-5)
     assert all(line["images_per_second"] > 0 for line in plain)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_the_plain_loop_in_float32_has_no_tf32(precision):
-    config = RunConfig(dataset="digits", model="resnet8", num_augmented=2, train_size=20, batch_size=20, augment="crop")
-    task = VisionTask(config.replace(precision=precision), None, CPU)
+    config = ImageRun(dataset="digits", model="resnet8", num_augmented=2, train_size=20, batch_size=20, augment="crop")
+    task = ImageTask(config.replace(precision=precision), None, CPU)
     convolutions, seen = torch.backends.cudnn.conv, []
     before = convolutions.fp32_precision
 
@@ -200,7 +200,7 @@ class Stale(Stand):
 @pytest.mark.parametrize(("stand", "wrong"), [(Stand, 0), (Incomplete, 10), (Stale, 1280)])
 def test_views_of_a_graph_are_a_cpus(monkeypatch, stand, wrong):
     monkeypatch.setattr(graph, "CudaGraph", stand)
-    monkeypatch.setattr(step, "why_eager", lambda task, config, device: task.why_eager)
+    monkeypatch.setattr(checks, "reason_for_eager", lambda task, device: task.why_eager)
     where = "Views that differ from a CPU's, replayed from a CUDA graph, seed 3:"
     assert checks.views(CPU, seed=3) == f"{where} {wrong} of 1280."
 

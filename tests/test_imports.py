@@ -1,59 +1,57 @@
+"""The import rules of the two houses, and what stays unloaded."""
+
 import ast
-import json
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import mmel
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "mmel"
+MODULES = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in sorted((ROOT / "mmel").rglob("*.py"))}
+LIBRARY = [name for name in MODULES if not name.startswith("mmel/study/")]
+FACTS = ("datasets", "methods", "claims", "tables", "config", "fields", "needs", "records")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MODULES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
-
-each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+HEAVY = {"torch", "torchvision", "transformers", "datasets", "papermill", "ray", "pandas", "matplotlib", "numpy"}
 
 
 def imports_of(tree):
-    """Dotted names of all that is imported, inside functions and under TYPE_CHECKING too."""
+    """Full names of what a module or cell imports, but for what only type checkers see."""
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
     names = set()
     for node in ast.walk(tree):
+        if node in hidden:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports are not read here"
-            # `from mmel import grids` may import a module or a name.
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def imports(*rooms):
-    """What the modules of some rooms import: `records`, `report` or `data.vision`."""
-    found = set()
-    for room in rooms:
-        path = PACKAGE / room.replace(".", "/")
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-        assert files, room
-        for file in files:
-            found |= imports_of(ast.parse(file.read_text(encoding="utf-8")))
-    return found
+def imports(module):
+    return imports_of(ast.parse(MODULES[module].read_text(encoding="utf-8")))
 
 
 def of(names, *packages):
-    """Those of some names that are one of some packages or lie in it."""
-    return {name for name in names for package in packages if name == package or name.startswith(f"{package}.")}
+    return {name for name in names if any(f"{name}.".startswith(f"{package}.") for package in packages)}
 
 
 def top_levels(names):
     return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
 
 
-def code_cells(notebook):
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+def code_cells(path):
+    return [ast.parse(cell.source) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
 def loaded_by(statements):
@@ -64,160 +62,71 @@ def loaded_by(statements):
     return set(done.stdout.split())
 
 
-# Read from the source.
+@pytest.mark.parametrize("module", LIBRARY)
+def test_nothing_outside_the_study_imports_it(module):
+    assert of(imports(module), "mmel.study") == set()
 
 
-def test_losses_import_torch_only():
-    assert top_levels(imports("losses", "base_losses")) == {"torch", "mmel"}
-    assert of(imports("base_losses"), "mmel") == set()
-    found = of(imports("losses"), "mmel")
-    assert found == of(found, "mmel.base_losses")
+@pytest.mark.parametrize("module", ["mmel/losses", "mmel/base_losses"])
+def test_losses_need_torch_alone(module):
+    assert top_levels(imports(module)) <= {"torch", "mmel"}
 
 
-PLANNING = ("names", "checks", "config", "prerequisites", "grids", "records")
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_need_the_standard_library_alone(name):
+    found = imports(f"mmel/study/{name}")
+    # A method imports its loss when it builds it.
+    rest = found - of(found, *(f"mmel.study.{each}" for each in FACTS))
+    assert top_levels(rest - of(rest, "mmel.losses")) == set()
 
 
-@pytest.mark.parametrize("room", PLANNING)
-def test_planning_imports_the_standard_library_and_mmel_only(room):
-    assert top_levels(imports(room)) <= {"mmel"}
-
-
-def test_planning_stays_among_itself():
-    found = imports(*PLANNING)
-    assert of(found, "mmel") == of(found, *(f"mmel.{room}" for room in PLANNING))
-
-
-def test_names_stand_below_all_else():
-    assert imports("names") == set()
-    assert of(imports("checks"), "mmel") == of(imports("checks"), "mmel.names", "mmel.config")
-
-
-def test_report_never_names_torch():
-    assert (
-        of(
-            imports("report", "paper"),
-            "torch",
-            "torchvision",
-            "transformers",
-            "mmel.train",
-            "mmel.losses",
-            "mmel.base_losses",
-        )
-        == set()
-    )
-
-
-@pytest.mark.parametrize("room", ["augment", "data", "models"])
-def test_augment_data_and_models_stand_apart(room):
-    others = [f"mmel.{other}" for other in ("augment", "data", "models") if other != room]
-    assert of(imports(room), *others) == set()
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_only_train_puts_augment_data_and_models_together(module):
-    names = imports_of(ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8")))
-    used = [room for room in ("augment", "data", "models") if of(names, f"mmel.{room}")]
-    # The command line has a command for each of them, and puts nothing together.
-    assert len(used) <= 1 or module.startswith("mmel/train/") or module == "mmel/cli"
-
-
-def test_integrations_know_the_losses_alone():
-    assert of(imports("integrations"), "mmel") == of(imports("integrations"), "mmel.losses")
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("mmel/study/report")])
+def test_report_names_nothing_that_loads_torch(module):
+    assert of(imports(module), "torch", "transformers", "mmel.study.train", "mmel.losses", "mmel.augment") == set()
 
 
 def test_data_goes_one_way():
-    upstream = imports("base_losses", "losses", "methods", "augment", "data", "models", "train")
-    assert of(upstream, "mmel.sweep", "mmel.report", "mmel.cli", "mmel.paper") == set()
-    assert of(imports("sweep"), "mmel.report", "mmel.cli", "mmel.paper") == set()
-
-
-def test_nothing_imports_a_notebook():
     for module in MODULES:
-        names = imports_of(ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8")))
-        assert of(names, "notebooks", "import_ipynb", "nbimporter", "importnb") == set(), module
+        found = of(imports(module), "mmel.study.sweep", "mmel.study.report", "mmel.study.cli")
+        if module.startswith(("mmel/study/train", "mmel/study/data", "mmel/study/models")):
+            assert found == set(), module
+        if module.startswith("mmel/study/sweep"):
+            assert of(found, "mmel.study.report", "mmel.study.cli") == set(), module
 
 
-def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} >= {"run_table1", "run_table2", "plot_table1", "plot_table2"}
-
-
-@each_notebook
-def test_notebooks_import_mmel_and_define_nothing(notebook):
-    cells = code_cells(notebook)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_mmel_and_define_nothing(path):
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-    assert [type(node).__name__ for cell in cells for node in ast.walk(cell) if isinstance(node, definitions)] == []
-    names = set().union(*map(imports_of, cells))
-    assert of(names, "mmel")
-    assert of(names, *(path.stem for path in NOTEBOOKS), "notebooks") == set()
+    cells = code_cells(path)
+    assert [node for cell in cells for node in ast.walk(cell) if isinstance(node, definitions)] == []
+    assert of(set().union(*map(imports_of, cells)), "mmel")
 
 
-@pytest.mark.parametrize("notebook", [n for n in NOTEBOOKS if n.stem.startswith("plot_")], ids=lambda path: path.stem)
-def test_plotting_notebooks_run_without_torch(notebook):
-    names = set().union(*map(imports_of, code_cells(notebook)))
-    assert of(names, "torch", "torchvision", "transformers", "mmel.train", "mmel.augment", "mmel.models") == set()
-
-
-# Tried in a fresh interpreter, where it is the imports of imports that count.
-
-
-def test_import_mmel_is_light():
-    heavy = {"torch", "torchvision", "transformers", "datasets", "papermill", "ray", "pandas", "matplotlib", "numpy"}
-    assert loaded_by("import mmel") & heavy == set()
-
-
-def test_planning_a_sweep_is_light():
-    loaded = loaded_by("import mmel.cli, mmel.grids, mmel.records, mmel.methods, mmel.sweep.plan, mmel.sweep.driver")
-    assert loaded & {"torch", "transformers", "datasets", "papermill", "pandas", "matplotlib"} == set()
-
-
-def test_training_imports_the_text_libraries_where_they_are_used():
-    # Together they take as long to import as a small run to train, and a run on images needs none of them.
-    loaded = loaded_by("import mmel.train")
-    assert loaded & {"transformers", "datasets", "pandas", "sklearn", "scipy"} == set()
-    # The check sees what is loaded.
-    assert {"torch", "mmel"} <= loaded
-
-
-def test_sentences_are_read_without_torch():
-    loaded = loaded_by("from mmel.data.glue import load_text; load_text('grammar_cola')")
-    assert loaded & {"torch", "transformers", "datasets", "pandas", "numpy"} == set()
-
-
-def test_report_never_loads_torch():
-    modules = [module.replace("/", ".") for module in MODULES if module.startswith("mmel/report/")]
-    assert {"mmel.report.statistics", "mmel.report.frames", "mmel.report.figures", "mmel.report.render"} <= set(modules)
-    loaded = loaded_by(f"import mmel.sweep.plan, {', '.join(name.removesuffix('.__init__') for name in modules)}")
-    assert loaded & {"torch", "torchvision", "transformers"} == set()
-    # The check sees what is loaded.
-    assert {"pandas", "matplotlib", "mmel"} <= loaded
-
-
-# The names that `mmel` itself offers.
+# Tried in a fresh interpreter, where the imports of imports count.
 
 
 @pytest.mark.parametrize(
-    ("name", "home"),
+    ("statements", "unloaded"),
     [
-        ("maximal_expected_loss", "losses"),
-        ("augmentation_weights", "losses"),
-        ("MMELHardLoss", "losses"),
-        ("MMELSoftLoss", "losses"),
-        ("UniformLoss", "losses"),
-        ("RunConfig", "config"),
+        ("import mmel", HEAVY),
+        ("import mmel.study.cli, mmel.study.sweep.plan, mmel.study.sweep.driver", HEAVY),
+        ("import mmel.study.train", {"transformers", "datasets", "pandas", "sklearn", "scipy"}),
+        ("from mmel.study.datasets import dataset; dataset('grammar_cola').load()", HEAVY),
+        (
+            "import " + ", ".join(m.replace("/", ".") for m in MODULES if m.startswith("mmel/study/report/")),
+            {"torch", "torchvision", "transformers"},
+        ),
     ],
+    ids=["library", "planning", "training", "sentences", "report"],
 )
-def test_public_names(name, home):
-    assert getattr(mmel, name) is getattr(import_module(f"mmel.{home}"), name)
-    assert name in mmel.__all__
+def test_what_stays_unloaded(statements, unloaded):
+    loaded = loaded_by(statements)
+    assert "mmel" in loaded
+    assert loaded & unloaded == set()
 
 
-def test_from_import():
-    from mmel import MMELHardLoss
-
-    assert MMELHardLoss.__module__ == "mmel.losses"
-
-
-def test_unknown_attribute():
-    with pytest.raises(AttributeError, match="module 'mmel' has no attribute 'MMELSofterLoss'"):
-        _ = mmel.MMELSofterLoss
-    assert not hasattr(mmel, "nope")
+@pytest.mark.parametrize("name", sorted(set(mmel.__all__) - {"__version__"}))
+def test_public_names(name):
+    assert getattr(mmel, name) is getattr(import_module("mmel.losses"), name)
+    with pytest.raises(AttributeError, match="lose"):
+        _ = mmel.lose

@@ -6,14 +6,16 @@ import nbformat
 import pytest
 from pretend import record_run
 
-from mmel.config import RunConfig, field_names
-from mmel.grids import TABLES
-from mmel.records import Store
+from mmel.study.config import ImageRun, TextRun
+from mmel.study.records import Store
+from mmel.study.tables import TABLES
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 RUN = [name for name in NOTEBOOKS if name.startswith("run_")]
 PLOT = [name for name in NOTEBOOKS if name.startswith("plot_")]
+# They show views and weights to readers on the web; nbval compares nothing of what training prints.
+EXECUTED = ("run_table1", "run_table3")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|tmp|Users|mnt|opt)/|\b[A-Z]:\\")
 
 
@@ -39,6 +41,13 @@ def parameters(name):
         assert isinstance(statement, ast.Assign), ast.unparse(statement)
         values[statement.targets[0].id] = ast.literal_eval(statement.value)
     return values
+
+
+def run_of(name):
+    """The run that the parameters of a run notebook spell out."""
+    kind = TextRun if TABLES[name.removeprefix("run_")].kind == "text" else ImageRun
+    assert tuple(parameters(name)) == kind.field_names()
+    return kind(**parameters(name))
 
 
 def texts(node):
@@ -87,31 +96,21 @@ def test_the_search_for_paths_finds_them(text, found):
     assert bool(MACHINE_PATH.search(text)) is found
 
 
-# Notebooks that train: committed empty, and ready to run as they are.
+# Notebooks that train: ready to run as they are.
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_run_notebooks_are_committed_without_outputs(name):
-    assert outputs(name) == []
-    assert {cell.execution_count for cell in code_cells(name)} == {None}
+def test_run_notebooks_are_committed_without_outputs_but_for_two(name):
+    has = {bool(cell.outputs) for cell in code_cells(name)[1:]}
+    assert has == {name in EXECUTED}
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_run_parameters_are_the_fields_of_a_run_in_order(name):
-    assert tuple(parameters(name)) == field_names()
-
-
-@pytest.mark.parametrize("name", RUN)
-def test_run_parameters_are_a_cheap_run_of_the_mini_grid(name):
-    # nbval cannot inject parameters, so what stands there is what the tests train.
-    runs = TABLES[name.removeprefix("run_")]("mini")
-    config = RunConfig(**parameters(name))
-    assert config in runs
-    if config.is_text:
-        # One that has augmented samples to show; they are all small.
-        assert config.method in ("mmel_h", "mmel_s")
-    else:
-        assert config.num_views * config.total_epochs == min(run.num_views * run.total_epochs for run in runs)
+def test_run_parameters_are_the_cheapest_mmel_run_of_the_mini_grid(name):
+    # nbval cannot inject parameters: they are the run that the tests train.
+    runs = [run for run in TABLES[name.removeprefix("run_")].runs("mini") if run.method == "mmel_h"]
+    assert run_of(name) in runs
+    assert run_of(name).num_views * run_of(name).epochs == min(run.num_views * run.epochs for run in runs)
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -130,7 +129,7 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
     # As in a clone, or where a sweep has deleted them. nbval, which has an empty folder, trains.
     pytest.importorskip("torch")
     monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
-    config = RunConfig(**parameters(name))
+    config = run_of(name)
     epoch = {"train_loss": 1.0, "accuracy_pct": 50.0, "matthews_pct": 1.0, "weight_max": 1.0}
     record_run(Store(tmp_path), config, epoch=epoch)
     names, shown = {}, []
@@ -143,9 +142,9 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
             exec(compile(ast.Module([last], []), name, "exec"), names)
     assert (store := names["store"]).root == tmp_path
     assert len(store.read(config).epochs) == 1
-    (said,) = [one.data for one in shown if getattr(one, "data", "").startswith("No weights")]
-    assert config.run_id in said
-    assert "give `seed` a value" in said
+    said = [one.data for one in shown if getattr(one, "data", "").startswith("No weights")]
+    assert len(said) == 2
+    assert all(config.run_id in text for text in said)
 
 
 # Notebooks that show: committed with what they show.
@@ -153,7 +152,7 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
 
 @pytest.mark.parametrize("name", PLOT)
 def test_plot_parameters_are_a_profile_of_real_data(name):
-    assert set(parameters(name)) == {"profile"}
+    assert set(parameters(name)) in ({"profile"}, {"profile", "text_model"})
     assert parameters(name)["profile"] in ("reduced", "paper")
 
 

@@ -13,9 +13,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import mmel
-from mmel.config import RunConfig
-from mmel.grids import TINY_BERT
-from mmel.records import Store
+from mmel.study.config import ImageRun
+from mmel.study.records import Store
+from mmel.study.tables import TINY_BERT
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -206,7 +206,7 @@ def test_make_clean_removes_what_mini_left_and_nothing_else(fake_study, tmp_path
     (tmp_path / "results").mkdir()
     store = Store(tmp_path / "results")
     for profile, files in (("mini", gone), ("reduced", kept), ("paper", kept)):
-        config = RunConfig(profile=profile)
+        config = ImageRun(profile=profile)
         files |= {getattr(store, name)(config) for name in paths}
         files |= {store.teacher_path(config, "digest"), store.report_dir(profile) / "index.html"}
     gone.add(store.model_dir(TINY_BERT) / "model.safetensors")
