@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -244,6 +245,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         print(*plan_lines(replan(), arguments.table, device and device["name"]), sep="\n")
         return 0
+    # Else each run would fail by itself where nothing can be written.
+    tempfile.TemporaryFile(dir=store.root).close()
     begin = time.perf_counter()
     with sigterm_as_interrupt(), watch() as (report, status), _executor(arguments, store, stop_at) as executor:
         sweep = Sweep(

@@ -196,6 +196,15 @@ def test_a_file_in_the_way_is_named(capsys, tmp_path):
     assert str(tmp_path / "checkpoints") in err
 
 
+def test_a_sweep_into_a_folder_that_cannot_be_written_ends_at_once(capsys, tmp_path, monkeypatch):
+    def refuse(dir):
+        raise OSError(30, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    message = refused(capsys, "sweep", "--results", str(tmp_path), "--device", "cpu")
+    assert str(tmp_path) in message
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_on_a_full_disk(monkeypatch, unbuffered):
