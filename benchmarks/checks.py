@@ -69,8 +69,7 @@ def mean_losses(steps: int, device: str, seed: int) -> Iterator[float]:
 def views(device: torch.device, seed: int) -> str:
     """Compare the views of a batch with those that a CPU makes, which a test compares with slicing.
 
-    Where a run's steps are a CUDA graph, one makes these views too: captured on a first batch, poisoned, replayed on a
-    second one in another epoch. So a view that was never written differs.
+    A CUDA graph, if runs have one, is captured on a first batch, poisoned, and replayed on a second in another epoch.
     """
     size = PAPER_BATCH.batch_size
     generator = torch.Generator().manual_seed(seed)
@@ -96,5 +95,5 @@ def views(device: torch.device, seed: int) -> str:
 
 
 def reason_for_eager(task: ImageTask, device: torch.device) -> str | None:
-    """Why the views of a task cannot come from a CUDA graph; None if they can."""
+    """Why the views of a task cannot come from a CUDA graph, or None."""
     return task.why_eager if device.type == "cuda" else "no CUDA device"

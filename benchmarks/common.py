@@ -33,9 +33,7 @@ PAPER_BATCH = ImageRun(holdout=10)
 _load_cifar = cifar.load
 # Spawned, not forked: a setting of the allocator, or a warm cache, must not pass from one side to the other.
 SPAWN = multiprocessing.get_context("spawn")
-
-
-# Of the process of a side.
+# In the process of a side, its generator.
 _running: list[Iterator[Any]] = []
 
 
@@ -100,14 +98,9 @@ def training_lines(config: Run, device: str = "cpu", data_root: str | None = Non
         yield store.read(config).result
 
 
-def our_steps(steps: int, precision: str | None = None, keep_memory: bool = True) -> Iterator[float]:
-    """Seconds of one step of `mmel.study.train` in a precision, or the default one, from epochs of `steps` steps each.
-
-    `keep_memory=False` takes the allocator's setting away.
-    """
-    config = PAPER_BATCH.replace(train_size=steps * PAPER_BATCH.batch_size)
-    if precision:
-        config = config.replace(precision=precision)
+def our_steps(steps: int, precision: str = "auto", keep_memory: bool = True) -> Iterator[float]:
+    """Seconds of a step of `mmel.study.train`, from epochs of `steps` steps; perhaps with the default allocator."""
+    config = PAPER_BATCH.replace(train_size=steps * PAPER_BATCH.batch_size, precision=precision)
     keep = machine.keep_freed_memory if keep_memory else lambda: None
     with patch.object(machine, "keep_freed_memory", keep):
         for line in training_lines(config):
@@ -154,6 +147,13 @@ def load_or_make(data: ImageDataset = DATASETS["cifar10"], data_root: str | None
     pixels = torch.randint(256, (50_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = Images(pixels, torch.arange(len(pixels)) % 10, 10)
     return images, images.take(torch.arange(10_000))
+
+
+def paper_hours() -> Any:
+    """Hours of each run of the paper's Table 1 on its V100, by data set, model and method."""
+    from mmel.study.report.frames import paper_table
+
+    return paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
 
 
 def seconds_of(function: Callable[[], Any], calls: int = 1) -> float:

@@ -10,12 +10,12 @@ from torch.optim import Optimizer
 from torch.utils.benchmark import timer
 from transformers import BertConfig, BertForSequenceClassification
 
+from benchmarks import common
 from benchmarks.common import PAPER_BATCH, compare, medians, or_failure, ratio, table, table_line, training_lines
 from benchmarks.texts import MINILM
 from mmel import MMELHardLoss
 from mmel.augment.images import RandomCropFlip
 from mmel.study.models import build_model
-from mmel.study.report.frames import paper_table
 from mmel.study.train import machine
 
 # What makes logits (N, K, C), their labels, the optimizer.
@@ -56,8 +56,7 @@ def _epochs(device: torch.device, rounds: int) -> str:
     runs |= {f"mmel_h, K = {k}": config.replace(num_augmented=k) for k in COUNTS}
     lines = compare({name: (training_lines, run, str(device)) for name, run in runs.items()}, rounds)
     seconds = {name: [line["train_seconds"] for line in found] for name, found in lines.items()}
-    hours = paper_table("table1").set_index(["dataset", "model", "method"]).loc["cifar10", "resnet20"]
-    hours = hours["train_hours_v100"]
+    hours = common.paper_hours().loc["cifar10", "resnet20"]
     paper = {f"mmel_h, K = {config.num_augmented}": f"{hours['mmel_h'] / hours['baseline_da']:.1f}"}
     rows = [
         (name, f"{median:.2f}", ratio(seconds[name], seconds["baseline_da"]), paper.get(name, "-"))

@@ -56,10 +56,7 @@ def least_seconds(work: Pair, rates: Pair) -> tuple[float, str]:
 
 
 def count(model: nn.Module, forward: Callable[[], Tensor]) -> Pair:
-    """The work of a forward through a model and, where its output wants a gradient, of the backward.
-
-    On the meta device nothing is computed, only counted.
-    """
+    """The work of a forward through a model and, if its output wants a gradient, of the backward."""
     numbers = 0
 
     def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

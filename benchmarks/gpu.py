@@ -17,7 +17,6 @@ from mmel.augment.text import MaskedLMAugmenter
 from mmel.study.config import ImageRun
 from mmel.study.data import cifar
 from mmel.study.records import Line
-from mmel.study.report.frames import paper_table
 from mmel.study.train import machine
 from mmel.study.train.images import ImageTask
 
@@ -136,8 +135,8 @@ class Workloads:
 
     def image_line(self, work: str, config: ImageRun, rates: list[float], target: float | None = None) -> str:
         """The line of a run on CIFAR-10, with its floor and the paper's speed by the time column of its Table 1."""
-        hours = paper_table("table1").set_index(["dataset", "model", "method"])["train_hours_v100"]
-        paper = RUN_IMAGES * config.num_views / (3600 * hours["cifar10", config.model, config.method])
+        hours = common.paper_hours()["cifar10", config.model, config.method]
+        paper = RUN_IMAGES * config.num_views / (3600 * hours)
         name = f"{config.model}, {config.method}, K = {config.num_views}, {work}"
         step = floor.image_step(config) / (config.batch_size * config.num_views)
         return self.line(name, "images", rates, step, target, paper)

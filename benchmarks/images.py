@@ -12,19 +12,8 @@ from torch.utils.benchmark import timer
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
-from benchmarks import floor
-from benchmarks.common import (
-    CPU,
-    PAPER_BATCH,
-    compare,
-    load_or_make,
-    medians,
-    our_steps,
-    ratio,
-    seconds_of,
-    speeds,
-    table,
-)
+from benchmarks import common, floor
+from benchmarks.common import CPU, PAPER_BATCH, compare, medians, our_steps, ratio, seconds_of, speeds, table
 from mmel.study.config import MOMENTUM
 from mmel.study.data import cifar
 from mmel.study.data.images import Images, channel_statistics
@@ -54,12 +43,9 @@ class PlainViews(Dataset):
 
 
 def plain_steps(steps: int, num_workers: int) -> Iterator[float]:
-    """Seconds of one step of the plain implementation: float32, contiguous, the default allocator.
-
-    Each value comes from a fresh pass over `steps` batches, so that no worker loads ahead outside the clock.
-    """
+    """Seconds of a step of the plain implementation; a fresh pass for each, so that no worker loads ahead unseen."""
     config = PAPER_BATCH
-    images, _ = load_or_make()
+    images, _ = common.load_or_make()
     subset = Subset(PlainViews(images, config.num_augmented), range(steps * config.batch_size))
     loader = DataLoader(subset, batch_size=config.batch_size, shuffle=True, num_workers=num_workers)
     model = build_model(config.model, images.num_classes)
@@ -124,7 +110,7 @@ def precision(rounds: int = 3, steps: int = 2) -> str:
 
 def allocator(rounds: int = 3, steps: int = 3) -> str:
     """What does it bring on the CPU to keep freed memory (`mmel.study.train.machine.keep_freed_memory`)?"""
-    sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, None, False)}
+    sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, "auto", False)}
     seconds = compare(sides, rounds)
     kept, returned = seconds.values()
     return f"{speeds(seconds, VIEWS_A_STEP, 'augmented images')}\n\nKept over given back: {ratio(returned, kept)}."
@@ -133,7 +119,7 @@ def allocator(rounds: int = 3, steps: int = 3) -> str:
 def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
     """Seconds of a whole step and of its pieces by themselves, in one process."""
     config = PAPER_BATCH
-    with patch.object(cifar, "load", load_or_make):
+    with patch.object(cifar, "load", common.load_or_make):
         task = ImageTask(config, None, CPU)
     index = task.order(epoch=1)[: config.batch_size]
     views, labels = task.views(index, epoch=1)

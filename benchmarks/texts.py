@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from torch.utils.benchmark import timer
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from benchmarks.common import compare, eager_lines, ratio, seconds_of, speeds, training_lines
 from mmel import MMELHardLoss
@@ -38,11 +37,7 @@ def make_augmenter(shape: dict[str, int], device: str = "cpu") -> MaskedLMAugmen
     """An augmenter as runs have it, with a vocabulary as large as BERT's: 30,522 words that are one piece each."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = special + [f"w{number}" for number in range(VOCABULARY - len(special))]
-    words = Tokenizer(models.WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {f"{piece[1:-1].lower()}_token": piece for piece in special}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=512, **names)
+    tokenizer = BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, model_max_length=512)
     torch.manual_seed(0)
     # Weights this large make a fill depend on the others.
     model = BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, initializer_range=0.2, **shape)).eval().to(device)
@@ -70,10 +65,7 @@ def batched_fills(count: int, shape: dict[str, int], device: str = "cpu") -> Ite
 
 
 def plain_fills(count: int, shape: dict[str, int]) -> Iterator[tuple[float, list[int]]]:
-    """Algorithm 2 as it is written: each fill of each variant of each sentence is a forward of its own.
-
-    The positions are ours, since the variants are compared.
-    """
+    """Algorithm 2 as it is written, a forward for each fill of each variant, at our positions to compare variants."""
     augment, sentences = make_augmenter(shape), make_sentences(count)
     positions = augment.positions(sentences)
     special = augment.tokenizer.all_special_ids
@@ -107,9 +99,7 @@ def text_augmentation(rounds: int = 3) -> Iterator[str]:
         )
 
 
-def fine_tuning_seconds(
-    shape: dict[str, int], count: int, rounds: int, device: str
-) -> tuple[TextRun, dict[str, list[float]]]:
+def fine_tuning_seconds(shape: dict[str, int], count: int, rounds: int, device: str) -> tuple[TextRun, dict[str, list]]:
     """Seconds of a step of a run on CoLA's lengths, and of the plain loop over the same task padded to 128."""
     config = TextRun(model=ENCODER, epochs=rounds + 1, label_source="original")
     with tempfile.TemporaryDirectory() as root:

@@ -1,7 +1,8 @@
-"""The Python in the documents runs as it is written, on small stand-ins for what it leaves to the reader."""
+"""The Python in the documents runs as it is written, on small stand-ins; what they name and link to exists."""
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -79,3 +80,25 @@ def test_the_python_of_the_documents_runs(path, place, encoder, names):
 def test_there_is_python_in_the_documents():
     assert {path.name for path, _ in (block.values for block in BLOCKS)} == {"README.md", "method.md"}
     assert len(BLOCKS) >= 5
+
+
+PAGES = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
+
+
+def anchors(path):
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_document_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for path, _, anchor in (link.partition("#") for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    for path in re.findall(r"`((?:mmel|tests|docs|notebooks|benchmarks)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"`(mmel(?:\.\w+)+)", text):
+        resolve_name(name)

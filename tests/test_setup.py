@@ -70,11 +70,8 @@ def test_every_requirement_is_locked_at_a_version_that_it_allows(requirement):
         version = locked_version(wanted.name, machine)
         assert version is not None, machine
         assert version in wanted.specifier, (machine, version)
-
-
-def test_every_requirement_has_a_lower_bound():
-    # What a user without the lock gets must be known to work.
-    assert [text for text in REQUIREMENTS if ">=" not in text] == []
+    # A user without the lock gets a version that is known to work.
+    assert ">=" in requirement
 
 
 def test_every_entry_of_the_lock_is_exact_and_hashed():
@@ -86,13 +83,8 @@ def test_every_entry_of_the_lock_is_exact_and_hashed():
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes), entry
         assert entry.url is None, entry
         assert not entry.extras, entry
-
-
-def test_the_lock_names_no_index():
-    # Of "https://...", "--index-url ..." and "-f folder" none may be there; a package called httpx may.
-    assert "://" not in LOCK
-    assert "index-url" not in LOCK
-    assert re.findall(r"^\s*-(?!-hash=).*", LOCK, flags=re.MULTILINE) == []
+    # No address of an index and no option of pip; a package called httpx may be there.
+    assert re.search(r"://|^\s*-(?!-hash=)", LOCK, flags=re.MULTILINE) is None
 
 
 # The same facts in several files.
@@ -108,16 +100,13 @@ def test_conda_installs_exactly_the_lock():
     assert SpecifierSet(bounds) == SpecifierSet(PROJECT["requires-python"])
 
 
-def test_machines_cover_the_pythons_that_are_promised():
-    minors = [f"3.{minor}" for minor in range(8, 20)]
-    promised = [minor for minor in minors if f"{minor}.9" in SpecifierSet(PROJECT["requires-python"])]
-    assert sorted({machine["python_version"] for machine in MACHINES}) == promised
-
-
-def test_make_refuses_the_same_pythons():
+def test_one_range_of_pythons():
+    promised = SpecifierSet(PROJECT["requires-python"])
+    tried = {machine["python_version"] for machine in MACHINES}
+    assert tried == {f"3.{minor}" for minor in range(8, 20) if f"3.{minor}.9" in promised}
     found = re.search(r"\((\d+), (\d+)\) <= sys\.version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
     low, high = ".".join(found.groups()[:2]), ".".join(found.groups()[2:])
-    assert SpecifierSet(f">={low},<{high}") == SpecifierSet(PROJECT["requires-python"])
+    assert SpecifierSet(f">={low},<{high}") == promised
 
 
 def test_one_version():
@@ -128,28 +117,14 @@ def test_one_version():
 # Make.
 
 
-@pytest.fixture
-def make_help():
+def test_make_lists_every_target():
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    return subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize("target", ["study", "test", "report", "sweep", "bench", "lab", "lint", "lock", "clean"])
-def test_make_help_lists(make_help, target):
-    assert re.search(rf"^{target} +\S", make_help, flags=re.MULTILINE)
-
-
-def test_make_without_a_target_is_make_help(make_help):
-    alone = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert alone == make_help
-
-
-def test_every_listed_target_is_phony():
     # A file called `test` must not stop `make test`.
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split())
-    assert phony == set(re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+    for command in (["make"], ["make", "help"]):
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert set(re.findall(r"^([a-z-]+) {2,}\S", listed, flags=re.MULTILINE)) == set(phony.split())
 
 
 @pytest.fixture
