@@ -99,4 +99,5 @@ def check_value(name: str, value: Any) -> None:
         # Written so that NaN is refused.
         if not (low < value <= high if name in POSITIVE else low <= value <= high):
             least = "above" if name in POSITIVE else "at least"
-            raise ValueError(f"{name} must be {least} {low} and at most {high:g}, got {value!r}")
+            most = high if isinstance(high, int) else f"{high:g}"
+            raise ValueError(f"{name} must be {least} {low} and at most {most}, got {value!r}")
