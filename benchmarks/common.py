@@ -1,4 +1,4 @@
-"""What the questions share: sides that take turns, our side of training and the plain loop, Markdown."""
+"""The common part of the questions: sides that take turns, our side of training and the plain loop, Markdown."""
 
 import contextlib
 import itertools

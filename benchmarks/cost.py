@@ -1,4 +1,4 @@
-"""What K augmented samples cost."""
+"""The cost of K augmented samples."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ GPU_FACTOR_ON_N = 8
 
 
 def cost_of_augmentation(rounds: int = 3) -> Iterator[str]:
-    """What do K augmented samples cost, and how do time and memory grow? On the GPU, if there is one, else on the CPU.
+    """What do K augmented samples cost, how do time and memory grow? On the GPU, if there is one, else on the CPU.
 
     The first table times epochs (ResNet-20, batch 128), MMEL-H over Baseline(DA). The second varies one thing at a time
     in a plain step in bf16; memory is what the step adds to data and weights at its peak.

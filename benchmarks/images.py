@@ -109,7 +109,7 @@ def precision(rounds: int = 3, steps: int = 2) -> str:
 
 
 def allocator(rounds: int = 3, steps: int = 3) -> str:
-    """What does it bring on the CPU to keep freed memory (`mmel.study.train.machine.keep_freed_memory`)?"""
+    """How much faster is a step on the CPU that keeps freed memory (`mmel.study.train.machine.keep_freed_memory`)?"""
     sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, "auto", False)}
     seconds = compare(sides, rounds)
     kept, returned = seconds.values()
@@ -146,13 +146,13 @@ def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
 
 
 def convolution_share(profiled: profile) -> float:
-    """What part of the time of all operators the convolutions take, forward and backward."""
+    """The share of the convolutions, forward and backward, in the time of all operators."""
     seconds = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
     return sum(took for name, took in seconds.items() if "conv" in name) / sum(seconds.values())
 
 
 def step_shares(rounds: int = 3, steps: int = 3, repeats: int = 20) -> str:
-    """What share of a training step do augmentation, loss and convolutions take? ResNet-20, K = 10, batch 128.
+    """How large a share of a training step do augmentation, loss and convolutions take? ResNet-20, K = 10, batch 128.
 
     One over the share of the convolutions, which are the library's, is the most by which a step could still get faster.
     """

@@ -65,7 +65,7 @@ def imports(rounds: int = 5) -> str:
 
 
 def study_overhead(rounds: int = 3, only: Sequence[str] = ("model=resnet8", "seed=0")) -> str:
-    """What does the notebook path cost? Table 1 at mini size, ResNet-8, seed 0, through papermill and in one process.
+    """Is the notebook path dear? Table 1 at mini size, ResNet-8, seed 0, through papermill and in one process.
 
     The first round counts, too: every sweep starts anew.
     """
@@ -78,7 +78,7 @@ def study_overhead(rounds: int = 3, only: Sequence[str] = ("model=resnet8", "see
 
 
 def sweep_overhead(runs: int = 64) -> Iterator[str]:
-    """What does a sweep of the cheapest mini runs cost: one by one, side by side, on Ray; with notebooks and without?
+    """Is a sweep of the cheapest mini runs dear: one by one, side by side, on Ray; with notebooks and without?
 
     One round each, since a round of all takes minutes. Ray's cluster is begun before its clock runs.
     """

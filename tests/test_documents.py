@@ -40,7 +40,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture
 def names(encoder, tmp_path, monkeypatch):
-    """What a reader has at hand, by the names that the documents use."""
+    """The objects that a reader has at hand, by their names in the documents."""
     monkeypatch.chdir(tmp_path)
     images, labels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 1, 0])
     rows = Dataset.from_dict({"sentence": SENTENCES, "label": labels.tolist()})
@@ -61,7 +61,7 @@ def names(encoder, tmp_path, monkeypatch):
 def test_the_python_of_the_documents_runs(path, place, encoder, names):
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     if "augment.ids" in blocks[place] and "augment =" not in blocks[place]:
-        # It goes on from the block before.
+        # It continues the block before.
         exec(blocks[place - 1].replace(f'"{ENCODER}"', repr(str(encoder))), names)
     exec(blocks[place].replace(f'"{ENCODER}"', repr(str(encoder))), names)
     if "loss" in names:

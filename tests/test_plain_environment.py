@@ -1,4 +1,4 @@
-"""Training where there is torch and little else, as on a borrowed GPU."""
+"""Training with torch and little else, as on a borrowed GPU."""
 
 import os
 import pickle

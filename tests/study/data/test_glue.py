@@ -100,7 +100,7 @@ def write_official(root, name, rows=6):
 
 
 def expected(name, rows=6):
-    """What `write_official` must be read as."""
+    """The examples that `write_official` stands for."""
     columns, classes = HUB[name]
     values = [float(x) for x in LABELS["stsb"]] if classes is None else list(range(len(classes)))
     return {

@@ -96,7 +96,7 @@ def test_imagenette_is_a_folder_and_never_the_hubs(tmp_path):
 
 
 class HubSplit:
-    """What is used of a split of the hub's data set."""
+    """The used part of a split of the hub's data set."""
 
     def __init__(self, rows, decoded=True):
         self.rows, self.is_decoded = rows, decoded

@@ -134,7 +134,7 @@ def test_loading_is_quiet_and_leaves_the_library_as_talkative_as_before(bert, ca
 
 
 class Harmful:
-    """What a pickle may make of a machine."""
+    """The work of a hostile pickle."""
 
     def __init__(self, path):
         self.path = path

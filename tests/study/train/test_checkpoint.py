@@ -1,4 +1,4 @@
-"""What is read back is what was written there, or an error that names the file."""
+"""A file reads back as it was written, or the error names it."""
 
 import io
 import pickle

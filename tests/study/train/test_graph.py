@@ -1,4 +1,4 @@
-"""CUDA graphs: their control flow with a stand-in on the CPU, and the thing itself where there is a GPU."""
+"""CUDA graphs: their control flow with a stand-in on the CPU, and the real ones on a GPU."""
 
 import time
 import traceback

@@ -42,7 +42,7 @@ def stopped(config, store):
 
 
 def work(rank, folder):
-    """What each process does; they leave what they found in files."""
+    """The work of each process, which leaves its findings in a file."""
     assert processes.start("cpu") == CPU
     results, whole = Store(folder / "results"), Store(folder / "whole")
     found = {
@@ -60,7 +60,7 @@ def work(rank, folder):
 
 @pytest.fixture(scope="module")
 def together(start, tmp_path_factory):
-    """What two processes found, and the folder of their records."""
+    """The findings of two processes, and the folder of their records."""
     folder = tmp_path_factory.mktemp("together")
     for name in ("results", "whole"):
         (folder / name).mkdir()
