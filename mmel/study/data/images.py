@@ -28,6 +28,10 @@ class Images:
         """The images at some places (int64)."""
         return Images(self.pixels[places], self.labels[places], self.num_classes)
 
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (n, C, H, W), `index` (n,) as it is, and labels (n,)."""
+        return self.pixels[index], index, self.labels[index]
+
     def to(self, device: torch.device) -> "Images":
         """The same images on a device."""
         return Images(self.pixels.to(device), self.labels.to(device), self.num_classes)

@@ -2,64 +2,38 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 
-from mmel.augment.images import ImageAugmentation
+from mmel.augment.images import build_augmentation
+from mmel.augment.resized_crop import RandomResizedCropFlip
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
+from mmel.study.data.images import channel_statistics, split_train
 from mmel.study.models import build_model
 from mmel.study.train import processes
 from mmel.study.train.graph import Captured
-from mmel.study.train.image_sources import DecodedFiles, InMemory
+from mmel.study.train.image_files import DecodeAhead
 
+# ImageNet's channels, as every recipe for it has them (torchvision's reference among them).
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EVAL_BATCH = 1000
+EVAL_BATCH_OF_FILES = 256
 # Views of an image for a look at methods that train on one view.
 SHOWN_VIEWS = 10
-
-
-class ImageSource(Protocol):
-    """The images of a run: in memory, or decoded step by step.
-
-    Attributes:
-        sizes: data set sizes, for the record.
-        num_classes: how many classes there are.
-        in_channels: channels of an image.
-        mean: (C,) of the network's input, in units of a pixel value of 255.
-        std: likewise its standard deviation.
-        augmentation: makes the views.
-        why_eager: why a step cannot be a CUDA graph; None if it can.
-    """
-
-    sizes: dict[str, Any]
-    num_classes: int
-    in_channels: int
-    mean: Tensor
-    std: Tensor
-    augmentation: ImageAugmentation
-    why_eager: str | None
-
-    def __len__(self) -> int:
-        """How many images there are to train on."""
-
-    def announce(self, order: Tensor, batch_size: int, steps: int) -> Tensor:
-        """Take note of an epoch's order; returns it where `batch` wants it."""
-
-    def batch(self, index: Tensor) -> tuple[Tensor | list[Tensor], Tensor, Tensor]:
-        """Images, indices and labels (N,) of some training images, without those that cannot be decoded."""
-
-    def eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (M, C, H, W) uint8 and labels (M,) of this process' share of the images to evaluate on."""
-
-    def unreadable(self) -> dict[str, Any]:
-        """The images that could not be decoded, for the record."""
+# A record names so many files that cannot be decoded, and counts them all.
+NAMED = 20
 
 
 class ImageTask:
     """Data, network and loss of one run on images; see `mmel.study.train.task.Task`.
+
+    Small images are all on the training device. Image files are decoded step by step: one that cannot be decoded is
+    left out of its batch and counted in the record; the batch's loss is still divided by the batch size.
 
     Args:
         config: the run, with nothing left to be chosen.
@@ -70,20 +44,47 @@ class ImageTask:
     unit = "images"
 
     def __init__(self, config: ImageRun, data_root: str | Path | None, device: torch.device):
-        source = DecodedFiles if config.data.decoded_per_step else InMemory
-        self.source: ImageSource = source(config, data_root, device)
         self.config, self.device = config, device
         self.metric, self.provenance = config.data.metric, {}
-        self.sizes, self.why_eager = self.source.sizes, self.source.why_eager
-        self.steps = len(self.source) // config.batch_size
+        with processes.main_first():
+            full, test = config.data.load(data_root)
+        train, held = split_train(full, config.train_size, config.holdout)
+        evaluated = held if config.holdout else test
+        _, test_name = config.data.sizes
+        self.sizes = {
+            "train": len(train),
+            "train_available": len(full),
+            "eval": len(evaluated),
+            "eval_split": "holdout" if config.holdout else test_name,
+            "sampled": config.data.sampled({"train": len(full), test_name: len(test)}),
+        }
+        self.steps = len(train) // config.batch_size
         if not self.steps:
-            raise ValueError(f"batch_size must be at most the {len(self.source)} images, got {config.batch_size}")
+            raise ValueError(f"batch_size must be at most the {len(train)} images, got {config.batch_size}")
+        self._from_files = config.data.decoded_per_step
+        if self._from_files:
+            self.augmentation, self.why_eager = RandomResizedCropFlip(config.side), "images are decoded step by step"
+            mean, std = torch.tensor(MEAN), torch.tensor(STD)
+            # Where files are decoded: crops are worked out there too, so that they are the same on every device.
+            self._index_device, self._eval_batch = torch.device("cpu"), EVAL_BATCH_OF_FILES
+            share = -(-config.batch_size // processes.count())
+            self._train = DecodeAhead(train, config.dataset, share, device, processes.cores())
+            self._evaluated = DecodeAhead(evaluated, config.dataset, EVAL_BATCH_OF_FILES, device, processes.cores())
+        else:
+            self.augmentation = build_augmentation(config.augment, config.side)
+            self.why_eager = (
+                None if self.augmentation.capturable else f"augment={config.augment} makes views one by one"
+            )
+            # Statistics of the whole training set, so that subsets see the same network input.
+            mean, std = channel_statistics(full)
+            self._index_device, self._eval_batch = device, EVAL_BATCH
+            self._train, self._evaluated = train.to(device), evaluated.to(device)
         self.criterion = config.plan.loss(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = build_model(config.model, self.source.num_classes, self.source.in_channels, config.shortcut)
+            self.model = build_model(config.model, full.num_classes, len(mean), config.shortcut)
         self.model.to(device, memory_format=torch.channels_last)
-        mean, std = (values.to(device).view(-1, 1, 1) for values in (self.source.mean, self.source.std))
+        mean, std = (values.to(device).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
         graphs = device.type == "cuda" and processes.count() == 1 and self.why_eager is None
         # A shorter last batch stays eager.
@@ -109,8 +110,12 @@ class ImageTask:
     def order(self, epoch: int) -> Tensor:
         """Indices of the training images in the order of an epoch."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.source), generator=generator)
-        return self.source.announce(order, self.config.batch_size, self.steps)
+        order = torch.randperm(len(self._train), generator=generator)
+        if self._from_files:
+            # Neither the other processes' shares nor the batch that is dropped.
+            batches = order.split(self.config.batch_size)[: self.steps]
+            self._train.announce(torch.cat([processes.share(batch) for batch in batches]))
+        return order.to(self._index_device)
 
     def views(self, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
         """B(x) of some training images.
@@ -129,12 +134,22 @@ class ImageTask:
         views, labels = self.views(index, epoch)
         return self.criterion.terms(self._logits(views), labels)
 
+    def eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (M, C, H, W) uint8 and labels (M,) of this process' share of the images to evaluate on."""
+        index = torch.arange(len(self._evaluated), device=self._index_device)
+        parts = index.split(self._eval_batch)[processes.rank() :: processes.count()]
+        if self._from_files:
+            self._evaluated.announce(torch.cat([index[:0], *parts]))
+        for part in parts:
+            images, _, labels = self._evaluated.batch(part)
+            yield self.augmentation.original(images), labels
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
         correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-        for pixels, labels in self.source.eval_batches():
+        for pixels, labels in self.eval_batches():
             correct[0] += self._count(pixels, labels)
             correct[1] += len(labels)
         # Every batch went to one of the processes.
@@ -144,7 +159,10 @@ class ImageTask:
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """The images that could not be decoded; `evaluate` has seen the test images already."""
-        return self.source.unreadable(), {}
+        if not self._from_files:
+            return {}, {}
+        names = sorted(set().union(*processes.gathered(self._train.unreadable | self._evaluated.unreadable)))
+        return {"num_unreadable": len(names), "unreadable": names[:NAMED]}, {}
 
     @torch.no_grad()
     def most_uneven(self, num_images: int = 100) -> dict[str, Any]:
@@ -161,14 +179,11 @@ class ImageTask:
         """
         config = self.config
         k = config.num_augmented if config.num_augmented > 1 else SHOWN_VIEWS
-        index = torch.arange(min(num_images, len(self.source)))
-        views, labels = self._views(
-            self.source.announce(index, len(index), 1), config.total_epochs, k, with_original=True
-        )
+        index = torch.arange(min(num_images, len(self._train)), device=self._index_device)
+        views, labels = self._views(index, config.total_epochs, k, with_original=True)
         self.model.eval()
-        logits = self._logits(views)
         criterion = self.criterion if config.plan.soft_targets else MMELHardLoss(config.lambda_p)
-        terms = criterion.terms(logits, labels)
+        terms = criterion.terms(self._logits(views), labels)
         # MMEL-S weighs the views other than x.
         losses, weights = (
             F.pad(part, (k - part.shape[1], 0), value=torch.nan) for part in (terms.sample_losses, terms.weights)
@@ -178,15 +193,14 @@ class ImageTask:
         return {name: values.cpu().numpy() for name, values in found.items()}
 
     def _views(self, index: Tensor, epoch: int | Tensor, num_views: int, with_original: bool) -> tuple[Tensor, Tensor]:
-        images, index, labels = self.source.batch(index)
+        images, index, labels = self._train.batch(index)
         has_original = with_original and self.config.original == "clean"
-        augmentation = self.source.augmentation
         # Without `redraw` every epoch has the first one's views.
         drawn = epoch if self.config.redraw else 0
-        codes = augmentation.draw(index, num_views - has_original, self.config.seed, drawn)
-        views = augmentation.apply(images, codes)
+        codes = self.augmentation.draw(index, num_views - has_original, self.config.seed, drawn)
+        views = self.augmentation.apply(images, codes)
         if has_original:
-            views = torch.cat([augmentation.original(images)[:, None], views], dim=1)
+            views = torch.cat([self.augmentation.original(images)[:, None], views], dim=1)
         return views, labels
 
     def _logits(self, views: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from PIL import Image
 
 from mmel.study.data import DataError
 from mmel.study.data.drawings import PATTERNS
-from mmel.study.data.encoded import DecodeAhead, EncodedImages, decode_image
+from mmel.study.data.encoded import EncodedImages, decode_image
 from mmel.study.data.images import split_train
 from mmel.study.datasets import DATASETS
+from mmel.study.train.image_files import DecodeAhead
 
-IMAGENET = DATASETS["imagenet"]
+IMAGENET, CPU = DATASETS["imagenet"], torch.device("cpu")
 
 
 def encoded(level, mode="RGB", kind="JPEG", size=(12, 8)):
@@ -168,12 +169,12 @@ def four():
 @pytest.mark.parametrize("ahead", [0, 1, 10])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], None])
 def test_what_comes_back_depends_neither_on_threads_nor_on_what_was_announced(four, ahead, order):
-    decoder = DecodeAhead(four, ahead)
+    decoder = DecodeAhead(four, "four", ahead, CPU)
     if order:
         decoder.announce(torch.tensor(order))
     for places in ([1, 3], [0, 2], [1, 3], [3]):
-        images, readable = decoder.batch(torch.tensor(places))
-        assert readable.tolist() == [place != 2 for place in places]
+        images, readable, _ = decoder.batch(torch.tensor(places))
+        assert readable.tolist() == [place for place in places if place != 2]
         assert [round(image.float().mean().item() / 40) for image in images] == [p for p in places if p != 2]
     assert decoder.unreadable == {"2.jpg"}
     decoder.announce(torch.arange(4))
@@ -188,13 +189,15 @@ def test_the_next_images_are_decoded_before_they_are_wanted_and_once(four):
             read.append(place)
             return super().__getitem__(place)
 
-    decoder = DecodeAhead(EncodedImages(Noted(four.files), four.places, four.labels, 1), ahead=2, threads=1)
+    noted = EncodedImages(Noted(four.files), four.places, four.labels, 1)
+    decoder = DecodeAhead(noted, "four", ahead=2, device=CPU, threads=1)
     decoder.announce(torch.tensor([3, 1, 0, 2]))
     decoder.batch(torch.tensor([3]))
     decoder.batch(torch.tensor([1]))
     # With one thread images are read in the order in which they were begun: 0 and 2 wait, or are read, by now.
     decoder.batch(torch.tensor([0]))
-    decoder.batch(torch.tensor([2]))
+    with pytest.raises(DataError, match=r"four: .*2\.jpg"):
+        decoder.batch(torch.tensor([2]))
     assert read == [3, 1, 0, 2]
     decoder.announce(torch.tensor([0, 3]))
     decoder.batch(torch.tensor([0]))

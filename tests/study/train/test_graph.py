@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmel.augment.images import TransformEach
-from mmel.study.train import BudgetError, graph, image_sources
+from mmel.study.train import BudgetError, graph, images
 from mmel.study.train.build import build_task
 from mmel.study.train.graph import Captured
 from mmel.study.train.images import ImageTask
@@ -187,12 +187,12 @@ def test_what_cannot_be_captured_says_why(monkeypatch):
     gpu = torch.device("cuda")
     assert Step(task_of(CONFIG), gpu).engine == {"engine": "cuda graph", "why_eager": None}
     assert Step(task_of(CONFIG.replace(micro_batch=5)), gpu).engine["why_eager"] == "micro-batches"
-    monkeypatch.setattr(image_sources, "build_augmentation", lambda *_: TransformEach(lambda image: image))
+    monkeypatch.setattr(images, "build_augmentation", lambda *_: TransformEach(lambda image: image))
     assert "augment=crop" in Step(task_of(CONFIG), gpu).engine["why_eager"]
 
 
 def test_codes_are_the_same_for_an_epoch_in_a_tensor():
-    augmentation, index = task_of(CONFIG).source.augmentation, torch.arange(50)
+    augmentation, index = task_of(CONFIG).augmentation, torch.arange(50)
     assert torch.equal(augmentation.draw(index, 4, 3, 17), augmentation.draw(index, 4, 3, torch.tensor(17)))
 
 

@@ -321,7 +321,7 @@ def test_held_out_images_are_not_trained_on():
     task = task_of(IMAGES.replace(holdout=100))
     assert task.sizes == {"train": 60, "train_available": 1437, "eval": 100, "eval_split": "holdout", "sampled": []}
     trained_on = {tuple(views[0].flatten().tolist()) for views in task.views(torch.arange(60), 1)[0]}
-    held = {tuple(image.flatten().tolist()) for pixels, _ in task.source.eval_batches() for image in pixels}
+    held = {tuple(image.flatten().tolist()) for pixels, _ in task.eval_batches() for image in pixels}
     assert len(held) > 90
     assert not trained_on & held
 
