@@ -24,7 +24,7 @@ from mmel.study.data.images import Images
 from mmel.study.datasets import DATASETS, ImageDataset
 from mmel.study.records import Line, Store
 from mmel.study.train import machine, train
-from mmel.study.train.precision import resolve
+from mmel.study.train.precision import math_of, resolve
 
 CPU = torch.device("cpu")
 # The paper's batch: 128 originals, ten views of each. Ten images held out stand in for the test set, since the loop
@@ -113,7 +113,7 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
     `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of a run's figures.
     """
     config, device = task.config, task.device
-    fp32 = resolve(config.precision, device) == "fp32"
+    precision = resolve(config.precision, device)
     if device.type == "cpu":
         machine.keep_freed_memory()
     optimizer = task.build_optimizer()
@@ -122,10 +122,10 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
         batches = task.order(epoch).split(config.batch_size)[: task.steps]
         losses = torch.zeros(len(batches), device=device)
         begin = timer()
-        with machine.ieee_fp32() if fp32 else contextlib.nullcontext():
+        with math_of(precision):
             for step, index in enumerate(batches):
                 optimizer.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16, enabled=not fp32):
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     loss = (terms or task.terms)(index, epoch).loss.mean()
                 loss.backward()
                 optimizer.step()

@@ -295,9 +295,9 @@ def _stop_time(budget_minutes: float | None) -> float | None:
         return time.time() + budget_minutes * 60
     if not os.environ.get("MMEL_STOP_AT"):
         return None
-    from mmel.study.train.loop import named_stop_time
+    from mmel.study.train.loop import stop_time
 
-    return named_stop_time()
+    return stop_time()
 
 
 def _describe_device(device: str | None, pack: int) -> dict[str, Any]:

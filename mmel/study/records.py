@@ -238,24 +238,33 @@ class RunWriter:
         store: where it goes.
         config: the run.
         lines: the lines of an interrupted process that this one resumes.
+        writes: whether this process is the one that writes; in others nothing happens.
     """
 
-    def __init__(self, store: Store, config: Run, lines: Iterable[Line] = ()):
+    def __init__(self, store: Store, config: Run, lines: Iterable[Line] = (), *, writes: bool = True):
+        self._store, self._config, self._writes = store, config, writes
         self._partial = store.partial_path(config)
-        self._final = store.run_path(config)
-        write_atomically(self._partial, "".join(map(_dump, lines)))
+        if writes:
+            write_atomically(self._partial, "".join(map(_dump, lines)))
 
     def append(self, line: Line) -> None:
         """Add a line; it is on disk when this returns."""
+        if not self._writes:
+            return
         with _named(self._partial), self._partial.open("a", encoding="utf-8") as file:
             file.write(_dump(line))
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, result: Line) -> None:
-        """Add the last line and give the file its final name."""
+    def finish(self, result: Line, predictions: dict[str, Any] | None = None) -> None:
+        """Write the predictions, if any, add the last line, give the file its final name, delete the checkpoint."""
+        if not self._writes:
+            return
+        if predictions:
+            write_atomically(self._store.predictions_path(self._config), json.dumps(predictions))
         self.append({"kind": "result", **result})
-        self._partial.replace(self._final)
+        self._partial.replace(self._store.run_path(self._config))
+        self._store.checkpoint_path(self._config).unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record:

@@ -1,6 +1,6 @@
 """Training: one loop for every run, and a task for each kind of data."""
 
-from mmel.study.train.machine import check_versions
+from mmel.study.train.provenance import check_versions
 
 # Before an import below fails on an old package in words of its own.
 check_versions()

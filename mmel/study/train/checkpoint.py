@@ -7,10 +7,13 @@ from typing import Any
 import torch
 
 from mmel.study.records import ResultsError, write_atomically
+from mmel.study.train import processes
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state so that a crash leaves the old one or the new one, never half of it."""
+    """Write a state so that a crash leaves the old one or the new one; off the main process this does nothing."""
+    if not processes.is_main():
+        return
     buffer = io.BytesIO()
     torch.save({**state, "file": _place(path)}, buffer)
     write_atomically(path, buffer.getvalue())

@@ -1,8 +1,6 @@
 """One evaluation interval: an epoch, or a part of one, and the evaluation after it."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -12,7 +10,6 @@ from mmel.study.config import Run
 from mmel.study.records import Line
 from mmel.study.train import processes
 from mmel.study.train.precision import autocast, math_of
-from mmel.study.train.provenance import epochs_done
 from mmel.study.train.step import DivergedError, Step
 from mmel.study.train.task import Task
 
@@ -32,17 +29,18 @@ def train_and_evaluate(task: Task, step: Step, number: int, bar: tqdm) -> Line:
     begin = time.perf_counter()
     losses = torch.zeros(last - first, device=device)
     sums = torch.zeros(2, device=device)
-    # Reading a loss makes a GPU wait, so there it is looked at once per interval; the CPU is in step anyway.
-    every = 1 if device.type == "cpu" else len(losses)
     before = (epoch - 1) * task.steps
     # Evaluating, and asking a teacher, ends in evaluation mode.
     task.model.train()
     batches = task.order(epoch).split(config.batch_size)[first - before : last - before]
-    with _seeded(config.seed, number, device), math_of(config.precision):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), math_of(config.precision):
+        # Dropout masks that depend on seed, interval and process alone, so that a resumed run draws them again.
+        torch.manual_seed(config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
         for place, index in enumerate(batches):
             losses[place], statistics = step(index, epoch)
             sums += statistics
-            if (place + 1) % every == 0 or place + 1 == len(losses):
+            # Reading a loss makes a GPU wait, so there all are looked at in the end; the CPU is in step anyway.
+            if device.type == "cpu" or place + 1 == len(losses):
                 _check_finite(losses[: place + 1], first, epoch, config)
             bar.update()
     train_seconds = time.perf_counter() - begin
@@ -50,16 +48,18 @@ def train_and_evaluate(task: Task, step: Step, number: int, bar: tqdm) -> Line:
     # BatchNorm's running statistics are the only state in which the processes differ.
     statistics = [buffer for buffer in task.model.buffers() if buffer.is_floating_point()]
     processes.add_up(statistics)
-    for buffer in statistics if processes.count() > 1 else ():
+    for buffer in statistics:
         buffer.div_(processes.count())
     with autocast(config.precision, device, cache=config.is_text), math_of(config.precision):
         metrics = task.evaluate()
     bar.set_postfix(epoch=epoch, **{k: f"{v:.2f}" for k, v in metrics.items()}, refresh=False)
     examples = sum(map(len, batches))
+    whole, part = divmod(number + 1, config.evals_per_epoch)
     entropy, largest = (sums / examples).tolist()
     return {
         "kind": "epoch",
-        "epoch": epochs_done(number + 1, config.evals_per_epoch),
+        # Whole epochs as an integer, as in the records of runs with one evaluation per epoch.
+        "epoch": whole + round(part / config.evals_per_epoch, 4) if part else whole,
         "train_loss": losses.mean().item(),
         **metrics,
         "learning_rate": learning_rate,
@@ -69,14 +69,6 @@ def train_and_evaluate(task: Task, step: Step, number: int, bar: tqdm) -> Line:
         "weight_entropy": entropy,
         "weight_max": largest,
     }
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, number: int, device: torch.device) -> Iterator[None]:
-    """Dropout masks that depend on seed, interval and process alone, so that a resumed run draws them again."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + number + 1 + (processes.rank() << 40))
-        yield
 
 
 def _check_finite(losses: Tensor, first: int, epoch: int, config: Run) -> None:

@@ -4,24 +4,25 @@ import contextlib
 import functools
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from mmel.study.config import Run
-from mmel.study.records import Line, Store
+from mmel.study.records import Line, RunWriter, Store
 from mmel.study.train import checkpoint, machine, processes
 from mmel.study.train.build import build_task
 from mmel.study.train.encoder import check_encoder
 from mmel.study.train.interval import first_step, train_and_evaluate
 from mmel.study.train.precision import autocast, math_of, probe, resolve
-from mmel.study.train.provenance import header, outcome, progress, resumed_header
+from mmel.study.train.provenance import header, resumed_header
 from mmel.study.train.step import DivergedError, Step
 from mmel.study.train.teacher import ensure_teacher
-from mmel.study.train.writer import Writer
 
 # Within an epoch a checkpoint is worth its time (gigabytes, for a large encoder) if so much work would be lost.
 CHECKPOINT_SECONDS = 60.0
@@ -47,7 +48,7 @@ def train(
     recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is in the record
     before it is yielded. Every `checkpoint_every` epochs the state is saved, and also at an evaluation a minute or more
     after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A run on text whose
-    teacher is not trained yet trains it first. If `accelerate launch` started several processes they train it together,
+    teacher is not trained yet trains it first. If a launcher started several processes they train it together,
     see `mmel.study.train.processes`: all call this, and the main one alone writes.
 
     Args:
@@ -73,12 +74,9 @@ def train(
         DataError: if the data set is missing or damaged.
         ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
-    stop_at = named_stop_time() if stop_at is None else stop_at
-    if math.isnan(stop_at):
-        raise ValueError("stop_at must be a time in seconds since 1970, got nan")
+    stop_at = stop_time(stop_at)
     chosen = processes.start(device)
-    with store.lock(config, wait) if processes.is_main() else contextlib.nullcontext():
-        processes.wait()
+    with processes.held_by_main(store.lock(config, wait)):
         record = processes.from_main(store.read(config))
         if record is not None and record.finished:
             yield from record.epochs
@@ -116,58 +114,54 @@ def _train(
         lines[0]["precision_probe"] = probe(device)
     if state is not None:
         check_encoder(lines[0], state["lines"][0])
-        checkpoint.load(path, model=task.model, optimizer=step.optimizer, scheduler=step.scheduler)
+        checkpoint.load(path, **step.parts)
         lines = [resumed_header(lines[0], state["lines"][0]), *state["lines"][1:]]
         begin -= state["wall_seconds"]
 
-    writer = Writer(config, store, lines)
+    writer = RunWriter(store, config, lines, writes=processes.is_main())
     yield from lines[1:]
-    saved_at, total = time.monotonic(), config.total_epochs * parts
-    with progress(config, first_step(task, len(lines) - 1), first_step(task, total)) as bar:
-        if len(lines) > 1 and processes.from_main(_too_late(lines[-1], stop_at)):
-            raise BudgetError(f"{config.run_id} resumes from epoch {lines[-1]['epoch']} another time")
-        for number in range(len(lines) - 1, total):
+    saved, saved_at, total = len(lines) - 1, time.monotonic(), config.total_epochs * parts
+    with _progress(config, first_step(task, saved), first_step(task, total)) as bar:
+        for number in range(saved, total):
+            is_due = number % (checkpoint_every * parts) == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            # The main process decides, since clocks differ: save, stop, or neither.
+            is_due, too_late = processes.from_main((is_due, _too_late(lines[1:], stop_at)))
+            if number > saved and (is_due or too_late):
+                owners = {name: part.state_dict() for name, part in step.parts.items()}
+                checkpoint.save(path, {**owners, "lines": lines, "wall_seconds": time.perf_counter() - begin})
+                saved, saved_at = number, time.monotonic()
+            if too_late:
+                raise BudgetError(f"{config.run_id} resumes from epoch {lines[-1]['epoch']} another time")
             try:
                 line = train_and_evaluate(task, step, number, bar)
             except DivergedError as error:
-                failure = {"status": "failed", "error": str(error)}
-                writer.finish(failure | _costs(lines, step, begin), step)
+                writer.finish({"status": "failed", "error": str(error), **_costs(lines, step, begin)})
                 raise
             lines.append(line)
             writer.append(line)
-            # The main process decides, since clocks differ: stop, save, or neither.
-            too_late = _too_late(line, stop_at)
-            is_due = (number + 1) % (checkpoint_every * parts) == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            too_late, is_due = processes.from_main((too_late, is_due))
-            is_last = number + 1 == total
-            if (too_late or is_due) and not is_last:
-                writer.save(lines, step, time.perf_counter() - begin)
-                saved_at = time.monotonic()
             yield line
-            if too_late and not is_last:
-                raise BudgetError(f"{config.run_id} resumes from epoch {line['epoch']} another time")
     with autocast(precision, device, cache=config.is_text), math_of(precision):
         scores, predictions = task.test()
-    result = {"status": "finished", **outcome(lines[1:], task.metric), **scores}
-    writer.finish(result | _costs(lines, step, begin), step, predictions)
+    # The last scores, and the best of the one by which the run is judged.
+    metric, best = task.metric, max(lines[1:], key=lambda line: line[task.metric])
+    last = {name: value for name, value in lines[-1].items() if name.endswith("_pct")}
+    result = {"status": "finished", **last, f"best_{metric}": best[metric], "best_epoch": best["epoch"], **scores}
+    checkpoint.save(store.weights_path(config), {"model": task.model.state_dict(), "score": result[metric]})
+    writer.finish(result | _costs(lines, step, begin), predictions)
 
 
-def named_stop_time() -> float:
-    """The time in MMEL_STOP_AT at which training is to stop; infinity if it is not set.
+def stop_time(named: float | str | None = None) -> float:
+    """The time, in seconds since 1970, before which training is to stop: as named, else by MMEL_STOP_AT, else never.
 
     Raises:
-        ValueError: if it is not a finite number.
+        ValueError: if it is not a number.
     """
-    named = os.environ.get("MMEL_STOP_AT")
-    if not named:
-        return math.inf
-    try:
-        stop_at = float(named)
-    except ValueError:
-        stop_at = math.nan
-    if not math.isfinite(stop_at):
-        raise ValueError(f"MMEL_STOP_AT must be a time in seconds since 1970, got {named!r}")
-    return stop_at
+    if named is None:
+        named = os.environ.get("MMEL_STOP_AT") or math.inf
+    with contextlib.suppress(ValueError):
+        if not math.isnan(stop_at := float(named)):
+            return stop_at
+    raise ValueError(f"stop_at (or MMEL_STOP_AT) must be a time in seconds since 1970, got {named!r}")
 
 
 def _choose_precision(config: Run, device: torch.device, described: Line, state: dict[str, Any] | None) -> str:
@@ -178,9 +172,22 @@ def _choose_precision(config: Run, device: torch.device, described: Line, state:
     return resolve(config.precision, device)
 
 
-def _too_late(line: Line, stop_at: float) -> bool:
-    """Whether another evaluation, as long as the last one, would come after a time."""
-    return time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at
+def _too_late(evaluations: list[Line], stop_at: float) -> bool:
+    """Whether another evaluation, as long as the last one, would come after a time; the first is waited for."""
+    return any(time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at for line in evaluations[-1:])
+
+
+def _progress(config: Run, done: int, total: int) -> tqdm:
+    """A bar over steps with ETA; if nobody watches, a line every half minute (a notebook keeps each one)."""
+    watched = sys.stderr.isatty() or ("ipykernel" in sys.modules and "MMEL_HEADLESS" not in os.environ)
+    return tqdm(
+        desc=config.run_id,
+        initial=done,
+        total=total,
+        unit="step",
+        mininterval=0.5 if watched else 30,
+        disable=not processes.is_main(),
+    )
 
 
 def _costs(lines: list[Line], step: Step, begin: float) -> Line:

@@ -1,6 +1,6 @@
-"""One run on several processes, as `accelerate launch` starts them: each takes a share of every batch of originals.
+"""One run on several processes, as `torchrun` or `accelerate launch` starts them: each takes a share of every batch.
 
-Without such a launch there is one process, Accelerate is not imported, and everything here does nothing.
+Without such a launch there is one process, and everything here does nothing.
 """
 
 import atexit
@@ -28,38 +28,31 @@ def start(device: str | None = None) -> torch.device:
         device: as `mmel.study.train.machine.pick_device`; of several processes each takes its own GPU, or all the CPU.
 
     Raises:
-        ValueError: if the device is not there, or is one GPU for several processes, or the launcher was asked for
-            several and started one.
+        ValueError: if the device is not there, or is one GPU for several processes.
     """
-    # Accelerate's variables for several processes on CPUs, of which it starts one and leaves the others to MPI.
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise ValueError(
-            "accelerate launch was asked for several processes and started one without WORLD_SIZE, as it does on CPUs: "
-            "start them with `torchrun --nproc-per-node 2 -m mmel run ...`, or one with `python -m mmel run ...`"
-        )
+    named = device or os.environ.get("MMEL_DEVICE") or None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return machine.pick_device(device)
-    named = device or os.environ.get("MMEL_DEVICE")
+        return machine.pick_device(named)
     if named not in (None, "cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda if several processes share a run, got {named!r}")
-    from accelerate import PartialState
-
-    first = count() == 1
-    state = PartialState(cpu=named == "cpu", timeout=PATIENCE)
-    if first:
-        atexit.register(state.destroy_process_group)
-    # Accelerate numbers CPUs as it does GPUs, cpu:0.
-    return torch.device("cpu") if state.device.type == "cpu" else state.device
+    chosen = machine.pick_device(named)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    if count() == 1:
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(distributed.destroy_process_group)
+    return chosen
 
 
 def count() -> int:
     """Number of processes that share the run."""
-    return distributed.get_world_size() if _together() else 1
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return distributed.get_rank() if _together() else 0
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_main() -> bool:
@@ -78,18 +71,30 @@ def share(index: Tensor) -> Tensor:
     return index.tensor_split(count())[rank()]
 
 
+def gathered(value: T) -> list[T]:
+    """Each process' value, in all of them."""
+    values = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
 def from_main(value: T) -> T:
     """The main process' value, in all of them: clocks and file systems of several machines can differ."""
-    values = [value]
-    if count() > 1:
-        distributed.broadcast_object_list(values)
-    return values[0]
+    return gathered(value)[0]
 
 
 def wait() -> None:
     """Wait until all processes are here."""
-    if count() > 1:
-        distributed.barrier()
+    gathered(None)
+
+
+@contextlib.contextmanager
+def held_by_main(lock: contextlib.AbstractContextManager) -> Iterator[None]:
+    """The main process alone takes the lock, before any of them runs the block."""
+    with lock if is_main() else contextlib.nullcontext():
+        wait()
+        yield
 
 
 @contextlib.contextmanager
@@ -113,15 +118,3 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     distributed.all_reduce(flat)
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view_as(tensor))
-
-
-def gathered(value: T) -> list[T]:
-    """Each process' value, in all of them."""
-    values = [value] * count()
-    if count() > 1:
-        distributed.all_gather_object(values, value)
-    return values
-
-
-def _together() -> bool:
-    return distributed.is_available() and distributed.is_initialized()

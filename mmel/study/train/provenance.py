@@ -1,15 +1,25 @@
-"""A record's lines beside its evaluations: where a run comes from, how it ended; and its progress bar."""
+"""Where a run comes from, for its record: configuration, data, versions, commit."""
 
+import contextlib
 import os
-import sys
+import platform
+import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+import torch
+from packaging.version import Version
 
 from mmel.study.config import SCHEMA, Run
 from mmel.study.records import Line
-from mmel.study.train import machine, processes
+from mmel.study.train import processes
 from mmel.study.train.task import Task
+
+# As in pyproject.toml.
+LEAST = {"torch": "2.11", "torchvision": "0.26", "transformers": "5.17"}
 
 
 def header(config: Run, task: Task, device: Line) -> Line:
@@ -28,8 +38,8 @@ def header(config: Run, task: Task, device: Line) -> Line:
         "num_parameters": sum(p.numel() for p in task.model.parameters()),
         "device": device,
         "processes": processes.count(),
-        "versions": machine.versions(),
-        **machine.code_version(),
+        "versions": versions(),
+        **code_version(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -41,28 +51,46 @@ def resumed_header(new: Line, old: Line) -> Line:
     return new | {"resumed_from": [*old.get("resumed_from", []), before]}
 
 
-def epochs_done(intervals: int, evals_per_epoch: int) -> int | float:
-    """Whole epochs as an integer, as in the records of runs with one evaluation per epoch."""
-    whole, part = divmod(intervals, evals_per_epoch)
-    return whole + round(part / evals_per_epoch, 4) if part else whole
+def check_versions() -> None:
+    """Refuse a package that is too old, as a machine without an installer may have; a missing one is named in use.
+
+    Raises:
+        ImportError: naming the package, its version and the oldest that will do.
+    """
+    for package, found in _installed(LEAST).items():
+        if Version(found) < Version(least := LEAST[package]):
+            raise ImportError(f"{package} must be {least} or newer, got {found}: pip install -U '{package}>={least}'")
 
 
-def outcome(evaluations: list[Line], metric: str) -> Line:
-    """The last scores, and the best of the one by which the run is judged."""
-    best = max(evaluations, key=lambda line: line[metric])
-    last = {name: value for name, value in evaluations[-1].items() if name.endswith("_pct")}
-    return {**last, f"best_{metric}": best[metric], "best_epoch": best["epoch"]}
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that decide a result."""
+    found = _installed(("mmel", *LEAST, "datasets"))
+    # The build says more than the metadata (which CUDA, if any).
+    return {"python": platform.python_version(), **found, "torch": str(torch.__version__)}
 
 
-def progress(config: Run, done: int, total: int) -> tqdm:
-    """A bar over steps with ETA; if nobody watches, a line every half minute (a notebook keeps each one)."""
-    watched = sys.stderr.isatty() or ("ipykernel" in sys.modules and "MMEL_HEADLESS" not in os.environ)
-    return tqdm(
-        desc=config.run_id,
-        initial=done,
-        total=total,
-        unit="step",
-        mininterval=0.5 if watched else 30,
-        disable=not processes.is_main(),
-        file=sys.stderr,
-    )
+def code_version() -> dict[str, Any]:
+    """Git commit of the code that runs and whether it was changed since; MMEL_COMMIT without a checkout."""
+    if named := os.environ.get("MMEL_COMMIT"):
+        return {"commit": named, "dirty": None}
+    here = Path(__file__).resolve().parents[3]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # An installed package may lie within a repository that is another project's, and does not track it.
+        git("ls-files", "--error-unmatch", "mmel/__init__.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "mmel", "notebooks")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,11 +1,11 @@
 """One optimizer step on a batch of originals: micro-batches, precision, CUDA graph, several processes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmel.losses import LossTerms
 from mmel.study.records import Line
 from mmel.study.train import processes
 from mmel.study.train.graph import Captured
@@ -41,6 +41,11 @@ class Step:
         self._update = self._update_once
         if self._why_eager is None:
             self._update = Captured(self._update_once, device, state=self._state)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint saves and restores."""
+        return {"model": self.task.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     @property
     def engine(self) -> Line:
@@ -98,8 +103,18 @@ class Step:
 
     def _update_once(self, index: Tensor, epoch: int | Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Gradients and an optimizer step; on one GPU this is what a CUDA graph captures."""
-        loss, statistics = self._forward_backward(processes.share(index), epoch, len(index))
-        self._add_up(loss, statistics)
+        self.optimizer.zero_grad()
+        loss, statistics = torch.zeros((), device=self.device), torch.zeros(2, device=self.device)
+        own = processes.share(index)
+        # A group of K is never split.
+        for part in own.split(self._micro_batch(len(own))):
+            with autocast(self.config.precision, self.device, cache=self.config.is_text):
+                terms = self.task.terms(part, epoch)
+            part_loss = terms.loss.sum() / len(index)
+            part_loss.backward()
+            loss += part_loss.detach()
+            statistics += torch.stack([torch.special.entr(terms.weights).sum(), terms.weights.amax(dim=1).sum()])
+        processes.add_up([*(p.grad for p in self.task.model.parameters() if p.grad is not None), loss, statistics])
         (group,) = self.optimizer.param_groups
         planned, group["lr"] = group["lr"], lr
         try:
@@ -109,33 +124,8 @@ class Step:
             group["lr"] = planned
         return loss, statistics
 
-    def _forward_backward(self, index: Tensor, epoch: int | Tensor, total: int) -> tuple[Tensor, Tensor]:
-        """Gradients of a share of a batch of `total`, summed over micro-batches; a group of K is never split."""
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.device)
-        statistics = torch.zeros(2, device=self.device)
-        for part in index.split(self._micro_batch(len(index))):
-            with autocast(self.config.precision, self.device, cache=self.config.is_text):
-                terms = self.task.terms(part, epoch)
-            part_loss = terms.loss.sum() / total
-            part_loss.backward()
-            loss += part_loss.detach()
-            statistics += _weight_statistics(terms)
-        return loss, statistics
-
-    def _add_up(self, loss: Tensor, statistics: Tensor) -> None:
-        """Gradients, loss and statistics of the batch from those of the shares, which are already divided by its N."""
-        gradients = [p.grad for p in self.task.model.parameters() if p.grad is not None]
-        processes.add_up([*gradients, loss, statistics])
-
     def _state(self) -> Iterator[Tensor]:
         yield from self.task.model.parameters()
         yield from self.task.model.buffers()
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
-
-
-def _weight_statistics(terms: LossTerms) -> Tensor:
-    """Sums over the examples of P*'s entropy in nats and of its largest weight."""
-    entropy = torch.special.entr(terms.weights).sum()
-    return torch.stack([entropy, terms.weights.amax(dim=1).sum()])

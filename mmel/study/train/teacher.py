@@ -1,6 +1,5 @@
 """The teacher (section 3.3, "Mismatching Label"): its training, and its outputs on augmented texts, which are kept."""
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 
@@ -35,7 +34,7 @@ def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) ->
     for _ in train(teacher, store, wait=True):
         pass
     weights = store.weights_path(teacher)
-    with _locked(teacher, store):
+    with processes.held_by_main(store.lock(teacher, wait=True)):
         if processes.from_main(weights.exists()):
             return
         # The record stays as it is: it tells of another training of the same run.
@@ -76,7 +75,7 @@ def teacher_outputs(
     content = f"{weights} {sequences.digest()} {precision}"
     path = store.teacher_path(teacher, hashlib.sha256(content.encode()).hexdigest()[:16])
     # Others that want the same outputs wait for them.
-    with _locked(teacher, store):
+    with processes.held_by_main(store.lock(teacher, wait=True)):
         if processes.from_main(path.exists()):
             outputs = checkpoint.load(path)["outputs"]
         else:
@@ -102,10 +101,3 @@ def disagreement(outputs: Tensor) -> float:
         classes = outputs.argmax(dim=-1)
         apart = classes[:, 1:] != classes[:, :1]
     return 100 * apart.float().mean().item()
-
-
-@contextlib.contextmanager
-def _locked(run: TextRun, store: Store):
-    with store.lock(run, wait=True) if processes.is_main() else contextlib.nullcontext():
-        processes.wait()
-        yield

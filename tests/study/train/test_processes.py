@@ -13,7 +13,6 @@ from mmel.study.records import Store
 from mmel.study.train import BudgetError, processes
 from mmel.study.train.step import Step
 
-pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Uneven shares.
@@ -142,19 +141,6 @@ def test_a_batch_smaller_than_the_processes_is_refused(store, monkeypatch):
     monkeypatch.setattr(processes, "wait", lambda: None)
     with pytest.raises(ValueError, match="batch_size"):
         trained(PICTURES, store)
-
-
-def test_a_launch_that_started_one_process_of_several_is_refused(monkeypatch):
-    # What `accelerate launch --cpu --num_processes 2 --num_machines 1` leaves in the environment of its one process.
-    for name, value in (("USE_CPU", "True"), ("MIXED_PRECISION", "no"), ("DYNAMO_BACKEND", "NO")):
-        monkeypatch.setenv(f"ACCELERATE_{name}", value)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    # With --num_processes 1.
-    assert processes.start("cpu") == CPU
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(ValueError, match=r"WORLD_SIZE.*torchrun"):
-        processes.start("cpu")
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch):
