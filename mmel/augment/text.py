@@ -3,22 +3,22 @@
 import hashlib
 import math
 import random
-import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from mmel.augment.text_cache import FillCache
-from mmel.augment.text_encode import Encoded, encode, strings
+from mmel.augment.text_encode import encode, rewrite, spans, strings
 from mmel.augment.text_fill import Filler, Fills, Job
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 FILLS = ("greedy", "beam")
 PAIR_MODES = ("separate", "joint")
-# Pieces that a vocabulary holds and no text contains.
-_UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]|madeupword\d+")
-
 Text = str | tuple[str, str]
 
 
@@ -33,8 +33,8 @@ class MaskedLMAugmenter:
 
     Special pieces, unused pieces of the vocabulary and the mask itself are never filled in. The original piece may
     come back, and a variant equal to the original stays. [UNK] stands for a word of the text (all of a text in a script
-    that the vocabulary lacks): it may be masked and filled, and where it stays it is printed. A special piece written
-    in the text, "[SEP]" say, is left as it is.
+    that the vocabulary lacks), which may be masked and filled. A special piece written in the text, "[SEP]" say, is
+    left as it is.
 
     The masked positions depend on `seed`, `mask_ratio` and the sentence's pieces alone: not on the batch, its order or
     the device, nor on `fill` or K; those of a smaller `mask_ratio` are the first ones of a larger. The fills, too, but
@@ -44,8 +44,9 @@ class MaskedLMAugmenter:
 
     Args:
         model: a masked LM of Hugging Face, on any device, in any precision; the caller may put autocast around calls.
-            It is run in eval mode and left in the mode it was in. With a cache it must not be changed afterwards: its
-            weights are digested once, here.
+            On a CPU half precision is several times slower than float32, and warned of. The model is run in eval mode
+            and left in the mode it was in. With a cache it must not be changed afterwards: its weights are digested
+            once, here.
         tokenizer: its fast tokenizer.
         num_augmented: K = |B(x)| >= 2, the original included.
         mask_ratio: in (0, 1].
@@ -95,35 +96,17 @@ class MaskedLMAugmenter:
         self.max_length = max_length
         self.bf16 = bf16
 
-        vocabulary = tokenizer.get_vocab()
-        if (largest := max(vocabulary.values())) >= model.config.vocab_size:
-            raise ValueError(
-                f"tokenizer must be the model's: it has piece {largest}, the model {model.config.vocab_size} pieces"
-            )
-        special = set(tokenizer.all_special_ids)
-        allowed = [place for piece, place in vocabulary.items() if place not in special and not _UNUSED.match(piece)]
-        width = num_augmented - 1 if fill == "greedy" else beam_width or num_augmented - 1
-        if len(allowed) < width:
-            raise ValueError(
-                f"num_augmented - 1 and beam_width must be at most the {len(allowed)} pieces of the vocabulary that "
-                f"may be filled in, got {width}"
-            )
-        self._unmaskable = special - {tokenizer.unk_token_id}
-        ends = encode(tokenizer, ["a"], max_length=max_length)[0]
-        begin, end = ends.spans[0]
-        self._prefix, self._suffix = ends.ids[:begin], ends.ids[end:]
-        self._filler = Filler(
-            model,
-            mask_id=tokenizer.mask_token_id,
-            pad_id=tokenizer.pad_token_id,
-            allowed=allowed,
-            num_variants=num_augmented - 1,
-            beam_width=None if fill == "greedy" else width,
-            batch_tokens=batch_tokens,
-            bf16=bf16,
-        )
+        self._unmaskable = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        (ends,) = encode(tokenizer, ["a"], max_length=max_length)
+        (middle,) = spans(ends)
+        self._prefix, self._suffix = ends.ids[: middle.start], ends.ids[middle.stop :]
+        beam_width = None if fill == "greedy" else beam_width or num_augmented - 1
+        self._filler = Filler(model, tokenizer, num_augmented - 1, beam_width, batch_tokens, bf16)
+        if self._filler.device.type == "cpu" and (dtype := next(model.parameters()).dtype).itemsize < 4:
+            warnings.warn(f"model is in {dtype}, slow on a CPU: model.float() is several times faster", stacklevel=2)
         self._cache = None
         if cache is not None:
+            width = self._filler.width
             settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": width}
             # Not named where it is off: files that were filled before it could be on keep their names.
             precision = {"bf16": True} if bf16 else {}
@@ -137,23 +120,19 @@ class MaskedLMAugmenter:
             pairs: the N second sentences, or None.
 
         Returns:
-            N lists of K strings, or of K (first, second) tuples: at index 0 the untouched original, then the variants
-            as the tokenizer's `decode` writes their pieces (a lower-casing one in lower case), cut to `max_length`.
+            N lists of K strings, or of K (first, second) tuples: at index 0 the untouched original, then the variants,
+            cut to `max_length`. Pieces that did not change stand as in the original, with its case and its blanks.
 
         Raises:
             ValueError: as `encode`.
         """
-        sides = [strings("sentences", sentences)]
-        if pairs is not None:
-            sides.append(strings("pairs", pairs))
-        encoded, variants = self._augment(*sides)
+        sides = [strings("sentences", sentences), *([] if pairs is None else [strings("pairs", pairs)])]
+        encodings, variants = self._augment(*sides)
         texts = [
-            [self._decode(original, encoded[n].spans[side], variants[n]) for n, original in enumerate(originals)]
-            for side, originals in enumerate(sides)
+            [originals, *rewrite(self.tokenizer, encoding, originals, row[1:])]
+            for encoding, row, originals in zip(encodings, variants, zip(*sides, strict=True), strict=True)
         ]
-        if pairs is None:
-            return texts[0]
-        return [list(zip(first, second, strict=True)) for first, second in zip(*texts, strict=True)]
+        return texts if pairs is not None else [[text for (text,) in row] for row in texts]
 
     def ids(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[list[int]]]:
         """Variants as word pieces, which is what training uses: tokenizing a variant's text may change it.
@@ -177,34 +156,35 @@ class MaskedLMAugmenter:
         Raises:
             ValueError: as `encode`.
         """
-        encoded = encode(self.tokenizer, sentences, pairs, self.max_length)
-        return [[place + offset for job, offset in self._jobs(one) for place in job.positions] for one in encoded]
+        encodings = encode(self.tokenizer, sentences, pairs, self.max_length)
+        return [[place + offset for job, offset in self._jobs(one) for place in job.positions] for one in encodings]
 
     def _augment(
         self, sentences: Sequence[str], pairs: Sequence[str] | None = None
-    ) -> tuple[list[Encoded], list[list[list[int]]]]:
-        encoded = encode(self.tokenizer, sentences, pairs, self.max_length)
-        jobs = [self._jobs(one) for one in encoded]
+    ) -> tuple[list["Encoding"], list[list[list[int]]]]:
+        encodings = encode(self.tokenizer, sentences, pairs, self.max_length)
+        jobs = [self._jobs(one) for one in encodings]
         # A dict, not a set: sentences that occur twice are filled once, and the order is the same in each process.
         fills = self._fills(list(dict.fromkeys(job for row in jobs for job, _ in row)))
         variants = []
-        for one, row in zip(encoded, jobs, strict=True):
-            copies = [list(one.ids) for _ in range(self.num_augmented)]
+        for one, row in zip(encodings, jobs, strict=True):
+            # Each access to `ids` gives a new list.
+            copies = [one.ids for _ in range(self.num_augmented)]
             for job, offset in row:
                 for variant, pieces in zip(copies[1:], fills[job], strict=True):
                     for place, piece in zip(job.positions, pieces, strict=True):
                         variant[place + offset] = piece
             variants.append(copies)
-        return encoded, variants
+        return encodings, variants
 
-    def _jobs(self, encoded: Encoded) -> list[tuple[Job, int]]:
+    def _jobs(self, encoding: "Encoding") -> list[tuple[Job, int]]:
         """The inputs of the masked LM that an input asks for, each with what its places lie behind those of `ids`."""
-        inputs = [(tuple(encoded.ids), tuple(encoded.token_type_ids), 0)]
+        inputs = [(tuple(encoding.ids), tuple(encoding.type_ids), 0)]
         if self.pair_mode == "separate":
             inputs = []
-            for begin, end in encoded.spans:
-                ids = (*self._prefix, *encoded.ids[begin:end], *self._suffix)
-                inputs.append((ids, (0,) * len(ids), begin - len(self._prefix)))
+            for span in spans(encoding):
+                ids = (*self._prefix, *encoding.ids[span], *self._suffix)
+                inputs.append((ids, (0,) * len(ids), span.start - len(self._prefix)))
         jobs = [(Job(ids, types, self._draw(ids)), offset) for ids, types, offset in inputs]
         return [(job, offset) for job, offset in jobs if job.positions]
 
@@ -234,14 +214,6 @@ class MaskedLMAugmenter:
         # Where two filled the same job, and two pieces were about equally likely, all take the fills that are kept.
         return self._cache.read(jobs)
 
-    def _decode(self, original: str, span: tuple[int, int], variants: list[list[int]]) -> list[str]:
-        """The K texts of one sentence."""
-        pieces = [ids[slice(*span)] for ids in variants]
-        # Where nothing could be masked: copies of the text itself, not of what decoding leaves of it.
-        if self._unmaskable.issuperset(pieces[0]):
-            return [original] * self.num_augmented
-        return [original, *self.tokenizer.batch_decode(pieces[1:])]
-
 
 def _positions(model: nn.Module) -> float:
     """How many pieces a model has positions for."""
@@ -260,10 +232,9 @@ def _check(
         raise ValueError(f"num_augmented must be an integer of at least 2, the original included, got {num_augmented}")
     if not 0 < mask_ratio <= 1:
         raise ValueError(f"mask_ratio must be in (0, 1], got {mask_ratio}")
-    if fill not in FILLS:
-        raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
-    if pair_mode not in PAIR_MODES:
-        raise ValueError(f"pair_mode must be one of {', '.join(PAIR_MODES)}, got {pair_mode!r}")
+    for name, value, choices in (("fill", fill, FILLS), ("pair_mode", pair_mode, PAIR_MODES)):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     if not isinstance(seed, int):
         raise ValueError(f"seed must be an integer, got {seed!r}")
     if beam_width is not None and (fill != "beam" or beam_width < num_augmented - 1):

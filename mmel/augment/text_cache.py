@@ -19,8 +19,6 @@ from mmel.augment.text_fill import Fills, Job
 _FORMAT = 1
 # What of a model's configuration changes from place to place and does not change what it computes.
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "_attn_implementation")
-# SQLite takes a limited number of values in one query.
-_QUERY = 500
 # How long to wait for another process that is writing.
 PATIENCE_SECONDS = 60
 
@@ -35,30 +33,22 @@ def weights_digest(model: nn.Module) -> str:
 
 
 class FillCache:
-    """A folder with one SQLite file for each masked LM, its vocabulary and the settings of the augmentation.
-
-    Args:
-        folder: made if missing.
-        model: the masked LM; digested here.
-        tokenizer: its tokenizer.
-        settings: whatever else decides a fill beside the job.
-    """
+    """A folder, made if missing, with one SQLite file per masked LM, vocabulary and settings of the augmentation."""
 
     def __init__(self, folder: str | Path, model: nn.Module, tokenizer: Any, settings: Mapping[str, Any]):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         config = {name: value for name, value in model.config.to_dict().items() if name not in _VOLATILE}
-        self._content = _digest(
-            {
-                "format": _FORMAT,
-                "weights": weights_digest(model),
-                "model": type(model).__name__,
-                "config": config,
-                "vocabulary": sorted(tokenizer.get_vocab().items()),
-                "special": tokenizer.special_tokens_map,
-                "settings": dict(settings),
-            }
-        )
+        content = {
+            "format": _FORMAT,
+            "weights": weights_digest(model),
+            "model": type(model).__name__,
+            "config": config,
+            "vocabulary": sorted(tokenizer.get_vocab().items()),
+            "special": tokenizer.special_tokens_map,
+            "settings": dict(settings),
+        }
+        self._content = _digest(content)
         self._model = model
 
     @property
@@ -71,16 +61,11 @@ class FillCache:
 
     def read(self, jobs: Sequence[Job]) -> dict[Job, Fills]:
         """Those of some jobs that have been filled."""
-        by_key = {_key(job): job for job in jobs}
-        keys = list(by_key)
         known = {}
         with self._open() as database:
-            for begin in range(0, len(keys), _QUERY):
-                some = keys[begin : begin + _QUERY]
-                query = f"SELECT key, pieces FROM fills WHERE key IN ({', '.join('?' * len(some))})"
-                for key, pieces in database.execute(query, some):
-                    job = by_key[key]
-                    flat, step = array("i", pieces), len(job.positions)
+            for job in jobs:
+                if found := database.execute("SELECT pieces FROM fills WHERE key = ?", [_key(job)]).fetchone():
+                    flat, step = array("i", found[0]), len(job.positions)
                     known[job] = tuple(tuple(flat[place : place + step]) for place in range(0, len(flat), step))
         return known
 

@@ -1,29 +1,15 @@
-"""Sentences as word pieces, with the place of each sentence in its input."""
+"""Sentences as word pieces, and filled-in pieces as sentences again."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """A sentence, or a pair of them, as the model reads it.
-
-    Attributes:
-        ids: word pieces, special ones included.
-        token_type_ids: 0 for the first sentence and 1 for the second, or what else the tokenizer says; a model may
-            take none.
-        spans: (begin, end) in `ids` of each sentence, without special pieces; (0, 0) of one that has no piece.
-    """
-
-    ids: list[int]
-    token_type_ids: list[int]
-    spans: tuple[tuple[int, int], ...]
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 def encode(
     tokenizer: Any, sentences: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128
-) -> list[Encoded]:
+) -> list["Encoding"]:
     """Word pieces of sentences or of pairs, at most `max_length` of them, special ones included.
 
     Of a pair the longer sentence is cut first. All that follows, masks and variants, sees what is left here.
@@ -33,6 +19,9 @@ def encode(
         sentences: N strings.
         pairs: the N second sentences, or None.
         max_length: word pieces.
+
+    Returns:
+        N encodings of the `tokenizers` library, each with `ids`, `type_ids` and, in its sentence, `offsets`.
 
     Raises:
         ValueError: if `sentences` or `pairs` is not a sequence of strings, their lengths differ, `max_length` leaves
@@ -49,13 +38,7 @@ def encode(
         raise ValueError(f"max_length must be more than {special}, the special pieces of an input, got {max_length}")
     if not sentences:
         return []
-    encodings = tokenizer(
-        sentences, pairs, truncation="longest_first", max_length=max_length, return_token_type_ids=True
-    ).encodings
-    return [
-        Encoded(encoding.ids, encoding.type_ids, tuple(_spans(encoding.sequence_ids, 1 if pairs is None else 2)))
-        for encoding in encodings
-    ]
+    return tokenizer(sentences, pairs, truncation="longest_first", max_length=max_length).encodings
 
 
 def strings(name: str, texts: Sequence[str]) -> list[str]:
@@ -73,9 +56,67 @@ def strings(name: str, texts: Sequence[str]) -> list[str]:
     return texts
 
 
-def _spans(sequence_ids: list[int | None], count: int) -> Iterator[tuple[int, int]]:
-    """Where each of `count` sentences begins and ends."""
-    for sentence in range(count):
-        length = sequence_ids.count(sentence)
-        begin = sequence_ids.index(sentence) if length else 0
-        yield begin, begin + length
+def spans(encoding: "Encoding") -> Iterator[slice]:
+    """Where in its input each sentence lies, without special pieces; an empty slice if it has no piece."""
+    sentence_of = encoding.sequence_ids
+    for sentence in range(encoding.n_sequences):
+        length = sentence_of.count(sentence)
+        begin = sentence_of.index(sentence) if length else 0
+        yield slice(begin, begin + length)
+
+
+def rewrite(
+    tokenizer: Any, encoding: "Encoding", texts: Sequence[str], variants: Sequence[Sequence[int]]
+) -> list[tuple[str, ...]]:
+    """Variants of an input as text: what was not replaced stays as it is written, with its case and its blanks.
+
+    Args:
+        tokenizer: made the encoding.
+        encoding: of a sentence, or of a pair.
+        texts: the sentence, or both of the pair.
+        variants: lists of pieces like the encoding's `ids`.
+
+    Returns:
+        For each variant as many texts, each up to its last piece and the blanks that follow.
+    """
+    ids, offsets = encoding.ids, encoding.offsets
+    written = _surfaces(tokenizer, {*ids, *(piece for variant in variants for piece in variant)})
+    parts = list(zip(texts, spans(encoding), strict=True))
+    return [
+        tuple(
+            _rewritten(text, list(zip(offsets[span], ids[span], variant[span], strict=True)), written)
+            # Such as bytes of one character: only the whole can be decoded.
+            or tokenizer.decode(variant[span])
+            for text, span in parts
+        )
+        for variant in variants
+    ]
+
+
+def _surfaces(tokenizer: Any, pieces: Iterable[int]) -> dict[int, str]:
+    """Each of some pieces as it is written behind a word: " dog" for `dog`, "s" for `##s`, "." for `.`."""
+    pieces, as_it_is = list(pieces), {"clean_up_tokenization_spaces": False}
+    word = tokenizer("a", add_special_tokens=False).input_ids
+    begin = len(tokenizer.decode(word, **as_it_is))
+    texts = tokenizer.batch_decode([[*word, piece] for piece in pieces], **as_it_is)
+    return {piece: text[begin:] for piece, text in zip(pieces, texts, strict=True)}
+
+
+def _rewritten(text: str, pieces: Sequence[tuple[tuple[int, int], int, int]], written: Mapping[int, str]) -> str | None:
+    """A text with its pieces, each ((begin, end) in it, old, new), replaced; None if they overlap in it."""
+    result, end, changed = "", 0, False
+    for (begin, stop), old, new in pieces:
+        # Some tokenizers count the blank before a word to the word.
+        begin = stop - len(text[begin:stop].lstrip())
+        after_change, changed = changed, old != new
+        piece = written[new].strip() if changed else text[begin:stop]
+        if begin < end or "\N{REPLACEMENT CHARACTER}" in piece:
+            return None
+        gap, apart = text[end:begin], written[new][:1].isspace()
+        if changed and not apart and result:
+            gap = ""
+        # A tokenizer sees blanks around punctuation that the text need not have, but two words must not become one.
+        elif (changed or after_change) and apart and not gap and result[-1:].isalnum() and piece[:1].isalnum():
+            gap = " "
+        result, end = result + gap + piece, stop
+    return result if pieces and text[end:].strip() else result + text[end:]

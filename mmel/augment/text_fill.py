@@ -1,30 +1,31 @@
 """Filling masked positions with a masked LM, batched over sentences: the forwards of Algorithm 2."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 # Word pieces in one forward. On a CPU more than this falls out of its caches. On a GPU the logits set the limit, a
 # row of the vocabulary for each variant: 1 GB for sentences of eight pieces.
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 65536
 
+# Pieces that a vocabulary holds and no text contains.
+_UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]|madeupword\d+")
+
 Fills = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One input of the masked LM. Equal jobs have equal fills.
+class Job(NamedTuple):
+    """One input of the masked LM: its pieces, none masked yet, their token types, and where to mask, in that order.
 
-    Attributes:
-        ids: the pieces, special ones included, none masked.
-        types: their token types.
-        positions: the places in `ids` to mask, in the order in which they are filled; at least one.
+    Equal jobs have equal fills.
     """
 
     ids: tuple[int, ...]
@@ -33,72 +34,73 @@ class Job:
 
 
 class Filler:
-    """Fills masked positions, greedily or by beam search.
+    """Fills masked positions, greedily or, with a `beam_width`, by beam search; arguments as `MaskedLMAugmenter`.
 
-    The first forward sees each sentence once, each later one all its variants; the vocabulary projection is computed
-    at the position that is filled, and nowhere else.
+    The first forward sees each sentence once, each later one all its variants. The vocabulary projection is computed
+    at the position that is filled, and nowhere else: the logits of a position must depend on the encoder's output at
+    that position alone, as those of all masked LMs in `transformers` do.
 
-    Args:
-        model: a masked LM of Hugging Face. Where its logits at a position depend on the encoder's output at that
-            position alone, which is tried once, only that is projected; else all positions are, which is slower.
-        mask_id: what stands at a masked position.
-        pad_id: what fills a batch up to its longest sentence.
-        allowed: the pieces that may be filled in.
-        num_variants: K - 1 >= 1.
-        beam_width: None for greedy, else at least `num_variants`.
-        batch_tokens: word pieces in one forward.
-        bf16: run the forwards under bfloat16 autocast, with float32 logits.
+    Raises:
+        ValueError: if the tokenizer is of another vocabulary, or too few pieces of it may be filled in.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        mask_id: int,
-        pad_id: int,
-        allowed: Sequence[int],
+        tokenizer: Any,
         num_variants: int,
         beam_width: int | None = None,
         batch_tokens: int | None = None,
         bf16: bool = False,
     ):
+        vocabulary, size = tokenizer.get_vocab(), model.config.vocab_size
+        if (largest := max(vocabulary.values())) >= size:
+            raise ValueError(f"tokenizer must be the model's: it has piece {largest}, the model {size} pieces")
+        special = set(tokenizer.all_special_ids)
+        allowed = {place for piece, place in vocabulary.items() if place not in special and not _UNUSED.match(piece)}
+        self.width = beam_width or num_variants
+        if len(allowed) < self.width:
+            raise ValueError(
+                f"num_augmented - 1 and beam_width must be at most the {len(allowed)} pieces of the vocabulary that "
+                f"may be filled in, got {self.width}"
+            )
         self.model = model
-        self.mask_id = mask_id
-        self.pad_id = pad_id
-        self.forbidden = sorted(set(range(model.config.vocab_size)) - set(allowed))
+        self.mask_id = tokenizer.mask_token_id
+        self.pad_id = tokenizer.pad_token_id
+        # Those of the model that the vocabulary lacks, too.
+        self.forbidden = sorted(set(range(size)) - allowed)
         self.num_variants = num_variants
         self.beam_width = beam_width
         self.batch_tokens = batch_tokens
         self.bf16 = bf16
         # Some encoders know no token types, some only type 0, whatever the tokenizer says.
         self._takes_types = getattr(model.config, "type_vocab_size", 0) > 1
-        self._projects_one: bool | None = None
 
     def __call__(self, jobs: Sequence[Job]) -> list[tuple[Job, Fills]]:
-        """The fills of some jobs, filled in one batch: K - 1 times the pieces at a job's `positions`, in that order."""
-        with _evaluating(self.model), torch.inference_mode(), self._precision():
+        """Jobs and their fills, filled in one batch: K - 1 times the pieces at a job's `positions`, in that order."""
+        # By falling number of positions: the jobs that have one left to fill are always the first ones.
+        jobs = sorted(jobs, key=lambda job: -len(job.positions))
+        with self._evaluating():
             fills = self._fill(jobs).tolist()
         # The rows are as long as the batch's longest.
-        return [
-            (job, tuple(tuple(row[: len(job.positions)]) for row in rows))
-            for job, rows in zip(jobs, fills, strict=True)
-        ]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What was found out on the way is not part of it: `datasets` takes objects of one state for the same.
-        return {**self.__dict__, "_projects_one": None}
+        rows = zip(jobs, fills, strict=True)
+        return [(job, tuple(tuple(fill[: len(job.positions)]) for fill in row)) for job, row in rows]
 
     @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        if not self.bf16:
-            yield
-            return
-        head = self.model.get_output_embeddings()
+    def _evaluating(self) -> Iterator[None]:
+        # Module by module: somebody may have put a part of it into eval mode.
+        training = [module for module in self.model.modules() if module.training]
+        head = self.model.get_output_embeddings() if self.bf16 else None
         # A head of another kind keeps what autocast makes of it.
         handle = head.register_forward_hook(_in_float32) if isinstance(head, nn.Linear) else None
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        self.model.eval()
         try:
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.inference_mode(), autocast:
                 yield
         finally:
+            for module in training:
+                module.training = True
             if handle is not None:
                 handle.remove()
 
@@ -113,13 +115,12 @@ class Filler:
         The longest come first, so that a batch that does not fit in memory is the first.
         """
         limit = self.batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
-        rows = self.beam_width or self.num_variants
         batch: list[Job] = []
         for job in sorted(jobs, key=lambda job: (len(job.ids), len(job.positions), job.ids, job.types), reverse=True):
             longest = len(batch[0].ids) if batch else 0
-            full = (len(batch) + 1) * longest * rows > limit
+            full = (len(batch) + 1) * longest * self.width > limit
             # A forward costs something by itself: a batch is closed for padding's sake only when it is worth one.
-            padded = len(batch) * longest * rows > limit // 8 and len(job.ids) < 0.7 * longest
+            padded = len(batch) * longest * self.width > limit // 8 and len(job.ids) < 0.7 * longest
             if batch and (full or padded):
                 yield batch
                 batch = []
@@ -127,13 +128,10 @@ class Filler:
         if batch:
             yield batch
 
-    def _fill(self, batch: Sequence[Job]) -> Tensor:
+    def _fill(self, jobs: Sequence[Job]) -> Tensor:
         """(n, K - 1, most positions of a job) pieces; what is beyond a job's own positions means nothing."""
-        # By falling number of positions: the jobs that have one left to fill are always the first ones.
-        order = sorted(range(len(batch)), key=lambda place: -len(batch[place].positions))
-        jobs = [batch[place] for place in order]
         ids, types, attention, positions = self._tensors(jobs)
-        n, width = len(jobs), self.beam_width or self.num_variants
+        n, width = len(jobs), self.width
         forbidden = torch.tensor(self.forbidden, device=ids.device)
 
         logits = self._logits(ids, types, attention, positions[:, 0])
@@ -158,24 +156,18 @@ class Filler:
                 pieces = self._scores(logits, forbidden).max(1).indices.view(n, width)
             ids[:n].scatter_(2, place[:, None, None].expand(n, width, 1), pieces[..., None])
 
-        filled = ids[:, : self.num_variants].gather(2, positions[:, None].expand(-1, self.num_variants, -1))
-        # Back to the order of the batch.
-        return filled[torch.tensor(order).argsort().to(filled.device)]
+        return ids[:, : self.num_variants].gather(2, positions[:, None].expand(-1, self.num_variants, -1))
 
     def _tensors(self, jobs: Sequence[Job]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Masked ids, token types, attention and positions, each padded on the right."""
 
-        def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-            longest = max(map(len, rows))
-            return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], device=self.device)
+        def padded(rows: Iterable[Sequence[int]], value: int = 0) -> Tensor:
+            return pad_sequence([torch.tensor(row) for row in rows], True, value).to(self.device)
 
-        masked = [list(job.ids) for job in jobs]
-        for job, row in zip(jobs, masked, strict=True):
-            for place in job.positions:
-                row[place] = self.mask_id
-        attention = padded([[1] * len(row) for row in masked], 0)
-        positions = padded([job.positions for job in jobs], 0)
-        return padded(masked, self.pad_id), padded([job.types for job in jobs], 0), attention, positions
+        masked = [[self.mask_id if n in job.positions else piece for n, piece in enumerate(job.ids)] for job in jobs]
+        attention = padded([1] * len(job.ids) for job in jobs)
+        types, positions = padded(job.types for job in jobs), padded(job.positions for job in jobs)
+        return padded(masked, self.pad_id), types, attention, positions
 
     def _scores(self, logits: Tensor, forbidden: Tensor) -> Tensor:
         """Scores that rank the pieces: logits, or log-probabilities for a beam; -inf for pieces never filled in."""
@@ -187,31 +179,26 @@ class Filler:
         inputs = {"input_ids": ids, "attention_mask": attention}
         if self._takes_types:
             inputs["token_type_ids"] = types
-        if self._projects_one is None:
-            one = {name: tensor[:1] for name, tensor in inputs.items()}
-            every = _project_everywhere(self.model, one, places[:1])
-            if every.shape[1] != self.model.config.vocab_size:
-                raise ValueError(
-                    f"model must be a masked LM with a logit for each of {self.model.config.vocab_size} pieces, "
-                    f"got {type(self.model).__name__} with an output of {tuple(every.shape)}"
-                )
-            only = _project_at(self.model, one, places[:1])
-            # Rounding of bf16 passes, a head that looks at other positions too does not.
-            self._projects_one = only.shape == every.shape and bool((only - every).norm() < 0.02 * every.norm())
-        project = _project_at if self._projects_one else _project_everywhere
-        return project(self.model, inputs, places).float()
+        handle = self.model.base_model.register_forward_hook(partial(_keep, places))
+        try:
+            logits = self.model(**inputs)[0]
+        finally:
+            handle.remove()
+        if logits.shape[1:] != (1, self.model.config.vocab_size):
+            raise ValueError(
+                f"model must be a masked LM with a logit for each of {self.model.config.vocab_size} pieces, "
+                f"got {type(self.model).__name__} with an output of {tuple(logits.shape)}"
+            )
+        return logits[:, 0].float()
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Module by module: somebody may have put a part of it into eval mode.
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def _keep(places: Tensor, module: nn.Module, inputs: tuple, output: Any) -> Any:
+    """The output of an encoder with the states at `places` alone, each a sequence of one."""
+    hidden = output[0][torch.arange(len(places), device=places.device), places][:, None]
+    if isinstance(output, tuple):
+        return (hidden, *output[1:])
+    output["last_hidden_state"] = hidden
+    return output
 
 
 def _in_float32(linear: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -219,25 +206,3 @@ def _in_float32(linear: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Ten
     bias = None if linear.bias is None else linear.bias.float()
     with torch.autocast(output.device.type, enabled=False):
         return F.linear(inputs[0].float(), linear.weight.float(), bias)
-
-
-def _project_everywhere(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
-    logits = model(**inputs)[0]
-    return logits[torch.arange(len(places), device=places.device), places]
-
-
-def _project_at(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
-    """As `_project_everywhere`, with the head given the encoder's output at `places` alone, as a sequence of one."""
-
-    def keep(module: nn.Module, arguments: tuple, output: object) -> object:
-        hidden = output[0][torch.arange(len(places), device=places.device), places][:, None]
-        if isinstance(output, tuple):
-            return (hidden, *output[1:])
-        output["last_hidden_state"] = hidden
-        return output
-
-    handle = model.base_model.register_forward_hook(keep)
-    try:
-        return model(**inputs)[0][:, 0]
-    finally:
-        handle.remove()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import PolynomialLR
 
-from mmel.augment.text import Encoded, encode
+from mmel.augment.text import encode
 from mmel.augment.text_cache import weights_digest
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.study.config import MAX_LENGTH, TextRun
@@ -92,7 +92,7 @@ class TextTask:
         self.provenance["augmentation_precision"] = "bf16" if augmenter.bf16 else "fp32"
         # Several processes share this work, through the cache.
         ids = augmenter.ids(self._train.sentences, self._train.pairs)
-        types = [entry.token_type_ids for entry in self._encode(self._train)]
+        types = [entry.type_ids for entry in self._encode(self._train)]
         self.sequences = Sequences(ids, types, self.device)
         self.provenance["augmented_texts"] = self.sequences.digest()
         if teacher is not None:
@@ -220,13 +220,13 @@ class TextTask:
         outputs = predict(self.model, sequences)[:, 0]
         return (outputs[:, 0] if self.config.is_regression else outputs.argmax(dim=-1)).tolist()
 
-    def _encode(self, part: Examples) -> list[Encoded]:
+    def _encode(self, part: Examples) -> list[Any]:
         return encode(self.tokenizer, part.sentences, part.pairs, MAX_LENGTH)
 
     def _single(self, part: Examples) -> Sequences:
         """A split as it is, one sequence per example."""
         encoded = self._encode(part)
-        return Sequences([[entry.ids] for entry in encoded], [entry.token_type_ids for entry in encoded], self.device)
+        return Sequences([[entry.ids] for entry in encoded], [entry.type_ids for entry in encoded], self.device)
 
 
 def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def test_a_task_is_scored_as_glue_scores_it(name, metric, test_metric, store, te
     for split, part in splits.items():
         outputs = []
         for entry in encode(task.tokenizer, part.sentences, part.pairs):
-            inputs = {"input_ids": torch.tensor([entry.ids]), "token_type_ids": torch.tensor([entry.token_type_ids])}
+            inputs = {"input_ids": torch.tensor([entry.ids]), "token_type_ids": torch.tensor([entry.type_ids])}
             outputs.append(task.model.eval()(**inputs).logits[0].detach())
         outputs = torch.stack(outputs)
         said[split] = outputs[:, 0].tolist() if name == "grammar_stsb" else outputs.argmax(dim=1).tolist()

@@ -147,7 +147,7 @@ def materials(name, small_bert):
     data = dataset(name)
     train, tokenizer = subset(data.load()["train"], 24), load_tokenizer(small_bert)
     ids = MaskedLMAugmenter(load_masked_lm(small_bert), tokenizer, K).ids(train.sentences, train.pairs)
-    types = [entry.token_type_ids for entry in encode(tokenizer, train.sentences, train.pairs)]
+    types = [entry.type_ids for entry in encode(tokenizer, train.sentences, train.pairs)]
     torch.manual_seed(7)
     network = load_classifier(small_bert, data.num_outputs, 0.1, 0.1)
     with torch.no_grad():
