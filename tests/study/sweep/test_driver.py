@@ -102,7 +102,7 @@ def test_a_budget_that_is_no_number_of_minutes_is_refused(store, capsys, text):
 def test_a_stop_time_that_is_no_time_is_refused(store, capsys, monkeypatch, command, text):
     monkeypatch.setenv("MMEL_STOP_AT", text)
     assert main([command, "--results", str(store.root)]) == 2
-    assert re.fullmatch(f"mmel: MMEL_STOP_AT .*'{text}'\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"mmel: .*MMEL_STOP_AT\b.*'{text}'\n", capsys.readouterr().err)
     assert list(store.root.iterdir()) == []
 
 
