@@ -7,26 +7,17 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, Self
 
 from mmel.study.datasets import IMAGE_MODELS, ImageDataset, TextDataset, dataset
-from mmel.study.fields import check_value, typed
-from mmel.study.methods import METHODS, SOFT, Method, methods_for
+from mmel.study.fields import Count, Natural, NotNegative, Positive, Profile, Rate, Share, Side, checked
+from mmel.study.methods import METHODS, Method, methods_for
 
 # Raised if the meaning of a field changes: old records then keep their old names.
 SCHEMA = 1
-# The values that a name leaves out: in schema 1 texts had the defaults of images.
-UNNAMED = {
-    "dataset": "cifar10",
-    "model": "resnet20",
-    "num_augmented": 10,
-    "epochs": 200,
-    "lr": 0.1,
-    "batch_size": 128,
-    "weight_decay": 5e-4,
-}
-
 # Settings that no table varies.
 MOMENTUM = 0.9
 LR_DECAY = 0.2
@@ -35,8 +26,6 @@ AUGMENTATION_SEED = 0
 
 # Images for which a transform of torchvision's v2 may be named as well: `v2.AugMix`.
 SMALL_IMAGE_AUGMENTATIONS = ("crop_flip", "crop", "cutout", "randaugment", "trivialaugment")
-# Fields of a run on texts that only augmented texts give a meaning.
-AUGMENTED = ("mask_ratio", "fill", "pair_mode", "label_source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +43,13 @@ class Run:
         lambda_p: KL coefficient of Eq. 6.
         lambda_t: weight of MMEL-S's second term (Eq. 8); None if it is chosen on held-out images, by the recorded
             runs that `mmel.study.needs.candidates` lists.
-        base_loss: `cross_entropy`, or `kl` against probabilities: the entropy of a target, which no model can avoid,
-            then weighs nothing in P*. Scores have the squared error.
+        base_loss: `cross_entropy`, or `kl`, where a target's entropy weighs nothing in P*; scores have squared errors.
         target_gradient: let MMEL-S' gradient flow through its soft target f(x) too.
         epochs: passes over the training set (before `baseline_da_long` stretches them).
         lr: initial learning rate.
         batch_size: N, originals per step.
         weight_decay: on every parameter.
-        train_size: examples in a fixed subset of the training set, classes balanced (on text: in proportion); 0 for
-            all.
+        train_size: examples in a fixed subset of the training set, classes balanced (on text, in proportion); 0: all.
         precision: `bf16` (autocast), `fp32`, or `auto`: the faster of the two on the device at hand, which a short
             probe tells (`mmel.study.train.precision`) and the record says.
         micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
@@ -70,37 +57,36 @@ class Run:
         evals_per_epoch: evaluations, evenly spaced, in each epoch.
 
     Raises:
-        ValueError: on a value out of range or a combination without meaning, naming the field, its value and those
-            that are allowed.
+        ValueError: on a value out of range or a combination without meaning, naming the field and the allowed values.
     """
 
     kind: ClassVar[str]
 
-    profile: str = "mini"
+    profile: Profile = "mini"
     dataset: str
     model: str
     method: str = "mmel_h"
-    seed: int = 0
-    num_augmented: int
-    lambda_p: float = 1.0
-    lambda_t: float | None = 1.0
-    base_loss: str = "cross_entropy"
+    seed: Natural = 0
+    num_augmented: Count
+    lambda_p: Positive = 1.0
+    lambda_t: Positive | None = 1.0
+    base_loss: Literal["cross_entropy", "kl"] = "cross_entropy"
     target_gradient: bool = False
-    epochs: int
-    lr: float
-    batch_size: int
-    weight_decay: float
-    train_size: int = 0
-    precision: str = "auto"
-    micro_batch: int = 0
-    evals_per_epoch: int = 1
+    epochs: Count
+    lr: Positive
+    batch_size: Count
+    weight_decay: NotNegative
+    train_size: Natural = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    micro_batch: Natural = 0
+    evals_per_epoch: Count = 1
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, typed(field, getattr(self, field.name)))
-        for name, value in self.to_dict().items():
-            check_value(name, value)
-        self._check()
+            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        for name, allowed, words in self._rules():
+            if not allowed:
+                raise ValueError(f"{name} must be {words}, got {getattr(self, name)!r}")
 
     @property
     def data(self) -> ImageDataset | TextDataset:
@@ -134,8 +120,8 @@ class Run:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs actually trained."""
-        return self.epochs
+        """Epochs actually trained; on text a stretched epoch is longer instead."""
+        return self.epochs * (1 if self.is_text else self.stretch)
 
     @property
     def run_id(self) -> str:
@@ -147,13 +133,13 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON takes them."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
+        values = {name: getattr(self, name) for name in self.field_names()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def non_defaults(self) -> dict[str, Any]:
         """The fields that a name hashes, as JSON takes them: those that differ from their default of schema 1."""
-        usual = {field.name: field.default for field in dataclasses.fields(self)} | UNNAMED
+        # In schema 1 texts had the defaults of images.
+        usual = self.defaults(self.field_names()) | ImageRun.defaults(Run.field_names())
         return {name: value for name, value in self.to_dict().items() if getattr(self, name) != usual[name]}
 
     def replace(self, **changes: Any) -> Self:
@@ -161,11 +147,10 @@ class Run:
         return dataclasses.replace(self, **changes)
 
     def with_method(self, method: str, seed: int) -> Self:
-        """This run trained by another method, with the fields that the method does not have at their defaults."""
+        """This run trained by another method, with the fields that the method does not use at their defaults."""
         plan = METHODS[method]
-        absent = {*SOFT} - {*plan.fields} | ({*AUGMENTED} if self.is_text and not plan.augments else set())
         single = {"num_augmented": 1} if plan.is_single else {}
-        return self.replace(method=method, seed=seed, **self.defaults(absent), **single)
+        return self.replace(method=method, seed=seed, **self.defaults(plan.unused), **single)
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -173,33 +158,26 @@ class Run:
         return tuple(field.name for field in dataclasses.fields(cls))
 
     @classmethod
-    def defaults(cls, names: Any) -> dict[str, Any]:
-        """The defaults of some fields."""
+    def defaults(cls, names: Iterable[str]) -> dict[str, Any]:
+        """The defaults of those of the named fields that runs of this type have."""
         return {field.name: field.default for field in dataclasses.fields(cls) if field.name in names}
 
-    def _check(self) -> None:
-        methods = methods_for(self.kind)
-        if self.method not in methods:
-            self._refuse("method", f"one of {', '.join(methods)} for dataset={self.dataset!r}")
-        data, plan = self.data, self.plan
-        if not isinstance(data, {"images": ImageDataset, "text": TextDataset}[self.kind]):
-            self._refuse("dataset", f"a data set of {self.kind} for {type(self).__name__}")
-        if data.embedded and self.profile == "paper":
-            self._refuse("profile", f"'mini' or 'reduced' for dataset={self.dataset!r}, which is made for the study")
-        if plan.is_single != (self.num_augmented == 1):
-            self._refuse("num_augmented", f"{'1' if plan.is_single else 'at least 2'} for method={self.method!r}")
-        if self.micro_batch >= self.batch_size:
-            self._refuse("micro_batch", f"0 (the whole batch) or below batch_size={self.batch_size}")
-        self._keep_defaults({*SOFT} - {*plan.fields}, f"method={self.method!r}, which has none")
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """A field, whether its value is allowed, and which values are; later rules rely on earlier ones.
 
-    def _keep_defaults(self, names: Any, where: str) -> None:
-        """Refuse other values than the default of fields without a meaning: one run has one name."""
-        for name, default in self.defaults(names).items():
-            if getattr(self, name) != default:
-                self._refuse(name, f"{default!r} (its default) for {where}")
-
-    def _refuse(self, name: str, allowed: str) -> None:
-        raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+        Fields that mean nothing for a run keep their defaults: one run has one name.
+        """
+        where, methods = f"for dataset={self.dataset!r}", methods_for(self.kind)
+        yield "dataset", run_type(self.dataset) is type(self), f"a data set of {self.kind} for {type(self).__name__}"
+        yield "method", self.method in methods, f"one of {', '.join(methods)} {where}"
+        embedded, single = self.data.embedded, self.plan.is_single
+        yield "profile", not embedded or self.profile != "paper", f"'mini' or 'reduced' {where}, made for the study"
+        number = "1" if single else "at least 2"
+        yield "num_augmented", single == (self.num_augmented == 1), f"{number} for method={self.method!r}"
+        whole = f"0 (the whole batch) or below batch_size={self.batch_size}"
+        yield "micro_batch", self.micro_batch < self.batch_size, whole
+        for name, default in self.defaults(self.plan.unused).items():
+            yield name, getattr(self, name) == default, f"{default!r} for method={self.method!r}, which does not use it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,18 +199,18 @@ class ImageRun(Run):
 
     dataset: str = "cifar10"
     model: str = "resnet20"
-    num_augmented: int = 10
-    epochs: int = 200
-    lr: float = 0.1
-    batch_size: int = 128
-    weight_decay: float = 5e-4
+    num_augmented: Count = 10
+    epochs: Count = 200
+    lr: Positive = 0.1
+    batch_size: Count = 128
+    weight_decay: NotNegative = 5e-4
     decay_epochs: tuple[int, ...] = (60, 120, 160)
     augment: str = "crop_flip"
-    original: str = "clean"
+    original: Literal["clean", "augmented"] = "clean"
     redraw: bool = True
-    shortcut: str = "A"
-    image_size: int | None = None
-    holdout: int = 0
+    shortcut: Literal["A", "B"] = "A"
+    image_size: Side | None = None
+    holdout: Natural = 0
 
     @property
     def side(self) -> int:
@@ -240,43 +218,31 @@ class ImageRun(Run):
         return self.image_size or self.data.side
 
     @property
-    def total_epochs(self) -> int:
-        """Epochs actually trained."""
-        return self.epochs * self.stretch
-
-    @property
     def total_decay_epochs(self) -> tuple[int, ...]:
         """Epochs after which the learning rate actually falls."""
         return tuple(epoch * self.stretch for epoch in self.decay_epochs)
 
-    def _check(self) -> None:
-        super()._check()
-        where = f"for dataset={self.dataset!r}"
-        if self.model not in self.data.models:
-            self._refuse("model", f"one of {', '.join(self.data.models)} {where}")
-        if self.data.decoded_per_step:
-            if self.augment != "resized_crop_flip":
-                self._refuse("augment", f"'resized_crop_flip' {where}")
-            self._keep_defaults(["shortcut"], f"model={self.model!r}, whose shortcuts are convolutions")
-            if self.image_size == self.data.side:
-                self._refuse("image_size", f"None for the size of dataset={self.dataset!r}")
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        yield from super()._rules()
+        data, where = self.data, f"for dataset={self.dataset!r}"
+        yield "model", self.model in data.models, f"one of {', '.join(data.models)} {where}"
+        if data.decoded_per_step:
+            yield "augment", self.augment == "resized_crop_flip", f"'resized_crop_flip' {where}"
+            yield "shortcut", self.shortcut == "A", f"'A' for model={self.model!r}, whose shortcuts are convolutions"
+            yield "image_size", self.image_size != data.side, f"None for the size of dataset={self.dataset!r}"
         else:
             # Those two have a name of their own.
             transform = re.fullmatch(r"v2\.(?!RandAugment$|TrivialAugmentWide$)[A-Z]\w*", self.augment)
-            if self.augment not in SMALL_IMAGE_AUGMENTATIONS and not transform:
-                self._refuse("augment", f"one of {', '.join(SMALL_IMAGE_AUGMENTATIONS)}, v2.<Transform> {where}")
-            self._keep_defaults(["image_size"], f"dataset={self.dataset!r}, whose images have one size")
-        if self.dataset == "digits" and self.augment != "crop":
-            self._refuse("augment", "'crop' for dataset='digits': a flipped digit is another")
-        before = (0, *self.decay_epochs)
-        if any(a >= b for a, b in zip(before, self.decay_epochs, strict=False)) or before[-1] >= self.epochs:
-            self._refuse("decay_epochs", f"positive, increasing and below epochs={self.epochs} (set both)")
-        if self.method == "mmel_h":
-            self._keep_defaults(["base_loss"], "method='mmel_h' on images, whose targets are classes")
-        if not self.plan.all_views:
-            self._keep_defaults(["original"], f"method={self.method!r}, which never sees the original")
-        if self.holdout and self.lambda_t is None:
-            self._refuse("holdout", "0 if lambda_t is None: it is chosen on held-out images")
+            names = f"one of {', '.join(SMALL_IMAGE_AUGMENTATIONS)}, v2.<Transform> {where}"
+            yield "augment", bool(transform) or self.augment in SMALL_IMAGE_AUGMENTATIONS, names
+            yield "image_size", self.image_size is None, f"None {where}, whose images have one size"
+        yield "augment", self.dataset != "digits" or self.augment == "crop", f"'crop' {where}: a flipped 6 is no 6"
+        ascending = all(a < b for a, b in pairwise((0, *self.decay_epochs, self.epochs)))
+        yield "decay_epochs", ascending, f"positive, increasing and below epochs={self.epochs} (set both)"
+        usual = self.base_loss == "cross_entropy"
+        yield "base_loss", usual or self.method != "mmel_h", "'cross_entropy' for method='mmel_h' on images"
+        chosen = self.lambda_t is None
+        yield "holdout", not (self.holdout and chosen), "0 if lambda_t is None: it is chosen on held-out images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,8 +254,7 @@ class TextRun(Run):
         mask_ratio: share of the word pieces that Algorithm 2 replaces.
         fill: `greedy` (Algorithm 2) or `beam`.
         pair_mode: whether the sentences of a pair are augmented one by one (`separate`) or as one text (`joint`).
-        label_source: whether augmented texts take a teacher's output (`predicted`) or the example's label
-            (`original`).
+        label_source: of augmented texts: a teacher's output (`predicted`) or their example's label (`original`).
         hidden_dropout: of the encoder; None if it is chosen on seeds of its own, see `mmel.study.needs.candidates`.
         attention_dropout: of the attention probabilities, likewise.
     """
@@ -298,37 +263,30 @@ class TextRun(Run):
 
     dataset: str = "cola"
     model: str = "bert-base-uncased"
-    num_augmented: int = 5
-    epochs: int = 10
-    lr: float = 3e-5
-    batch_size: int = 32
-    weight_decay: float = 0.0
-    mask_ratio: float = 0.4
-    fill: str = "greedy"
-    pair_mode: str = "separate"
-    label_source: str = "predicted"
-    hidden_dropout: float | None = 0.1
-    attention_dropout: float | None = 0.1
+    num_augmented: Count = 5
+    epochs: Count = 10
+    lr: Positive = 3e-5
+    batch_size: Count = 32
+    weight_decay: NotNegative = 0.0
+    mask_ratio: Share = 0.4
+    fill: Literal["greedy", "beam"] = "greedy"
+    pair_mode: Literal["separate", "joint"] = "separate"
+    label_source: Literal["predicted", "original"] = "predicted"
+    hidden_dropout: Rate | None = 0.1
+    attention_dropout: Rate | None = 0.1
 
-    def _check(self) -> None:
-        super()._check()
-        if self.model in IMAGE_MODELS or not self.model or self.model != self.model.strip():
-            self._refuse("model", f"a text encoder for dataset={self.dataset!r}")
-        if (self.hidden_dropout is None) != (self.attention_dropout is None):
-            raise ValueError(
-                "hidden_dropout and attention_dropout are chosen together, "
-                f"got {self.hidden_dropout!r} and {self.attention_dropout!r}"
-            )
-        if self.lambda_t is None:
-            self._refuse("lambda_t", "a number on text, for which the paper fixes it")
-        if not self.plan.augments:
-            self._keep_defaults(AUGMENTED, f"method={self.method!r}, which augments nothing")
-        if not self.data.is_pair:
-            self._keep_defaults(["pair_mode"], f"dataset={self.dataset!r}, which has no pairs")
-        if self.is_regression:
-            self._keep_defaults(["base_loss"], f"dataset={self.dataset!r}, whose targets are scores")
-        if self.label_source == "original" and self.method == "mmel_h":
-            self._keep_defaults(["base_loss"], "label_source='original', whose targets are classes")
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        yield from super()._rules()
+        where = f"for dataset={self.dataset!r}"
+        named = self.model not in IMAGE_MODELS and self.model.strip() == self.model != ""
+        yield "model", named, f"a text encoder {where}"
+        paired = (self.hidden_dropout is None) == (self.attention_dropout is None)
+        yield "hidden_dropout", paired, f"chosen together with attention_dropout={self.attention_dropout!r}"
+        yield "lambda_t", self.lambda_t is not None, "a number on text, for which the paper fixes it"
+        yield "pair_mode", self.data.is_pair or self.pair_mode == "separate", f"'separate' {where}, which has no pairs"
+        usual, classes = self.base_loss == "cross_entropy", self.label_source == "original" and self.method == "mmel_h"
+        yield "base_loss", usual or not self.is_regression, f"'cross_entropy' {where}, whose targets are scores"
+        yield "base_loss", usual or not classes, "'cross_entropy' for method='mmel_h' with label_source='original'"
 
 
 def run_type(name: str) -> type[ImageRun] | type[TextRun]:

@@ -1,103 +1,83 @@
-"""The fields of a run: their types, ranges and choices, and how a command line spells them."""
+"""The types of a run's fields: the values that they take, and how a command line spells them."""
 
 import dataclasses
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-PROFILES = ("mini", "reduced", "paper")
-CHOICES = {
-    "profile": PROFILES,
-    "precision": ("auto", "bf16", "fp32"),
-    "base_loss": ("cross_entropy", "kl"),
-    "original": ("clean", "augmented"),
-    "shortcut": ("A", "B"),
-    "fill": ("greedy", "beam"),
-    "pair_mode": ("separate", "joint"),
-    "label_source": ("predicted", "original"),
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a field, in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool] = lambda value: True
+
+
+Natural = Annotated[int, Range(f"an integer from 0 to {2**31 - 1}", lambda n: 0 <= n < 2**31)]
+Count = Annotated[int, Range(f"an integer from 1 to {2**31 - 1}", lambda n: 1 <= n < 2**31)]
+Side = Annotated[int, Range(f"an integer from 32 to {2**15 - 1}", lambda n: 32 <= n < 2**15)]
+Positive = Annotated[float, Range("a number above 0", lambda x: 0 < x < math.inf)]
+NotNegative = Annotated[float, Range("a number, 0 or more", lambda x: 0 <= x < math.inf)]
+Share = Annotated[float, Range("a number above 0, at most 1", lambda x: 0 < x <= 1)]
+Rate = Annotated[float, Range("a number from 0 to below 1", lambda x: 0 <= x < 1)]
+Profile = Literal["mini", "reduced", "paper"]
+PROFILES: tuple[str, ...] = get_args(Profile)
+
+_PLAIN = {bool: Range("True or False"), str: Range("a text"), tuple: Range("integers")}
+_PARSERS = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    tuple: lambda text: tuple(int(part) for part in text.split(",") if part),
 }
-# Field -> least and greatest value; the first may be excluded (see `POSITIVE`).
-RANGES = {
-    "seed": (0, 2**31 - 1),
-    "num_augmented": (1, 2**31),
-    "epochs": (1, 2**31),
-    "batch_size": (1, 2**31),
-    "evals_per_epoch": (1, 2**31),
-    "train_size": (0, 2**31),
-    "holdout": (0, 2**31),
-    "micro_batch": (0, 2**31),
-    "image_size": (32, 2**15),
-    "lambda_p": (0, 1e300),
-    "lambda_t": (0, 1e300),
-    "lr": (0, 1e300),
-    "weight_decay": (0, 1e300),
-    "mask_ratio": (0, 1),
-    "hidden_dropout": (0, 1 - 1e-9),
-    "attention_dropout": (0, 1 - 1e-9),
-}
-LARGEST = 10**308
-POSITIVE = ("lambda_p", "lambda_t", "lr", "mask_ratio")
 
 
-def parse_field(kind: type, name: str, text: str) -> Any:
-    """The value of field `name` that `text` stands for on a command line.
+@cache
+def _values(hint: Any) -> tuple[type, Range, bool]:
+    """Type and range of the values that a type hint allows, and whether None is one of them."""
+    if type(None) in get_args(hint):
+        kind, allowed, _ = _values(get_args(hint)[0])
+        return kind, Range(f"{allowed.words}, or None", allowed.holds), True
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return str, Range(f"one of {', '.join(choices)}", choices.__contains__), False
+    if get_origin(hint) is Annotated:
+        return *get_args(hint), False
+    kind = get_origin(hint) or hint
+    return kind, _PLAIN[kind], False
+
+
+def parse_field(run_type: type, name: str, text: str) -> Any:
+    """The value of field `name` that `text` stands for on a command line; the run itself checks its range.
 
     Raises:
         ValueError: if runs of that type have no such field, or `text` is not of its type.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if name not in fields:
-        raise ValueError(f"unknown field {name}; a run on {kind.kind} has {', '.join(fields)}")
-    parse, optional = _parser(fields[name])
+    hints = {field.name: field.type for field in dataclasses.fields(run_type)}
+    if name not in hints:
+        raise ValueError(f"unknown field {name}; a run on {run_type.kind} has {', '.join(hints)}")
+    kind, allowed, optional = _values(hints[name])
     try:
-        return None if optional and text.lower() == "none" else parse(text)
+        return None if optional and text.lower() == "none" else _PARSERS.get(kind, kind)(text)
     except (KeyError, ValueError):
-        raise ValueError(f"{name} must be of type {_type_name(fields[name])}, got {text!r}") from None
+        raise ValueError(f"{name} must be {allowed.words}, got {text!r}") from None
 
 
-def _base_type(field: dataclasses.Field) -> tuple[type, bool]:
-    """The type of a field's values, and whether they may be None."""
-    for kind in (bool, int, float, str):
-        if field.type in (kind, kind | None):
-            return kind, field.type != kind
-    return tuple, False
+def checked(field: dataclasses.Field, value: Any) -> Any:
+    """`value` as the field's type, so that 1 and 1.0 name the same run.
 
-
-def _parser(field: dataclasses.Field) -> tuple[Any, bool]:
-    kind, optional = _base_type(field)
-    if kind is bool:
-        return lambda text: {"true": True, "false": False}[text.lower()], optional
-    if kind is tuple:
-        return lambda text: tuple(int(part) for part in text.split(",") if part), optional
-    return kind, optional
-
-
-def _type_name(field: dataclasses.Field) -> str:
-    kind, optional = _base_type(field)
-    return ("int,int,..." if kind is tuple else kind.__name__) + (" or none" if optional else "")
-
-
-def typed(field: dataclasses.Field, value: Any) -> Any:
-    """`value` as the field's type, so that 1 and 1.0 name the same run."""
-    kind, optional = _base_type(field)
+    Raises:
+        ValueError: on a value of another type or out of range.
+    """
+    kind, allowed, optional = _values(field.type)
     if optional and value is None:
         return None
-    if kind is float and type(value) in (int, float):
-        # An integer may be beyond all floats, as it is beyond every range. Adding 0.0 gives -0.0 the name of 0.0.
-        return float(max(-LARGEST, min(value, LARGEST)) if type(value) is int else value) + 0.0
+    if kind is float and type(value) is int and abs(value) < 2**1023:
+        value = float(value)
     if kind is tuple and isinstance(value, list | tuple) and all(type(entry) is int for entry in value):
         return tuple(value)
-    if type(value) is not kind or kind is tuple:
-        raise ValueError(f"{field.name} must be of type {_type_name(field)}, got {value!r}")
-    return value
-
-
-def check_value(name: str, value: Any) -> None:
-    """Refuse a value out of its field's range."""
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}, got {value!r}")
-    if name in RANGES and value is not None:
-        low, high = RANGES[name]
-        # Written so that NaN is refused.
-        if not (low < value <= high if name in POSITIVE else low <= value <= high):
-            least = "above" if name in POSITIVE else "at least"
-            most = high if isinstance(high, int) else f"{high:g}"
-            raise ValueError(f"{name} must be {least} {low} and at most {most}, got {value!r}")
+    if kind is tuple or type(value) is not kind or not allowed.holds(value):
+        raise ValueError(f"{field.name} must be {allowed.words}, got {value!r}")
+    # Adding 0.0 gives -0.0 the name of 0.0.
+    return value + 0.0 if kind is float else value

@@ -5,8 +5,8 @@ A new method is a record here and, if it has a new one, a loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,31 +14,9 @@ if TYPE_CHECKING:
 
     from mmel.study.config import Run
 
-# Fields of a run that only a weighted loss has, and those that only MMEL-S has.
-WEIGHTED = ("lambda_p", "base_loss")
-SOFT = (*WEIGHTED, "lambda_t", "target_gradient")
-
-
-def uniform(run: Run) -> nn.Module:
-    """The mean over the views."""
-    from mmel.losses import UniformLoss
-
-    return UniformLoss("mse" if run.is_regression else "cross_entropy")
-
-
-def hard(run: Run) -> nn.Module:
-    """MMEL-H's loss."""
-    from mmel.losses import MMELHardLoss
-
-    return MMELHardLoss(run.lambda_p, "mse" if run.is_regression else run.base_loss)
-
-
-def soft(run: Run) -> nn.Module:
-    """MMEL-S's loss."""
-    from mmel.losses import MMELSoftLoss
-
-    base_loss = "mse" if run.is_regression else run.base_loss
-    return MMELSoftLoss(run.lambda_p, run.lambda_t, base_loss, run.target_gradient)
+# Fields of a run that only some losses take, and those that only augmented texts give a meaning.
+COEFFICIENTS = ("lambda_p", "lambda_t", "target_gradient")
+AUGMENTED = ("mask_ratio", "fill", "pair_mode", "label_source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +27,45 @@ class Method:
         name: as a run names it.
         label: as the paper's tables head their columns.
         colour: of its line in figures.
-        data: the kinds of data that it is for, `images`, `text` or both.
-        loss: builds its loss over (N, V, C) logits for a run.
-        objective: what it minimises, in LaTeX; `{loss}` stands for a view's loss and `{k}` for K.
+        data: the kinds of data that it is for.
+        criterion: `module:class` of its loss over (N, V, C) logits.
+        coefficients: fields of a run that the loss takes as arguments, beside `base_loss`.
+        objective: the minimised expression, in LaTeX; `{loss}` stands for a view's loss and `{k}` for K.
         augments: whether it sees augmented samples at all; then K = 1 unless it stretches.
         all_views: whether a step sees all K views of an example; else one.
         stretches: whether it takes K times the steps.
-        fields: fields of a run that have a meaning for it and not for every method.
         soft_targets: whether views are pulled to the model's own output on the original.
     """
 
     name: str
     label: str
     colour: str
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ("images", "text")
+    criterion: str = "mmel.losses:UniformLoss"
+    coefficients: tuple[str, ...] = ()
     objective: str
-    loss: Callable[[Run], nn.Module] = uniform
     augments: bool = True
     all_views: bool = False
     stretches: bool = False
-    fields: tuple[str, ...] = ()
     soft_targets: bool = False
 
     @property
     def is_single(self) -> bool:
         """Whether K = 1: one view of an example, once per epoch."""
         return not (self.all_views or self.stretches)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Fields of a run that mean nothing for the method."""
+        used = {name: name in self.coefficients for name in COEFFICIENTS}
+        used |= {"base_loss": bool(self.coefficients), "original": self.all_views}
+        used |= dict.fromkeys(AUGMENTED, self.augments)
+        return tuple(name for name, is_used in used.items() if not is_used)
+
+    def loss(self, run: Run) -> nn.Module:
+        """Build the loss of a run."""
+        coefficients = {name: getattr(run, name) for name in self.coefficients}
+        return resolve_name(self.criterion)(base_loss="mse" if run.is_regression else run.base_loss, **coefficients)
 
 
 METHODS: dict[str, Method] = {
@@ -99,7 +90,6 @@ METHODS: dict[str, Method] = {
             name="baseline_da_long",
             label="Baseline(DA+Long)",
             colour="#56b4e9",
-            data=("images", "text"),
             stretches=True,
             objective=r"one view $z$ at a time, {k} times the steps: ${loss}$",
         ),
@@ -107,7 +97,6 @@ METHODS: dict[str, Method] = {
             name="baseline_da_uni",
             label="Baseline(DA+UNI)",
             colour="#0072b2",
-            data=("images", "text"),
             all_views=True,
             objective=r"the mean over $B(x)$ (Eq. 1): $\frac{{1}}{{{k}}}\sum_{{z \in B(x)}} {loss}$",
         ),
@@ -115,10 +104,9 @@ METHODS: dict[str, Method] = {
             name="mmel_h",
             label="MMEL-H",
             colour="#d55e00",
-            data=("images", "text"),
             all_views=True,
-            loss=hard,
-            fields=WEIGHTED,
+            criterion="mmel.losses:MMELHardLoss",
+            coefficients=("lambda_p",),
             objective=r"the maximal expected loss (Eq. 5-7): $\lambda_P \log \frac{{1}}{{{k}}} \sum_{{z \in B(x)}} "
             r"\exp({loss} / \lambda_P)$, whose gradient weighs each view by "
             r"$P^*(z \mid x) = \mathrm{{softmax}}_z({loss} / \lambda_P)$",
@@ -127,10 +115,9 @@ METHODS: dict[str, Method] = {
             name="mmel_s",
             label="MMEL-S",
             colour="#009e73",
-            data=("images", "text"),
             all_views=True,
-            loss=soft,
-            fields=SOFT,
+            criterion="mmel.losses:MMELSoftLoss",
+            coefficients=COEFFICIENTS,
             soft_targets=True,
             objective=r"the soft form (Eq. 8-9): $\ell(f_\theta(x), y) + \lambda_T \lambda_P \log "
             r"\frac{{1}}{{{k} - 1}} \sum_{{z \neq x}} \exp(\ell(f_\theta(z), f_\theta(x)) / \lambda_P)$",

@@ -1,6 +1,7 @@
 """The runs that a run needs: its teacher, and those that choose its hyperparameters. Standard library only."""
 
-from mmel.study.config import AUGMENTED, ImageRun, Run, TextRun
+from mmel.study.config import ImageRun, Run, TextRun
+from mmel.study.methods import AUGMENTED
 from mmel.study.records import ResultsError, Store
 
 # Seeds of the runs that choose a hyperparameter, apart from those whose results are reported.

@@ -119,7 +119,7 @@ def test_unknown_results_folder(capsys, command):
     [
         ("speed=1", r"unknown field speed; .* has profile, dataset, .*"),
         ("method", r"only must be given as field=value, got 'method'"),
-        ("seed=first", r"seed must be of type int, got 'first'"),
+        ("seed=first", r"seed must be an integer .*got 'first'"),
         ("model=resnet21", r"only: model .*resnet14, .*resnet8, .*; got resnet21"),
     ],
 )

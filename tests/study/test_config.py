@@ -288,7 +288,7 @@ def test_other_spellings(name, text, value):
     [("seed", "1.5"), ("seed", ""), ("seed", "none"), ("lr", "fast"), ("redraw", "1"), ("decay_epochs", "6,x")],
 )
 def test_what_cannot_be_parsed_is_refused_by_name(name, text):
-    with pytest.raises(ValueError, match=f"^{name} must be of type .*got '{text}'$"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*got '{text}'$"):
         parse_field(ImageRun, name, text)
 
 

@@ -4,7 +4,7 @@ import torch
 from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
 from mmel.study.config import ImageRun, TextRun
 from mmel.study.datasets import DATASETS, Dataset, ImageDataset
-from mmel.study.methods import METHODS, Method, hard, methods_for
+from mmel.study.methods import METHODS, Method, methods_for
 from mmel.study.records import Store
 from mmel.study.train import train
 
@@ -77,7 +77,7 @@ def test_a_data_set_is_one_record_and_one_loader_and_a_method_one_record(method,
     monkeypatch.setitem(DATASETS, "stripes", stripes)
     new = Method(
         **{"name": "mmel_new", "label": "MMEL-New", "colour": "#000000", "data": ("images",), "objective": "${loss}$"},
-        **{"all_views": True, "loss": hard, "fields": METHODS["mmel_h"].fields},
+        **{"all_views": True, "criterion": "mmel.losses:MMELHardLoss", "coefficients": ("lambda_p",)},
     )
     monkeypatch.setitem(METHODS, "mmel_new", new)
     scale = {"epochs": 1, "decay_epochs": (), "num_augmented": 3, "batch_size": 8, "lambda_p": 0.5}

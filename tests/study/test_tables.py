@@ -5,10 +5,10 @@ from functools import cache
 import pytest
 from pretend import record_run
 
-from mmel.study.config import AUGMENTED, ImageRun, TextRun, run_type
+from mmel.study.config import ImageRun, TextRun, run_type
 from mmel.study.datasets import DATASETS, GLUE
 from mmel.study.fields import PROFILES
-from mmel.study.methods import methods_for
+from mmel.study.methods import AUGMENTED, methods_for
 from mmel.study.needs import candidates, is_teacher, needs, teacher_of, with_choices
 from mmel.study.records import ResultsError, Store
 from mmel.study.tables import SEEDS, TABLES, recipe, runs_of
