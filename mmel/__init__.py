@@ -4,16 +4,35 @@ The names below are imported when first used, so that planning and reporting nev
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmel.losses import MMELHardLoss as MMELHardLoss
+    from mmel.losses import MMELSoftLoss as MMELSoftLoss
+    from mmel.losses import UniformLoss as UniformLoss
+    from mmel.losses import WorstCaseLoss as WorstCaseLoss
+    from mmel.worst_cases import KL as KL
+    from mmel.worst_cases import ChiSquare as ChiSquare
+    from mmel.worst_cases import CVaR as CVaR
+    from mmel.worst_cases import Maximum as Maximum
+    from mmel.worst_cases import augmentation_weights as augmentation_weights
+    from mmel.worst_cases import maximal_expected_loss as maximal_expected_loss
+    from mmel.worst_cases import sample_views as sample_views
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "maximal_expected_loss": "mmel.losses",
-    "augmentation_weights": "mmel.losses",
+    "maximal_expected_loss": "mmel.worst_cases",
+    "augmentation_weights": "mmel.worst_cases",
+    "sample_views": "mmel.worst_cases",
     "MMELHardLoss": "mmel.losses",
     "MMELSoftLoss": "mmel.losses",
     "UniformLoss": "mmel.losses",
+    "WorstCaseLoss": "mmel.losses",
+    "KL": "mmel.worst_cases",
+    "ChiSquare": "mmel.worst_cases",
+    "CVaR": "mmel.worst_cases",
+    "Maximum": "mmel.worst_cases",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -71,18 +71,18 @@ def losses_of_samples(logits: Tensor, targets: Tensor, base_loss: BaseLoss) -> T
     """
     n, k = logits.shape[:2]
     outputs, flat_targets = logits.flatten(0, 1), targets.flatten(0, 1)
-    if base_loss == "cross_entropy":
+    if callable(base_loss):
+        losses = base_loss(outputs, flat_targets)
+        if losses.shape != (n * k,):
+            raise ValueError(f"base_loss must return one loss a sample, ({n * k},), got {tuple(losses.shape)}")
+    elif base_loss == "cross_entropy":
         losses = F.cross_entropy(outputs, flat_targets, reduction="none")
     elif base_loss == "kl":
         # The smallest normal number stands in for 0, whose logarithm has no finite gradient.
         log_targets = flat_targets.clamp_min(torch.finfo(flat_targets.dtype).tiny).log()
         losses = (flat_targets * (log_targets - F.log_softmax(outputs, dim=-1))).sum(dim=-1)
-    elif base_loss == "mse":
-        losses = F.mse_loss(outputs, flat_targets, reduction="none")
     else:
-        losses = base_loss(outputs, flat_targets)
-        if losses.shape != (n * k,):
-            raise ValueError(f"base_loss must return one loss a sample, ({n * k},), got {tuple(losses.shape)}")
+        losses = F.mse_loss(outputs, flat_targets, reduction="none")
     return losses.view(n, k)
 
 

@@ -1,16 +1,10 @@
-r"""The maximal expected loss over augmented samples (Eq. 5-9 of the paper) and its two training losses.
+"""Training losses over augmented samples: uniform (Eq. 1), MMEL-H (Eq. 7), MMEL-S (Eq. 8-9), other worst cases.
 
-Everything works on losses of shape (N, K): N training examples, K augmented samples of each. The worst case over all
-reweightings of one example's samples has the closed form
-
-    sup_P  sum_k P_k l_k - lambda_p KL(P || uniform)  =  lambda_p (logsumexp(l / lambda_p) - log K)
-
-(Theorem 1), attained at P* = softmax(l / lambda_p) (Eq. 6). The gradient of the right-hand side is exactly
-sum_k P*_k grad l_k, so nothing has to be detached: see docs/method.md.
+Each takes logits (N, K, C), of N training examples with K augmented samples each, computes their losses (N, K) and
+weighs them. How the weights are found is in `mmel.worst_cases`.
 """
 
-import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +19,9 @@ from mmel.base_losses import (
     losses_of_samples,
     without_last_dimension,
 )
+from mmel.worst_cases import WorstCase, augmentation_weights, check_coefficient, maximal_expected_loss
 
 REDUCTIONS = ("mean", "sum", "none")
-# Beyond these the formulas have reached their limits, maximum and mean, and float32 would lose lambda_p itself.
-LAMBDA_P_RANGE = (1e-30, 1e20)
 
 
 class LossTerms(NamedTuple):
@@ -43,49 +36,6 @@ class LossTerms(NamedTuple):
     loss: Tensor
     sample_losses: Tensor
     weights: Tensor
-
-
-def maximal_expected_loss(losses: Tensor, lambda_p: float) -> Tensor:
-    """Worst expected loss over all reweightings of each row, less the KL penalty (Theorem 1, Eq. 5).
-
-    Computed as `m + lambda_p * log1p(mean(expm1((losses - m) / lambda_p)))` with m the row's largest loss, which
-    equals `lambda_p * (logsumexp(losses / lambda_p) - log K)` and keeps its accuracy at both ends: it tends to the
-    row's maximum as lambda_p -> 0 and to its mean as lambda_p -> infinity.
-
-    Args:
-        losses: (N, K) one loss for each augmented sample, K >= 1.
-        lambda_p: the KL coefficient, positive and finite, in the unit of the losses.
-
-    Returns:
-        (N,) the worst-case loss of each example, float32 at least; its gradient is sum_k P*_k grad losses[:, k]. A row
-        with an infinite loss has that as its worst case, and no gradient; NaN makes its row NaN.
-
-    Raises:
-        ValueError: if `losses` is not a floating tensor (N, K) with K >= 1, or `lambda_p` is not positive and finite.
-    """
-    losses = _check_losses(losses)
-    lambda_p = _check_coefficient("lambda_p", lambda_p)
-    largest, gaps = _gaps(losses)
-    return largest + lambda_p * torch.log1p(torch.expm1(gaps / lambda_p).mean(dim=1))
-
-
-def augmentation_weights(losses: Tensor, lambda_p: float) -> Tensor:
-    """The worst-case weights P* of each row: softmax(losses / lambda_p) (Eq. 6; Eq. 9 on soft losses).
-
-    Args:
-        losses: (N, K) one loss for each augmented sample, K >= 1.
-        lambda_p: the KL coefficient, positive and finite.
-
-    Returns:
-        (N, K) weights without gradient, float32 at least; each row sums to one. Infinite losses share all of a row's
-        weight equally; NaN makes its row NaN.
-
-    Raises:
-        ValueError: as `maximal_expected_loss`.
-    """
-    losses = _check_losses(losses)
-    lambda_p = _check_coefficient("lambda_p", lambda_p)
-    return torch.softmax(_gaps(losses.detach())[1] / lambda_p, dim=1)
 
 
 class _AugmentedLoss(nn.Module):
@@ -122,6 +72,11 @@ class UniformLoss(_AugmentedLoss):
     Raises:
         ValueError: if an argument is none of these.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+            """As `forward`."""
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The objective of each example, its K losses and their weights 1 / K; arguments as `forward`."""
@@ -161,7 +116,7 @@ class MMELHardLoss(UniformLoss):
 
     def __init__(self, lambda_p: float = 1.0, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
         super().__init__(base_loss, reduction)
-        _check_coefficient("lambda_p", lambda_p)
+        check_coefficient("lambda_p", lambda_p)
         self.lambda_p = lambda_p
 
     def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
@@ -170,6 +125,31 @@ class MMELHardLoss(UniformLoss):
         return LossTerms(
             maximal_expected_loss(losses, self.lambda_p), losses, augmentation_weights(losses, self.lambda_p)
         )
+
+
+class WorstCaseLoss(UniformLoss):
+    """The worst case over reweightings of an example's losses; shapes and errors as `UniformLoss`.
+
+    With `KL(lambda_p)` this is `MMELHardLoss(lambda_p)`.
+
+    Args:
+        worst_case: `KL(lambda_p)`, `ChiSquare(rho)`, `CVaR(alpha)`, `Maximum()`, or another `WorstCase`.
+        base_loss: as `UniformLoss`.
+        reduction: as `UniformLoss`.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    def __init__(self, worst_case: WorstCase, base_loss: BaseLoss = "cross_entropy", reduction: str = "mean"):
+        super().__init__(base_loss, reduction)
+        _check_worst_case(worst_case)
+        self.worst_case = worst_case
+
+    def terms(self, logits: Tensor, targets: Tensor) -> LossTerms:
+        """The worst case of each example, its K losses and their weights; arguments as `forward`."""
+        losses = losses_against_targets(logits, targets, self.base_loss)
+        return LossTerms(self.worst_case.value(losses), losses, self.worst_case.weights(losses))
 
 
 class MMELSoftLoss(_AugmentedLoss):
@@ -186,10 +166,16 @@ class MMELSoftLoss(_AugmentedLoss):
         target_gradient: let the gradient flow through the soft target f(x) too (stopped by default, as in UDA).
         threshold: with `"mse"`, how far f(x) and the teacher may differ before the teacher's score is used.
         reduction: as `UniformLoss`.
+        worst_case: of the second term, in place of `KL(lambda_p)`: any that `WorstCaseLoss` takes.
 
     Raises:
-        ValueError: if an argument is none of these.
+        ValueError: if an argument is none of these, or `lambda_p` is given beside `worst_case`.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
+            """As `forward`."""
 
     def __init__(
         self,
@@ -199,13 +185,19 @@ class MMELSoftLoss(_AugmentedLoss):
         target_gradient: bool = False,
         threshold: float = 0.5,
         reduction: str = "mean",
+        worst_case: WorstCase | None = None,
     ):
         super().__init__(base_loss, reduction)
-        _check_coefficient("lambda_p", lambda_p)
-        _check_coefficient("lambda_t", lambda_t)
+        check_coefficient("lambda_p", lambda_p)
+        check_coefficient("lambda_t", lambda_t)
         if not (isinstance(threshold, int | float) and threshold >= 0):
             raise ValueError(f"threshold must be a number >= 0, got {threshold!r}")
+        if worst_case is not None:
+            _check_worst_case(worst_case)
+            if lambda_p != 1.0:
+                raise ValueError(f"lambda_p must be left out beside worst_case, got {lambda_p!r} and {worst_case!r}")
         self.lambda_p = lambda_p
+        self.worst_case = worst_case
         self.lambda_t = lambda_t
         self.target_gradient = target_gradient
         self.threshold = threshold
@@ -219,8 +211,10 @@ class MMELSoftLoss(_AugmentedLoss):
         original = losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
         soft_targets = self.soft_targets(logits, teacher_outputs)
         losses = losses_of_samples(logits[:, 1:], soft_targets, self.base_loss)
-        worst = maximal_expected_loss(losses, self.lambda_p)
-        weights = augmentation_weights(losses, self.lambda_p)
+        if self.worst_case is None:
+            worst, weights = maximal_expected_loss(losses, self.lambda_p), augmentation_weights(losses, self.lambda_p)
+        else:
+            worst, weights = self.worst_case.value(losses), self.worst_case.weights(losses)
         return LossTerms(original + self.lambda_t * worst, losses, weights)
 
     def forward(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
@@ -268,25 +262,6 @@ class MMELSoftLoss(_AugmentedLoss):
         return torch.where(disagrees[..., None], teacher[:, 1:], own)
 
 
-def _gaps(losses: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest loss of each row (N,), a constant, and how far each loss lies above it (N, K): 0 or below."""
-    largest = losses.detach().amax(dim=1, keepdim=True)
-    # Infinity less infinity would be NaN. On a GPU a look at the values would wait for the device; this does not.
-    ends = torch.finfo(losses.dtype)
-    return largest[:, 0], losses.clamp(ends.min, ends.max) - largest.clamp(ends.min, ends.max)
-
-
-def _check_losses(losses: Tensor) -> Tensor:
-    if losses.dim() != 2 or losses.shape[1] == 0:
-        raise ValueError(f"losses must have shape (N, K) with K >= 1, got {tuple(losses.shape)}")
-    if not losses.is_floating_point():
-        raise ValueError(f"losses must be a floating tensor, got {losses.dtype}")
-    return losses if losses.dtype == torch.float64 else losses.float()
-
-
-def _check_coefficient(name: str, value: float) -> float:
-    """The coefficient, brought into the range in which float32 can divide by it."""
-    # Compared, not converted: an integer may be beyond all floats.
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max):
-        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
-    return min(max(value, LAMBDA_P_RANGE[0]), LAMBDA_P_RANGE[1])
+def _check_worst_case(worst_case: WorstCase) -> None:
+    if not isinstance(worst_case, WorstCase):
+        raise ValueError(f"worst_case must be a WorstCase, such as KL(lambda_p=1.0), got {worst_case!r}")

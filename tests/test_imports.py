@@ -67,7 +67,7 @@ def test_nothing_outside_the_study_imports_it(module):
     assert of(imports(module), "mmel.study") == set()
 
 
-@pytest.mark.parametrize("module", ["mmel/losses", "mmel/base_losses"])
+@pytest.mark.parametrize("module", ["mmel/losses", "mmel/base_losses", "mmel/worst_cases"])
 def test_losses_need_torch_alone(module):
     assert top_levels(imports(module)) <= {"torch", "mmel"}
 
@@ -127,6 +127,6 @@ def test_what_stays_unloaded(statements, unloaded):
 
 @pytest.mark.parametrize("name", sorted(set(mmel.__all__) - {"__version__"}))
 def test_public_names(name):
-    assert getattr(mmel, name) is getattr(import_module("mmel.losses"), name)
+    assert getattr(mmel, name) is getattr(import_module(mmel._HOMES[name]), name)
     with pytest.raises(AttributeError, match="lose"):
         _ = mmel.lose

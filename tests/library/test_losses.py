@@ -1,12 +1,10 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 
-from mmel import MMELHardLoss, MMELSoftLoss, UniformLoss, augmentation_weights, maximal_expected_loss
+from mmel import KL, ChiSquare, CVaR, Maximum, MMELHardLoss, MMELSoftLoss, UniformLoss, WorstCaseLoss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -19,10 +17,6 @@ EXACT = {"rtol": 1e-12, "atol": 0}
 
 def random_tensor(*shape, seed=0, scale=1.0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).mul(scale).to(dtype)
-
-
-def random_losses(n, k, seed=0, dtype=torch.float64):
-    return random_tensor(n, k, seed=seed, dtype=dtype).abs() * 2
 
 
 def random_probabilities(*shape, seed=1):
@@ -65,126 +59,6 @@ def bracket_of_eq7(losses, lambda_p):
     """sum_z P* l - lambda_p P* log(|B| P*), term by term, with P* of Eq. 6."""
     weights = soft_max([loss / lambda_p for loss in losses])
     return sum(p * loss - lambda_p * p * math.log(len(losses) * p) for p, loss in zip(weights, losses, strict=True))
-
-
-def numerical_supremum(losses, lambda_p):
-    """The largest sum_k P_k l_k - lambda_p KL(P || uniform) over the simplex, found by search."""
-    k = len(losses)
-    found = minimize(
-        lambda p: -(p @ losses - lambda_p * np.sum(p * np.log(k * p))) / lambda_p,
-        np.full(k, 1 / k),
-        jac=lambda p: -(losses - lambda_p * (np.log(k * p) + 1)) / lambda_p,
-        method="SLSQP",
-        bounds=[(1e-12, 1)] * k,
-        constraints={"type": "eq", "fun": lambda p: p.sum() - 1, "jac": np.ones_like},
-        options={"ftol": 1e-15, "maxiter": 1000},
-    )
-    return -found.fun * lambda_p, found.x
-
-
-# Theorem 1 and its limits.
-
-
-@pytest.mark.parametrize("lambda_p", [0.2, 1.0, 50.0])
-@pytest.mark.parametrize("k", [2, 10])
-def test_equals_the_supremum_over_the_simplex(k, lambda_p):
-    losses = random_losses(3, k, seed=k)
-    values, weights = maximal_expected_loss(losses, lambda_p), augmentation_weights(losses, lambda_p)
-    for row, value, weight in zip(losses, values, weights, strict=True):
-        best_value, best_weight = numerical_supremum(row.numpy(), lambda_p)
-        assert value.item() == pytest.approx(best_value, rel=1e-8)
-        np.testing.assert_allclose(weight.numpy(), best_weight, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("lambda_p", [0.05, 1.0, 20.0])
-def test_the_gradient_is_the_weights_which_have_none(lambda_p):
-    losses = random_losses(4, 6).requires_grad_()
-    weights = augmentation_weights(losses, lambda_p)
-    (grad,) = gradient(maximal_expected_loss(losses, lambda_p), losses)
-    torch.testing.assert_close(grad, weights, rtol=0, atol=1e-14)
-    assert not weights.requires_grad
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4).double(), rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("lambda_p", [1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e6])
-def test_float32_agrees_with_float64_at_every_scale(lambda_p):
-    losses = random_losses(20, 10, dtype=torch.float32)
-    exact = lambda_p * (torch.logsumexp(losses.double() / lambda_p, dim=1) - math.log(10))
-    torch.testing.assert_close(maximal_expected_loss(losses, lambda_p).double(), exact, rtol=1e-6, atol=0)
-
-
-# A Python float is a double: every positive finite one works, on float32 losses too.
-@pytest.mark.parametrize("lambda_p", [1e-300, 1e-42, 1e-30, 1e-20, 1e-8, 1e7, 1e10, 1e30, 1e42, 1e300])
-def test_the_ends_are_the_maximum_and_the_mean(lambda_p):
-    losses = random_losses(20, 10, dtype=torch.float32).requires_grad_()
-    if lambda_p < 1:
-        limit, weights = losses.amax(dim=1), F.one_hot(losses.argmax(dim=1), 10).float()
-    else:
-        limit, weights = losses.mean(dim=1), torch.full_like(losses, 0.1)
-    value = maximal_expected_loss(losses, lambda_p)
-    torch.testing.assert_close(value, limit, rtol=1e-6, atol=0)
-    torch.testing.assert_close(gradient(value, losses)[0], weights, rtol=1e-5, atol=0)
-    torch.testing.assert_close(augmentation_weights(losses, lambda_p), weights, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("lambda_p", [1e-30, 1.0, 1e20])
-@pytest.mark.parametrize(
-    ("row", "value", "weights"),
-    [
-        ([math.inf, 1.0, 2.0], math.inf, [1.0, 0.0, 0.0]),
-        ([1.0, math.inf, math.inf], math.inf, [0.0, 0.5, 0.5]),
-        ([math.inf] * 3, math.inf, [1 / 3] * 3),
-        ([math.inf, -math.inf, 0.0], math.inf, [1.0, 0.0, 0.0]),
-        ([-math.inf] * 3, -math.inf, [1 / 3] * 3),
-        ([math.nan, 1.0, math.inf], math.nan, [math.nan] * 3),
-    ],
-    ids=str,
-)
-def test_infinite_losses_have_the_limits_of_the_formula(row, value, weights, lambda_p, dtype):
-    losses = torch.tensor([row, [1.0, 2.0, 6.0]], dtype=dtype, requires_grad=True)
-    found = maximal_expected_loss(losses, lambda_p)
-    torch.testing.assert_close(found[0], torch.tensor(value, dtype=dtype), equal_nan=True)
-    expected = torch.tensor(weights, dtype=dtype)
-    torch.testing.assert_close(augmentation_weights(losses, lambda_p)[0], expected, equal_nan=True)
-    # The rows beside it are as they were, in value and gradient.
-    torch.testing.assert_close(found[1:], maximal_expected_loss(losses[1:], lambda_p))
-    (grad,) = gradient(found, losses)
-    torch.testing.assert_close(grad[1:], augmentation_weights(losses[1:], lambda_p), rtol=1e-5, atol=0)
-    assert math.isnan(value) or grad.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("row", "lambda_p", "value", "weights"),
-    [
-        # -inf is the loss of a sample that is as good as certain; the others share the weight.
-        ([-math.inf, 0.0, 0.0], 1.0, math.log(2 / 3), [0.0, 0.5, 0.5]),
-        ([2.0, 1.0, 2.0], 1e-6, 2.0, [0.5, 0.0, 0.5]),
-        ([0.0, 0.0, 0.0], 1.0, 0.0, [1 / 3] * 3),
-        ([1e4, 0.0, 1e4], 1.0, 1e4 + math.log(2 / 3), [0.5, 0.0, 0.5]),
-        # These differences are exact in float32, and the weights resolve them.
-        ([1e4, 1e4 - 2**-9, 1e4 - 2**-10], 1e-3, 1e4, soft_max([0.0, -1000 / 2**9, -1000 / 2**10])),
-    ],
-    ids=str,
-)
-def test_ties_and_large_losses(row, lambda_p, value, weights):
-    losses, weights = torch.tensor([row], requires_grad=True), torch.tensor([weights])
-    found = maximal_expected_loss(losses, lambda_p)
-    torch.testing.assert_close(found, torch.tensor([value]), rtol=2e-6, atol=0)
-    torch.testing.assert_close(gradient(found, losses)[0], weights, rtol=1e-5, atol=0)
-    torch.testing.assert_close(augmentation_weights(losses, lambda_p), weights, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("lambda_p", [0.1, 10.0])
-def test_permutation_shift_scale_and_one_sample(lambda_p):
-    losses, order = random_losses(4, 6), torch.tensor([3, 0, 5, 1, 4, 2])
-    value, weights = maximal_expected_loss(losses, lambda_p), augmentation_weights(losses, lambda_p)
-    torch.testing.assert_close(maximal_expected_loss(losses[:, order], lambda_p), value, **EXACT)
-    torch.testing.assert_close(augmentation_weights(losses[:, order], lambda_p), weights[:, order], **EXACT)
-    torch.testing.assert_close(maximal_expected_loss(losses + 7, lambda_p), value + 7, **EXACT)
-    torch.testing.assert_close(augmentation_weights(losses + 7, lambda_p), weights, **EXACT)
-    torch.testing.assert_close(maximal_expected_loss(3 * losses, 3 * lambda_p), 3 * value, **EXACT)
-    assert torch.equal(maximal_expected_loss(losses[:, :1], lambda_p), losses[:, 0])
 
 
 # The equations of the paper, term by term.
@@ -260,6 +134,32 @@ def test_soft_loss_is_equation_8_with_the_teacher_where_it_disagrees(base_loss, 
     assert not terms.weights.requires_grad
 
 
+# The other worst cases.
+
+
+def test_the_kl_worst_case_is_mmel_h_and_mmel_s():
+    logits, targets = random_tensor(N, K, C), class_targets(N)
+    for given, same in (
+        (WorstCaseLoss(KL(0.3)), MMELHardLoss(0.3)),
+        (MMELSoftLoss(lambda_t=2.0, worst_case=KL(0.3)), MMELSoftLoss(0.3, 2.0)),
+    ):
+        assert all(map(torch.equal, given.terms(logits, targets), same.terms(logits, targets)))
+
+
+@pytest.mark.parametrize("worst_case", [ChiSquare(0.3), CVaR(0.4), Maximum()], ids=str)
+def test_another_worst_case_weighs_the_losses_of_mmel_h_and_mmel_s(worst_case):
+    logits, targets = random_tensor(N, K, C), class_targets(N)
+    own = F.cross_entropy(logits[:, 0], targets, reduction="none")
+    for given, paper, label_term, factor in (
+        (WorstCaseLoss(worst_case), MMELHardLoss(), 0, 1),
+        (MMELSoftLoss(lambda_t=2.0, worst_case=worst_case), MMELSoftLoss(), own, 2.0),
+    ):
+        terms, losses = given.terms(logits, targets), paper.terms(logits, targets).sample_losses
+        assert torch.equal(terms.sample_losses, losses)
+        assert torch.equal(terms.weights, worst_case.weights(losses))
+        torch.testing.assert_close(terms.loss, label_term + factor * worst_case.value(losses), **EXACT)
+
+
 # Gradients.
 
 SCORES, SCORE_TARGETS = random_tensor(N, K), random_tensor(N, seed=1)
@@ -270,6 +170,7 @@ GRADCHECKED = [
     (MMELHardLoss(0.5), PROBABILITIES),
     (MMELHardLoss(0.5, "kl"), PROBABILITIES),
     (MMELHardLoss(0.5, "mse"), SCORE_TARGETS),
+    (WorstCaseLoss(ChiSquare(0.3)), class_targets(N)),
     (UniformLoss(), class_targets(N)),
     (MMELSoftLoss(0.5, 2.0, target_gradient=True), class_targets(N)),
     (MMELSoftLoss(0.5, 2.0, target_gradient=True), class_targets(N), PROBABILITIES),
@@ -430,9 +331,6 @@ def test_reductions(loss_class):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(dtype):
-    losses = random_losses(N, K).to(dtype)
-    for function in (maximal_expected_loss, augmentation_weights):
-        assert torch.equal(function(losses, 0.5), function(losses.float(), 0.5))
     for loss_class in ALL:
         for base_loss, shape in (("mse", (N, K)), ("cross_entropy", (N, K, C))):
             targets = SCORE_TARGETS if base_loss == "mse" else class_targets(N)
@@ -474,8 +372,10 @@ def test_probabilities_may_be_rounded(dtype):
     [
         (MMELHardLoss(), class_targets(N)),
         (MMELHardLoss(base_loss="kl"), PROBABILITIES),
+        (WorstCaseLoss(ChiSquare(0.3)), class_targets(N)),
+        (WorstCaseLoss(CVaR(0.4), "mse"), SCORE_TARGETS),
         (MMELSoftLoss(), class_targets(N), PROBABILITIES),
-        (MMELSoftLoss(base_loss="mse"), SCORE_TARGETS, SCORES),
+        (MMELSoftLoss(base_loss="mse", worst_case=Maximum()), SCORE_TARGETS, SCORES),
     ],
     ids=lambda case: str(case[0]),
 )
@@ -500,19 +400,9 @@ def raises_naming(argument):
     return pytest.raises(ValueError, match=rf"^{argument}\b.*got ")
 
 
-@pytest.mark.parametrize("losses", [torch.rand(3), torch.rand(2, 3, 4), torch.rand(2, 0), torch.ones(2, 3).long()])
-def test_bad_losses(losses):
-    for function in (maximal_expected_loss, augmentation_weights):
-        with raises_naming("losses"):
-            function(losses, 1.0)
-
-
 # The last integer is finite, and beyond all floats.
 @pytest.mark.parametrize("value", [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "1", None, 10**400], ids=repr)
 def test_bad_coefficients(value):
-    for function in (maximal_expected_loss, augmentation_weights):
-        with raises_naming("lambda_p"):
-            function(torch.rand(2, 3), value)
     for loss_class in (MMELHardLoss, MMELSoftLoss):
         with raises_naming("lambda_p"):
             loss_class(value)
@@ -525,6 +415,7 @@ def test_bad_coefficients(value):
     [
         (ALL, "base_loss", ["hinge", None, 1]),
         (ALL, "reduction", ["max", None]),
+        ([WorstCaseLoss, MMELSoftLoss], "worst_case", ["max", Maximum, 1.0]),
         (SOFT, "threshold", [-0.5, math.nan, "0.5", None]),
     ],
 )
@@ -533,6 +424,11 @@ def test_bad_options(classes, argument, values):
         for value in values:
             with raises_naming(argument):
                 loss_class(**{argument: value})
+
+
+def test_one_coefficient_too_many():
+    with raises_naming("lambda_p"):
+        MMELSoftLoss(0.5, worst_case=Maximum())
 
 
 def with_value(tensor, value):
