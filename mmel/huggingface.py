@@ -1,14 +1,20 @@
 """MMEL in the Trainer of Hugging Face's transformers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
 from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
 
+Criterion = MMELHardLoss | MMELSoftLoss | UniformLoss
+# In the folder of a checkpoint or model: the criterion that it was trained with.
+CRITERION_FILE = "criterion.txt"
 LABELS = ("labels", "label", "label_ids")
 # What the tokenizer says of the original, piece by piece, holds for its samples as well.
 SHARED = ("token_type_ids", "attention_mask")
@@ -73,6 +79,9 @@ class MMELTrainer(Trainer):
 
     To group texts by length the training set needs a column of their lengths, named by `length_column_name`.
 
+    A step minimizes the mean over all examples of its accumulated batches, also where the last one is smaller. The
+    criterion is saved with each checkpoint, in `criterion.txt`, and is to be the same on resuming.
+
     Args:
         criterion: `MMELHardLoss` (Eq. 7), which is the default, `MMELSoftLoss` (Eq. 9) or `UniformLoss` (Eq. 1).
         arguments: Trainer's own, by name.
@@ -82,14 +91,13 @@ class MMELTrainer(Trainer):
             `compute_loss_func` or label smoothing, or a setting of Trainer needs inputs of another shape.
     """
 
-    def __init__(self, *, criterion: MMELHardLoss | MMELSoftLoss | UniformLoss | None = None, **arguments: Any):
+    def __init__(self, *, criterion: Criterion | None = None, **arguments: Any):
         tokenizer = arguments.get("processing_class")
         if arguments.get("data_collator") is None and isinstance(tokenizer, PreTrainedTokenizerBase):
             arguments["data_collator"] = AugmentedCollator(tokenizer)
         super().__init__(**arguments)
         self.criterion = MMELHardLoss() if criterion is None else criterion
-        if self.criterion.reduction != "mean":
-            raise ValueError(f"criterion must have reduction 'mean', got {self.criterion.reduction!r}")
+        _check_reduction(self.criterion)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func must be None: criterion is the loss")
         if self.args.label_smoothing_factor:
@@ -99,12 +107,42 @@ class MMELTrainer(Trainer):
             )
         if "inputs" in self.args.include_for_metrics:
             raise ValueError("include_for_metrics must not have 'inputs', which Trainer joins as (N, L), not (N, K, L)")
-        strategy, column = self.args.train_sampling_strategy, self.args.length_column_name
-        if strategy not in ("random", "sequential") and column not in getattr(self.train_dataset, "column_names", ()):
+        if hasattr(self.args, "train_sampling_strategy"):
+            by_length = self.args.train_sampling_strategy not in ("random", "sequential")
+        else:  # transformers 4
+            by_length = self.args.group_by_length
+        column = self.args.length_column_name
+        if by_length and column not in getattr(self.train_dataset, "column_names", ()):
             # Trainer would take K for the length.
-            raise ValueError(f"train_dataset must have a column {column!r} for train_sampling_strategy={strategy!r}")
-        # Says that a loss is the mean of its batch, so that gradients of several batches are averaged.
-        self.model_accepts_loss_kwargs = False
+            raise ValueError(f"train_dataset must have a column {column!r} to be grouped by length")
+        # Says that a loss is a share of its step's, so that Trainer does not divide it by the number of batches.
+        self.model_accepts_loss_kwargs = True
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *arguments: Any, **named: Any) -> Any:
+        """Train; arguments as Trainer's.
+
+        Raises:
+            ValueError: if the checkpoint to resume from was saved with another criterion.
+        """
+        resume = resume_from_checkpoint
+        folder = get_last_checkpoint(self.args.output_dir) if resume is True else resume
+        if folder and (path := Path(folder, CRITERION_FILE)).exists():
+            saved, own = path.read_text(encoding="utf-8").strip(), _described(self.criterion)
+            if saved != own:
+                raise ValueError(f"criterion must be that of {folder}, {saved}, got {own}; to change it delete {path}")
+        return super().train(resume, *arguments, **named)
+
+    def save_model(self, output_dir: str | None = None, *arguments: Any, **named: Any) -> None:
+        """Save the model and, beside it, the criterion; arguments as Trainer's."""
+        super().save_model(output_dir, *arguments, **named)
+        if self.args.should_save:
+            path = Path(output_dir or self.args.output_dir, CRITERION_FILE)
+            path.write_text(_described(self.criterion) + "\n", encoding="utf-8")
+
+    def get_batch_samples(self, *arguments: Any, **named: Any) -> tuple[list[dict[str, Tensor]], int]:
+        """The batches of a step, and how many examples they have (not label elements); arguments as Trainer's."""
+        batches, _ = super().get_batch_samples(*arguments, **named)
+        return batches, sum(len(next(iter(batch.values()))) for batch in batches)
 
     def compute_loss(
         self,
@@ -119,7 +157,7 @@ class MMELTrainer(Trainer):
             model: gives logits (N * K, C), or (N * K, 1) in regression.
             inputs: tensors (N, K, ...), `labels` and, for `MMELSoftLoss`, `teacher_outputs`.
             return_outputs: give the model's outputs as well.
-            num_items_in_batch: not used, as the loss is a mean over examples.
+            num_items_in_batch: examples of all batches of the step; the loss is this batch's share of their mean.
 
         Raises:
             ValueError: if `labels` are missing, `teacher_outputs` are there for a criterion that takes none, or the
@@ -131,7 +169,7 @@ class MMELTrainer(Trainer):
             raise ValueError(f"inputs must have labels, got {', '.join(inputs)}")
         if not model.training:
             outputs = model(**inputs)
-            loss = self._base_loss(_logits(outputs), labels)
+            loss = _base_loss(self.criterion, _logits(outputs), labels)
             if return_outputs and not isinstance(outputs, dict):
                 # As of a model that has computed a loss: Trainer takes what comes after it for the predictions.
                 return loss, (loss, *outputs)
@@ -145,6 +183,8 @@ class MMELTrainer(Trainer):
             outputs = model(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
             extra = () if teacher is None else (teacher,)
             loss = self.criterion(_logits(outputs).unflatten(0, (n, k)), labels, *extra)
+            if num_items_in_batch is not None:
+                loss = loss * n / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
@@ -159,18 +199,55 @@ class MMELTrainer(Trainer):
             originals["labels"] = labels if labels.dim() == 1 else labels[:, 0]
         return super().prediction_step(model, originals, prediction_loss_only, ignore_keys)
 
-    def _base_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of originals (N, C) against classes or scores (N,), or probabilities (N, C)."""
-        base = self.criterion.base_loss
-        if base == "kl" and not labels.is_floating_point():
-            base = "cross_entropy"
-        return UniformLoss(base)(logits[:, None], labels if labels.dim() == 1 else labels[:, None])
-
     def _set_signature_columns_if_needed(self) -> None:
         # A column that the model does not take would be dropped from the data sets without a word.
         super()._set_signature_columns_if_needed()
         own = ("teacher_outputs", self.args.length_column_name)
         self._signature_columns += [name for name in own if name not in self._signature_columns]
+
+
+def compute_loss_func(criterion: Criterion) -> Callable[..., Tensor]:
+    """A criterion as Trainer's own `compute_loss_func`, with the scale that Trainer takes such a loss to have.
+
+    Trainer adds up the losses of a step's batches: the mean of each would make a step of 4 batches 4 times as long. Do
+    not accumulate batches with it before transformers 4.49, which count nothing for such a loss.
+
+    Args:
+        criterion: with `reduction="mean"`.
+
+    Returns:
+        A function of the model's outputs, with logits (N * K, C), the labels, N in front, and Trainer's count of the
+        label elements of the step. Where K = 1, as in evaluation, it takes the criterion's base loss.
+
+    Raises:
+        ValueError: if the criterion does not give the mean of a batch.
+    """
+    _check_reduction(criterion)
+
+    def loss_of(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        logits = _logits(outputs).unflatten(0, (len(labels), -1))
+        loss = criterion(logits, labels) if logits.shape[1] > 1 else _base_loss(criterion, logits[:, 0], labels)
+        return loss if num_items_in_batch is None else loss * labels.numel() / num_items_in_batch
+
+    return loss_of
+
+
+def _check_reduction(criterion: Criterion) -> None:
+    if criterion.reduction != "mean":
+        raise ValueError(f"criterion must have reduction 'mean', got {criterion.reduction!r}")
+
+
+def _base_loss(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of originals (N, C) against classes or scores (N,), or probabilities (N, C)."""
+    base = criterion.base_loss
+    if base == "kl" and not labels.is_floating_point():
+        base = "cross_entropy"
+    return UniformLoss(base)(logits[:, None], labels)
+
+
+def _described(criterion: Criterion) -> str:
+    """A criterion's class and settings on one line, without a callable's address, which changes with the process."""
+    return re.sub(r" at 0x[0-9a-f]+|\s*\n\s*", "", repr(criterion))
 
 
 def _as_list(value: Any) -> Any:
