@@ -7,10 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmel.augment.color import ColorJitter as ColorJitter
+    from mmel.augment.images import RandomCropFlip as RandomCropFlip
+    from mmel.augment.resized_crop import RandomResizedCropFlip as RandomResizedCropFlip
     from mmel.losses import MMELHardLoss as MMELHardLoss
     from mmel.losses import MMELSoftLoss as MMELSoftLoss
     from mmel.losses import UniformLoss as UniformLoss
     from mmel.losses import WorstCaseLoss as WorstCaseLoss
+    from mmel.views import KViews as KViews
+    from mmel.views import ViewsCollator as ViewsCollator
+    from mmel.views import group_views as group_views
     from mmel.worst_cases import KL as KL
     from mmel.worst_cases import ChiSquare as ChiSquare
     from mmel.worst_cases import CVaR as CVaR
@@ -33,6 +39,12 @@ _HOMES = {
     "ChiSquare": "mmel.worst_cases",
     "CVaR": "mmel.worst_cases",
     "Maximum": "mmel.worst_cases",
+    "group_views": "mmel.views",
+    "KViews": "mmel.views",
+    "ViewsCollator": "mmel.views",
+    "RandomCropFlip": "mmel.augment.images",
+    "RandomResizedCropFlip": "mmel.augment.resized_crop",
+    "ColorJitter": "mmel.augment.color",
 }
 
 __all__ = ["__version__", *_HOMES]

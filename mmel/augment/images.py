@@ -1,10 +1,15 @@
 """Image augmentations that make V views of each image at once, uint8 in and out: (N, C, H, W) -> (N, V, C, H, W)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# A batch (N, C, H, W), or N images (C, H, W); uint8.
+Images: TypeAlias = Tensor | Sequence[Tensor]
 
 # Names of ours for two transforms of torchvision.
 TRANSFORMS = {"randaugment": "RandAugment", "trivialaugment": "TrivialAugmentWide"}
@@ -12,25 +17,28 @@ TRANSFORMS = {"randaugment": "RandAugment", "trivialaugment": "TrivialAugmentWid
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX2 = 0x94D049BB133111EB - 2**64
+# A picture has no more; a first dimension beyond it is one of rows, or of images.
+MAX_CHANNELS = 4
 
 
 class ImageAugmentation:
     """Base of the augmentations: draws a code for each view, then applies the codes.
 
-    A code depends on (seed, epoch, place in the data set, view) alone, so neither the split into batches, nor the
-    device, nor an interruption changes a view.
+    A code depends on (seed, epoch, index of the image, view) alone, so neither the split into batches, nor the device,
+    nor an interruption changes a view.
 
     Attributes:
-        capturable: whether `draw` and `apply` may be captured in a CUDA graph: they look at no value on the CPU.
+        capturable: whether `draw`, and `apply` on a batch (N, C, H, W), may be captured in a CUDA graph: they look at
+            no value on the CPU.
     """
 
     capturable = True
 
     def draw(self, index: Tensor, num_views: int, seed: int, epoch: int | Tensor) -> Tensor:
-        """Draw the codes of the views of some examples.
+        """Draw the codes of the views of some images.
 
         Args:
-            index: (N,) int64 places in the data set.
+            index: (N,) int64 indices in the data set.
             num_views: V >= 1.
             seed: of the run.
             epoch: the epoch, or any other count of the draws; a 0-d int64 tensor on the device of `index` means the
@@ -49,13 +57,13 @@ class ImageAugmentation:
         views = torch.arange(num_views, device=index.device)
         start = torch.full((1,), seed, dtype=torch.int64, device=index.device)
         state = mix_bits(mix_bits(start) + epoch)
-        return self._codes(mix_bits(mix_bits(state + index)[:, None] + views))
+        return mix_bits(mix_bits(state + index)[:, None] + views)
 
-    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+    def apply(self, images: Images, codes: Tensor) -> Tensor:
         """Make the views that `codes` stand for.
 
         Args:
-            images: (N, C, H, W) uint8.
+            images: (N, C, H, W) uint8, or N images (C, H, W) of one size.
             codes: (N, V) int64 from `draw`, on the same device.
 
         Returns:
@@ -68,7 +76,7 @@ class ImageAugmentation:
 
     def __call__(
         self,
-        images: Tensor,
+        images: Images,
         num_augmented: int,
         generator: torch.Generator | None = None,
         include_original: bool = True,
@@ -76,19 +84,26 @@ class ImageAugmentation:
         """Draw and apply at once, for one's own training loop.
 
         Args:
-            images: (N, C, H, W) uint8.
+            images: as `apply`, or one image (C, H, W) of at most four channels.
             num_augmented: K = |B(x)|, the original included where `include_original`.
             generator: source of the draw, on the CPU; torch's global one if None.
             include_original: put the untouched image at index 0.
 
         Returns:
-            (N, K, C, H, W) uint8.
+            (N, K, C, H, W) uint8, or (K, C, H, W) of one image.
 
         Raises:
             ValueError: as `apply`, or if `num_augmented` is not positive.
         """
         if num_augmented < 1:
             raise ValueError(f"num_augmented must be at least 1, got {num_augmented}")
+        if isinstance(images, Tensor) and images.dim() == 3:
+            if len(images) > MAX_CHANNELS:
+                raise ValueError(
+                    f"images must have at most {MAX_CHANNELS} channels, the first dimension, if they are one image, "
+                    f"got {tuple(images.shape)}; a batch without channels needs images[:, None]"
+                )
+            return self(images[None], num_augmented, generator, include_original)[0]
         original = self.original(images)
         if include_original and num_augmented == 1:
             return original[:, None]
@@ -98,25 +113,22 @@ class ImageAugmentation:
         views = self.apply(images, codes)
         return torch.cat([original[:, None], views], dim=1) if include_original else views
 
-    def original(self, images: Tensor) -> Tensor:
+    def original(self, images: Images) -> Tensor:
         """The original as it stands beside its views: (N, C, H, W) uint8, here the images untouched.
 
         Raises:
-            ValueError: if a shape or dtype is not as above.
+            ValueError: as `apply`.
         """
-        _check_images(images)
-        return images
-
-    def _codes(self, bits: Tensor) -> Tensor:
-        """The part of 64 random bits that a code keeps."""
-        return bits
+        check_images(images)
+        return _one_batch(images)
 
 
 class RandomCropFlip(ImageAugmentation):
     """Random crop of the zero-padded image, then a horizontal flip with probability one half.
 
     One gather makes all N * V views: no loop over images, no wait for the device, so it may be captured in a CUDA
-    graph. The code of a view is `(flip * side + top) * side + left` with `side = 2 * padding + 1`.
+    graph. A view depends on its code modulo `num_codes`, which is `(flip * side + top) * side + left` with
+    `side = 2 * padding + 1`.
 
     Args:
         padding: pixels of zero padding on each side.
@@ -138,12 +150,10 @@ class RandomCropFlip(ImageAugmentation):
         """How many different views an image has."""
         return self.side**2 * (2 if self.flip else 1)
 
-    def _codes(self, bits: Tensor) -> Tensor:
-        return bits.remainder(self.num_codes)
-
-    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+    def apply(self, images: Images, codes: Tensor) -> Tensor:
         """As `ImageAugmentation.apply`."""
-        _check_images(images, codes)
+        check_images(images, codes)
+        images = _one_batch(images)
         n, c, h, w = images.shape
         padded = F.pad(images, (self.padding,) * 4).contiguous()
         padded = torch.stack([padded, padded.flip(-1)]) if self.flip else padded[None]
@@ -154,16 +164,40 @@ class RandomCropFlip(ImageAugmentation):
             (len(padded), n, side, side, c, h, w),
             (s_flip, s_image, s_row, s_column, s_channel, s_row, s_column),
         )
+        codes = codes.remainder(self.num_codes)
         left = codes % side
         top = codes // side % side
         flipped = codes // side**2
-        # A crop at `left`, flipped, is a crop of the flipped image at the mirrored place.
+        # A crop at `left`, flipped, is a crop of the flipped image at the mirrored column.
         left = torch.where(flipped > 0, side - 1 - left, left)
-        place = torch.arange(n, device=images.device)[:, None]
-        return windows[flipped, place, top, left]
+        number = torch.arange(n, device=images.device)[:, None]
+        return windows[flipped, number, top, left]
 
 
-class TransformEach(ImageAugmentation):
+class AfterAnother(ImageAugmentation):
+    """An augmentation that changes the views of another one, or copies of the image if `before` is None."""
+
+    def __init__(self, before: ImageAugmentation | None):
+        self.before = before
+        self.capturable = self.capturable and (before is None or before.capturable)
+
+    def original(self, images: Images) -> Tensor:
+        """As `before` has it."""
+        return super().original(images) if self.before is None else self.before.original(images)
+
+    def apply(self, images: Images, codes: Tensor) -> Tensor:
+        """As `ImageAugmentation.apply`, for images that `before` takes."""
+        if self.before is not None:
+            return self._change(self.before.apply(images, codes), codes)
+        check_images(images, codes)
+        images = _one_batch(images)
+        return self._change(images[:, None].expand(-1, codes.shape[1], -1, -1, -1), codes)
+
+    def _change(self, views: Tensor, codes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class TransformEach(AfterAnother):
     """Any torchvision v2 transform (or any callable on a (C, H, W) uint8 tensor), applied to each view by itself.
 
     The transform draws from torch's global CPU generator, which is seeded with the view's code and put back
@@ -177,18 +211,11 @@ class TransformEach(ImageAugmentation):
     capturable = False
 
     def __init__(self, transform: Callable[[Tensor], Tensor], before: ImageAugmentation | None = None):
+        super().__init__(before)
         self.transform = transform
-        self.before = before
 
-    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
-        """As `ImageAugmentation.apply`."""
-        _check_images(images, codes)
-        n, v = codes.shape
-        if self.before is None:
-            views = images[:, None].expand(n, v, *images.shape[1:])
-        else:
-            views = self.before.apply(images, self.before._codes(codes))
-        views = views.cpu()
+    def _change(self, views: Tensor, codes: Tensor) -> Tensor:
+        device, views = views.device, views.cpu()
         out = torch.empty_like(views, memory_format=torch.contiguous_format)
         with torch.random.fork_rng(devices=[]):
             for i, row in enumerate(codes.tolist()):
@@ -202,15 +229,15 @@ class TransformEach(ImageAugmentation):
                             f"transform must return a tensor of {(torch.uint8, *views.shape[2:])}, got {got}"
                         )
                     out[i, j] = view
-        return out.to(images.device)
+        return out.to(device)
 
 
-class Cutout(ImageAugmentation):
+class Cutout(AfterAnother):
     """Cutout (DeVries and Taylor 2017) after crop and flip: a square around a random pixel set to zero, batched.
 
     Args:
         length: side of the square in pixels; it is cut off at the image's border.
-        before: the crop and flip that make the views it works on.
+        before: the crop and flip that make the views it works on; `RandomCropFlip()` if None.
 
     Raises:
         ValueError: if `length` is not positive.
@@ -219,23 +246,19 @@ class Cutout(ImageAugmentation):
     def __init__(self, length: int = 16, before: RandomCropFlip | None = None):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
+        super().__init__(before or RandomCropFlip())
         self.length = length
-        self.before = before or RandomCropFlip()
 
-    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
-        """As `ImageAugmentation.apply`."""
-        _check_images(images, codes)
-        views = self.before.apply(images, self.before._codes(codes))
-        h, w = images.shape[-2:]
-        # A second draw from the same code, so that place of crop and place of hole are independent.
+    def _change(self, views: Tensor, codes: Tensor) -> Tensor:
+        # A second draw from the same code, so that crop and hole are independent.
         bits = mix_bits(codes)
-        top = bits.remainder(h) - self.length // 2
-        left = mix_bits(bits).remainder(w) - self.length // 2
-        rows = torch.arange(h, device=images.device) - top[..., None]
-        columns = torch.arange(w, device=images.device) - left[..., None]
-        in_rows = (rows >= 0) & (rows < self.length)
-        in_columns = (columns >= 0) & (columns < self.length)
-        hole = in_rows[..., :, None] & in_columns[..., None, :]
+        inside = []
+        for side, draw in zip(views.shape[-2:], (bits, mix_bits(bits)), strict=True):
+            first = draw.remainder(side) - self.length // 2
+            number = torch.arange(side, device=views.device) - first[..., None]
+            inside.append((number >= 0) & (number < self.length))
+        rows, columns = inside
+        hole = rows[..., :, None] & columns[..., None, :]
         return views.masked_fill_(hole[:, :, None], 0)
 
 
@@ -273,24 +296,17 @@ def build_augmentation(augment: str | Callable[[Tensor], Tensor], image_size: in
 
 def _transform(name: str, image_size: int) -> Callable[[Tensor], Tensor]:
     """A transform of torchvision.transforms.v2 with its default arguments, tried on images."""
-    from torchvision.transforms import v2
-
-    kind = getattr(v2, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, v2.Transform)):
-        raise ValueError(f"augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.{name}'")
-    try:
-        transform = kind()
-    except TypeError as error:
-        raise ValueError(f"augment must name a transform that needs no arguments, got 'v2.{name}': {error}") from error
+    v2: Any = import_module("torchvision.transforms.v2")
     images = torch.zeros(16, 3, image_size, image_size, dtype=torch.uint8)
     try:
-        # Several, as some transforms change the size by chance.
+        transform: Callable[[Tensor], Tensor] = getattr(v2, name)()
+        # Several images, as some transforms change the size by chance.
         TransformEach(transform)(images, 2, torch.Generator())
     # Transforms of boxes, labels or videos fail on an image in ways of their own.
     except Exception as error:
         raise ValueError(
-            f"augment must name a transform that makes a uint8 image of the same size, got 'v2.{name}': "
-            f"{str(error).partition(chr(10))[0] or type(error).__name__}"
+            "augment must name a transform of torchvision.transforms.v2 that needs no arguments and makes a uint8 "
+            f"image of the same size, got 'v2.{name}': {str(error).partition(chr(10))[0] or type(error).__name__}"
         ) from error
     return transform
 
@@ -303,17 +319,41 @@ def mix_bits(state: Tensor) -> Tensor:
     return z ^ _shift_right(z, 31)
 
 
+def uniform_of(codes: Tensor, first: int, count: int) -> Tensor:
+    """(N, V) codes -> (N, V, count) float64 in [0, 1): a code's numbered draws, from number `first`."""
+    words = mix_bits(mix_bits(codes)[..., None] + torch.arange(first, first + count, device=codes.device))
+    # A double has 53 bits.
+    return _shift_right(words, 11).double() * 2.0**-53
+
+
 def _shift_right(values: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's own carries the sign."""
     return (values >> bits) & (2 ** (64 - bits) - 1)
 
 
-def _check_images(images: Tensor, codes: Tensor | None = None) -> None:
-    if images.dim() != 4 or images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
-    if codes is None:
-        return
-    if codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64:
+def check_images(images: Images, codes: Tensor | None = None) -> None:
+    """Raise `ValueError` if images or codes are not of the shape and dtype that `ImageAugmentation.apply` takes."""
+    for given in [images] if isinstance(images, Tensor) else images:
+        form, hint = type(given).__name__, ""
+        if isinstance(given, Tensor):
+            form = f"{given.dtype} {tuple(given.shape)}"
+            channels_last = given.dim() >= 3 and given.shape[-1] <= MAX_CHANNELS < given.shape[-3]
+            if given.dtype == torch.uint8 and given.dim() == (4 if given is images else 3) and not channels_last:
+                continue
+            if channels_last:
+                hint = "; channels come before rows and columns: images.permute(0, 3, 1, 2)"
+            elif given.is_floating_point():
+                hint = "; augment before scaling to floats (PILToTensor in place of ToTensor)"
+        raise ValueError(f"images must be uint8 of shape (N, C, H, W), or N images (C, H, W), got {form}{hint}")
+    if codes is not None and (codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64):
         raise ValueError(
             f"codes must be int64 of shape (N, V) with N = {len(images)}, got {codes.dtype} {tuple(codes.shape)}"
         )
+
+
+def _one_batch(images: Images) -> Tensor:
+    if isinstance(images, Tensor):
+        return images
+    if len(shapes := {tuple(image.shape) for image in images}) != 1:
+        raise ValueError(f"images must all have one shape (RandomResizedCropFlip takes any), got {sorted(shapes)}")
+    return torch.stack(list(images))

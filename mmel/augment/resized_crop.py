@@ -5,69 +5,52 @@ image are two batched matrix products, with one matrix a view for the columns an
 of its own, and an image needs no padding to the size of another.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from mmel.augment.images import ImageAugmentation, mix_bits
+from mmel.augment.images import ImageAugmentation, Images, check_images, uniform_of
 
-SCALE = (0.08, 1.0)
-RATIO = (3 / 4, 4 / 3)
 # torchvision draws this often before it falls back to a central crop.
 ATTEMPTS = 10
 # The paper's 224 pixels are cut from the centre of an image whose shorter side was resized to 256.
 CENTER_SHARE = 224 / 256
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Where the outputs of a resize lie along one side of N images, in pixels; (N, V), an entry a view.
-
-    Attributes:
-        origin: left edge of the first output.
-        step: input pixels an output.
-        low: first pixel that may be read.
-        high: end of those that may be read.
-    """
-
-    origin: Tensor
-    step: Tensor
-    low: Tensor
-    high: Tensor
-
-    def packed(self, size: int) -> Tensor:
-        """(N, V, size + 3) float64: the centres of the outputs, `low`, `high`, and how far an output reaches."""
-        centers = self.origin[..., None] + self.step[..., None] * (torch.arange(size, device=self.step.device) + 0.5)
-        ends = torch.stack([self.low, self.high, self.step.clamp(min=1)], dim=-1)
-        return torch.cat([centers, ends], dim=-1)
-
-
 class RandomResizedCropFlip(ImageAugmentation):
     """A random crop resized to a square, then a horizontal flip with probability one half: ImageNet's augmentation.
 
-    Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (8 to 100 % of the area, a
-    log-uniform ratio of 3/4 to 4/3, ten attempts, then the largest central crop), from the bits of the code. The resize
-    is bilinear with antialiasing, as torchvision's, in float32 with one rounding at its end.
+    Area, aspect ratio and place are drawn by torchvision's `RandomResizedCrop` rule (a uniform area, a log-uniform
+    ratio, ten attempts, then the largest central crop), from the bits of the code. The resize is bilinear with
+    antialiasing, as torchvision's, in float32 with one rounding at its end. The original is `center_crop`, as
+    evaluation sees it.
+
+        views = RandomResizedCropFlip(224)(images, num_augmented=5)  # (N, 5, C, 224, 224)
 
     Args:
         size: pixels of a side of the views.
+        scale: smallest and largest share of an image's area.
+        ratio: smallest and largest width over height.
 
     Raises:
-        ValueError: if `size` is not positive.
+        ValueError: if `size` is not positive, or `scale` or `ratio` is no range of positive numbers.
     """
 
-    def __init__(self, size: int = 224):
+    def __init__(
+        self, size: int = 224, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ):
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
-        self.size = size
+        for name, (low, high) in {"scale": scale, "ratio": ratio}.items():
+            if not 0 < low <= high < float("inf"):
+                raise ValueError(f"{name} must be two positive numbers, the smaller one first, got {(low, high)}")
+        self.size, self.scale, self.ratio = size, scale, ratio
+        self._log_ratio = torch.tensor(ratio, dtype=torch.float64).log().tolist()
 
-    def apply(self, images: Sequence[Tensor] | Tensor, codes: Tensor) -> Tensor:
+    def apply(self, images: Images, codes: Tensor) -> Tensor:
         """Make the views that `codes` stand for.
 
         Args:
-            images: N images (C, H, W) uint8 of any sizes, on one device.
+            images: N images (C, H, W) uint8 of any sizes, or (N, C, H, W), on one device.
             codes: (N, V) int64 from `draw`. Crops are worked out on their device; where that is the CPU the same
                 crops are taken on every device, and what they need goes there as one copy.
 
@@ -77,21 +60,16 @@ class RandomResizedCropFlip(ImageAugmentation):
         Raises:
             ValueError: if a shape or dtype is not as above.
         """
-        _check_ragged(images)
-        if codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64:
-            raise ValueError(
-                f"codes must be int64 of shape (N, V) with N = {len(images)}, got {codes.dtype} {tuple(codes.shape)}"
-            )
-        heights, widths = _sizes(images, codes.device)
-        top, left, height, width = self.boxes(heights, widths, codes).unbind(dim=-1)
-        flipped = self._bits(codes)[..., -1] < 0
+        check_images(images, codes)
+        top, left, height, width = self.boxes(*_sizes(images, codes.device), codes).unbind(dim=-1)
         rows, columns = (
-            _Span(start.double(), extent.double() / self.size, start, start + extent)
+            _span(start.double(), extent.double() / self.size, start, start + extent, self.size)
             for start, extent in ((top, height), (left, width))
         )
-        return _resample(images, rows, columns, self.size, flipped)
+        flipped = uniform_of(codes, 2 * ATTEMPTS + 2, 1) >= 0.5
+        return _resample(images, rows, columns, flipped)
 
-    def original(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+    def original(self, images: Images) -> Tensor:
         """The originals as evaluation sees them: `center_crop`."""
         return center_crop(images, self.size)
 
@@ -107,11 +85,10 @@ class RandomResizedCropFlip(ImageAugmentation):
             (N, V, 4) int64: top, left, height, width.
         """
         heights, widths = heights[:, None], widths[:, None]
-        # 53 bits of each word: a double in [0, 1).
-        uniform = ((self._bits(codes)[..., :-1] >> 11) & (2**53 - 1)).double() * 2.0**-53
+        uniform = uniform_of(codes, 0, 2 * ATTEMPTS + 2)
         shares, ratios = uniform[..., :ATTEMPTS], uniform[..., ATTEMPTS : 2 * ATTEMPTS]
-        area = (heights * widths)[..., None] * (SCALE[0] + (SCALE[1] - SCALE[0]) * shares)
-        low, high = torch.tensor(RATIO, dtype=torch.float64).log().tolist()
+        area = (heights * widths)[..., None] * (self.scale[0] + (self.scale[1] - self.scale[0]) * shares)
+        low, high = self._log_ratio
         ratio = (low + (high - low) * ratios).exp()
         width = (area * ratio).sqrt().round().long()
         height = (area / ratio).sqrt().round().long()
@@ -121,8 +98,8 @@ class RandomResizedCropFlip(ImageAugmentation):
         found = first < ATTEMPTS
         chosen = first.clamp(max=ATTEMPTS - 1)[..., None]
         # The largest central crop whose aspect ratio is allowed.
-        middle_width = torch.minimum(widths, (heights * RATIO[1]).round().long()).clamp(min=1)
-        middle_height = torch.minimum(heights, (widths / RATIO[0]).round().long()).clamp(min=1)
+        middle_width = torch.minimum(widths, (heights * self.ratio[1]).round().long()).clamp(min=1)
+        middle_height = torch.minimum(heights, (widths / self.ratio[0]).round().long()).clamp(min=1)
         width = torch.where(found, width.gather(-1, chosen)[..., 0], middle_width)
         height = torch.where(found, height.gather(-1, chosen)[..., 0], middle_height)
         down, right = uniform[..., -2], uniform[..., -1]
@@ -130,20 +107,15 @@ class RandomResizedCropFlip(ImageAugmentation):
         left = torch.where(found, (right * (widths - width + 1)).long(), (widths - width) // 2)
         return torch.stack([top, left, height, width], dim=-1)
 
-    @staticmethod
-    def _bits(codes: Tensor) -> Tensor:
-        """(N, V) codes -> (N, V, 23) words: the attempts' areas and ratios, the crop's place, the flip."""
-        return mix_bits(mix_bits(codes)[..., None] + torch.arange(2 * ATTEMPTS + 3, device=codes.device))
 
-
-def center_crop(images: Sequence[Tensor] | Tensor, size: int) -> Tensor:
+def center_crop(images: Images, size: int) -> Tensor:
     """The central square of each image after a resize, as evaluation has it and as x itself is seen.
 
     For 224 pixels the shorter side is resized to 256, for other sizes in proportion; antialiased, as
     `RandomResizedCropFlip`.
 
     Args:
-        images: N images (C, H, W) uint8 of any sizes, on one device.
+        images: N images (C, H, W) uint8 of any sizes, or (N, C, H, W), on one device.
         size: pixels of a side.
 
     Returns:
@@ -152,25 +124,43 @@ def center_crop(images: Sequence[Tensor] | Tensor, size: int) -> Tensor:
     Raises:
         ValueError: if an image is not as above.
     """
-    _check_ragged(images)
-    spans = []
+    check_images(images)
     heights, widths = (sides[:, None] for sides in _sizes(images, torch.device("cpu")))
-    for sides in (heights, widths):
-        # torchvision's rounding: the longer side is cut off, the crop's place rounded.
+
+    def span(sides: Tensor) -> Tensor:
+        # torchvision's rounding: the longer side is cut off, the crop's corner rounded.
         resized = round(size / CENTER_SHARE) * sides // torch.minimum(heights, widths)
         step = sides / resized.double()
-        spans.append(_Span(step * ((resized - size) / 2).round(), step, torch.zeros_like(sides), sides))
-    return _resample(images, *spans, size, torch.zeros(len(images), 1, dtype=torch.bool))[:, 0]
+        return _span(step * ((resized - size) / 2).round(), step, torch.zeros_like(sides), sides, size)
+
+    return _resample(images, span(heights), span(widths), torch.zeros(len(images), 1, 1, dtype=torch.bool))[:, 0]
 
 
-def _resample(images: Sequence[Tensor] | Tensor, rows: _Span, columns: _Span, size: int, flipped: Tensor) -> Tensor:
-    """N images (C, H, W) uint8 -> (N, V, C, size, size) uint8; the spans and `flipped` have (N, V) entries."""
-    device = images[0].device
+def _span(origin: Tensor, step: Tensor, low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Where the outputs of a resize lie along one side of N images, in pixels; (N, V) each, an entry a view.
+
+    Args:
+        origin: left edge of the first output.
+        step: input pixels an output.
+        low: first pixel that may be read.
+        high: end of those that may be read.
+        size: number of outputs.
+
+    Returns:
+        (N, V, size + 3) float64: the centres of the outputs, `low`, `high`, and how far an output reaches.
+    """
+    centers = origin[..., None] + step[..., None] * (torch.arange(size, device=step.device) + 0.5)
+    return torch.cat([centers, torch.stack([low, high, step.clamp(min=1)], dim=-1)], dim=-1)
+
+
+def _resample(images: Images, rows: Tensor, columns: Tensor, flipped: Tensor) -> Tensor:
+    """N images (C, H, W), spans of `_span` and `flipped` (N, V, 1) -> (N, V, C, size, size) uint8."""
+    device, width = images[0].device, rows.shape[-1]
     # All that the images' matrices are made of, as one copy: a GPU would wait for each of many small ones.
-    packed = torch.cat([rows.packed(size), columns.packed(size), flipped[..., None]], dim=-1)
+    packed = torch.cat([rows, columns, flipped], dim=-1)
     if device.type == "cuda" and packed.device.type == "cpu":
         packed = packed.pin_memory()
-    parts = packed.to(device, non_blocking=True).split([size + 3, size + 3, 1], dim=-1)
+    parts = packed.to(device, non_blocking=True).split([width, width, 1], dim=-1)
     views = []
     for image, row, column, flip in zip(images, *parts, strict=True):
         height, width = image.shape[-2:]
@@ -180,7 +170,7 @@ def _resample(images: Sequence[Tensor] | Tensor, rows: _Span, columns: _Span, si
         with torch.autocast(device.type, enabled=False):
             # (1, C * H, W) times (V, W, size), then (V, 1, size, H) times (V, C, H, size).
             narrow = image.float().flatten(0, 1) @ across.mT
-            resized = down[:, None] @ narrow.view(len(across), -1, height, size)
+            resized = down[:, None] @ narrow.unflatten(1, (-1, height))
         views.append(resized.round_().clamp_(0, 255).to(torch.uint8))
     return torch.stack(views)
 
@@ -200,14 +190,13 @@ def _weights(packed: Tensor, length: int) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-def _sizes(images: Sequence[Tensor] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    heights, widths = zip(*(image.shape[-2:] for image in images), strict=True)
-    return torch.tensor(heights, device=device), torch.tensor(widths, device=device)
-
-
-def _check_ragged(images: Sequence[Tensor] | Tensor) -> None:
-    for image in images:
-        if image.dim() != 3 or image.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 of shape (C, H, W) each, got {image.dtype} {tuple(image.shape)}")
+def _sizes(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(N,) heights and (N,) widths."""
     if not len(images):
         raise ValueError("images must be at least one, got none")
+    if isinstance(images, Tensor):
+        # No copy to a GPU, which a CUDA graph could not capture.
+        height, width = (torch.full((len(images),), side, device=device) for side in images.shape[-2:])
+        return height, width
+    heights, widths = zip(*(image.shape[-2:] for image in images), strict=True)
+    return torch.tensor(heights, device=device), torch.tensor(widths, device=device)

@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
-from mmel.augment.images import Cutout, ImageAugmentation, RandomCropFlip, TransformEach, build_augmentation
+from mmel.augment.color import FIRST_DRAW, ColorJitter
+from mmel.augment.images import (
+    Cutout,
+    ImageAugmentation,
+    RandomCropFlip,
+    TransformEach,
+    build_augmentation,
+    uniform_of,
+)
+from mmel.augment.resized_crop import RandomResizedCropFlip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -16,11 +27,13 @@ AUGMENTATIONS = {
     "crop_flip": RandomCropFlip(padding=2),
     "crop": RandomCropFlip(padding=1, flip=False),
     "cutout": Cutout(length=4, before=RandomCropFlip(padding=2)),
+    "jitter": ColorJitter(0.4, 0.4, 0.4, 0.1, before=RandomCropFlip(padding=2)),
     "each": TransformEach(lambda image: image ^ torch.randint(256, image.shape).to(torch.uint8)),
     "each_after_crop": TransformEach(lambda image: image.roll(int(torch.randint(8, ())), -1), RandomCropFlip(2)),
     "randaugment": TransformEach(v2.RandAugment(), before=RandomCropFlip(padding=2)),
     "trivialaugment": TransformEach(v2.TrivialAugmentWide(), before=RandomCropFlip(padding=2)),
 }
+CAPTURABLE = {name: augmentation for name, augmentation in AUGMENTATIONS.items() if augmentation.capturable}
 each_augmentation = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())
 
 
@@ -109,16 +122,19 @@ def test_draw_is_the_published_generator(seed, epoch):
 
 
 def all_codes(augmentation, count, vary):
-    """`count` codes (162 times some) that differ in one coordinate of the draw alone."""
+    """The numbers of `count` views (162 times some) that differ in one coordinate of the draw alone."""
     some = torch.arange(count)
-    if vary == "place":
-        return augmentation.draw(some, 1, seed=0, epoch=0).flatten()
-    if vary == "view":
-        return augmentation.draw(some[7:8], count, seed=0, epoch=0).flatten()
-    return torch.cat([augmentation.draw(some[7:8], 1, **{"seed": 0, "epoch": 0, vary: i})[0] for i in range(count)])
+    if vary == "index":
+        codes = augmentation.draw(some, 1, seed=0, epoch=0)
+    elif vary == "view":
+        codes = augmentation.draw(some[7:8], count, seed=0, epoch=0)
+    else:
+        draws = [augmentation.draw(some[7:8], 1, **{"seed": 0, "epoch": 0, vary: i}) for i in range(count)]
+        codes = torch.cat(draws)
+    return codes.flatten() % augmentation.num_codes
 
 
-@pytest.mark.parametrize("vary", ["place", "view", "epoch", "seed"])
+@pytest.mark.parametrize("vary", ["index", "view", "epoch", "seed"])
 def test_codes_are_uniform_and_all_reached(vary):
     augmentation = RandomCropFlip(padding=4)
     counts = torch.bincount(all_codes(augmentation, 162 * 20, vary), minlength=162)
@@ -127,8 +143,8 @@ def test_codes_are_uniform_and_all_reached(vary):
     assert 0.001 < stats.chisquare(counts.numpy()).pvalue < 0.999
 
 
-@pytest.mark.parametrize("vary", ["place", "view"])
-def test_crop_place_and_flip_are_independent(vary):
+@pytest.mark.parametrize("vary", ["index", "view"])
+def test_crop_and_flip_are_independent(vary):
     augmentation = RandomCropFlip(padding=1)
     codes = all_codes(augmentation, 20_000, vary)
     flip, top, left = codes // 9, codes // 3 % 3, codes % 3
@@ -139,18 +155,18 @@ def test_crop_place_and_flip_are_independent(vary):
 
 
 def test_neighbouring_draws_are_unrelated():
-    # Also those that a sum of seed, epoch, place and view would make equal.
+    # Also those that a sum of seed, epoch, index and view would make equal.
     augmentation, n, v = RandomCropFlip(padding=4), 60, 60
     draws = {
-        (seed, epoch): augmentation.draw(torch.arange(n + 1), v + 1, 1 + seed, 1 + epoch).numpy()
+        (seed, epoch): augmentation.draw(torch.arange(n + 1), v + 1, 1 + seed, 1 + epoch).numpy() % 162
         for seed, epoch in itertools.product((-1, 0, 1), repeat=2)
     }
     origin = draws[0, 0]
-    for seed, epoch, place, view in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1), (0, 1)):
-        if (seed, epoch, place, view) in ((0, 0, 0, 0), (0, 0, -1, 0)):
+    for seed, epoch, step, view in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1), (0, 1)):
+        if (seed, epoch, step, view) in ((0, 0, 0, 0), (0, 0, -1, 0)):
             continue  # the same codes, and a pair that the opposite step covers
-        other = draws[seed, epoch][max(place, 0) : n + 1 + min(place, 0), view:]
-        one = origin[max(-place, 0) : n + 1 + min(-place, 0), : v + 1 - view]
+        other = draws[seed, epoch][max(step, 0) : n + 1 + min(step, 0), view:]
+        one = origin[max(-step, 0) : n + 1 + min(-step, 0), : v + 1 - view]
         correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
         assert abs(correlation) < 5 / one.size**0.5
         # One in 162 is equal by chance.
@@ -158,7 +174,7 @@ def test_neighbouring_draws_are_unrelated():
 
 
 @each_augmentation
-def test_draw_depends_on_place_and_view_alone(augmentation):
+def test_draw_depends_on_index_and_view_alone(augmentation):
     def draw(index, num_views=5):
         return augmentation.draw(index, num_views, seed=4, epoch=2)
 
@@ -253,6 +269,16 @@ def test_call_puts_the_original_first(augmentation):
     assert torch.equal(one_view, views[:, 1:2])
 
 
+@each_augmentation
+def test_a_list_is_a_batch_and_one_image_a_batch_of_one(augmentation):
+    def views_of(images):
+        return augmentation(images, 4, torch.Generator().manual_seed(0))
+
+    images = random_images(3)
+    assert torch.equal(views_of(list(images)), views_of(images))
+    assert torch.equal(views_of(images[0]), views_of(images[:1])[0])
+
+
 def test_call_returns_possible_views():
     augmentation, images = RandomCropFlip(padding=1), random_images(4)
     every_view = augmentation.apply(images, torch.arange(18).repeat(4, 1))
@@ -306,8 +332,8 @@ def test_holes_are_squares_around_every_pixel_cut_at_the_border(length, h, w):
     centre_column = (columns[:, None] == around(w)).all(dim=2)
     assert (centre_row.sum(dim=1) == 1).all()
     assert (centre_column.sum(dim=1) == 1).all()
-    place = centre_row.int().argmax(dim=1) * w + centre_column.int().argmax(dim=1)
-    counts = torch.bincount(place, minlength=h * w)
+    centre = centre_row.int().argmax(dim=1) * w + centre_column.int().argmax(dim=1)
+    counts = torch.bincount(centre, minlength=h * w)
     assert 0.001 < stats.chisquare(counts.numpy()).pvalue < 0.999
 
 
@@ -330,9 +356,40 @@ def test_hole_and_crop_are_independent():
         assert 0.001 < stats.chi2_contingency(table.numpy()).pvalue < 0.999
 
 
-def test_cutout_pads_by_four_unless_told_otherwise():
-    cutout = Cutout()
-    assert (cutout.length, cutout.before.padding, cutout.before.flip) == (16, 4, True)
+# Colour jitter.
+
+
+def jittered_by_torchvision(image, draws, strengths):
+    """One view by torchvision's functions for floats, in our order, before the rounding."""
+    pixels = image / 255
+    adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    for function, draw, strength in zip(adjust, draws, strengths, strict=False):
+        low = max(0, 1 - strength)
+        pixels = function(pixels, low + draw * (1 + strength - low))
+    return 255 * functional.adjust_hue(pixels, strengths[3] * (2 * draws[3] - 1))
+
+
+@pytest.mark.parametrize(
+    "strengths", [(0.9, 0, 0, 0), (0, 1.5, 0, 0), (0, 0, 2.0, 0), (0, 0, 0, 0.5), (0.8, 0.8, 0.8, 0.2)]
+)
+def test_jitter_is_torchvisions_image_by_image(strengths):
+    images, augmentation = random_images(6), ColorJitter(*strengths)
+    # A grey picture has no hue, and of two equal channels neither is the largest alone.
+    images[0], images[1, 0] = 77, images[1, 1]
+    codes = augmentation.draw(torch.arange(6), 5, seed=0, epoch=0)
+    views, draws = augmentation.apply(images, codes), uniform_of(codes, FIRST_DRAW, 4).tolist()
+    for n, v in itertools.product(range(6), range(5)):
+        expected = jittered_by_torchvision(images[n], draws[n][v], strengths)
+        assert (views[n, v] - expected).abs().max() < 0.501
+
+
+def test_jitter_draws_apart_from_the_resized_crop():
+    # A crop takes the first numbers of a code.
+    crop = RandomResizedCropFlip(4)
+    codes = crop.draw(torch.arange(4000), 1, seed=0, epoch=0)
+    side = torch.full((4000,), 100)
+    drawn = torch.cat([crop.boxes(side, side, codes)[:, 0].double(), uniform_of(codes, FIRST_DRAW, 4)[:, 0]], dim=1)
+    assert drawn.T.corrcoef()[:4, 4:].abs().max() < 0.07
 
 
 # One transform for each view.
@@ -374,7 +431,8 @@ def test_build_augmentation():
 
 
 @pytest.mark.parametrize(
-    ("name", "transform"), [("randaugment", v2.RandAugment), ("trivialaugment", v2.TrivialAugmentWide)]
+    ("name", "transform"),
+    [("randaugment", v2.RandAugment), ("trivialaugment", v2.TrivialAugmentWide), ("v2.RandomInvert", v2.RandomInvert)],
 )
 def test_build_augmentation_of_torchvision(name, transform):
     built = build_augmentation(name, image_size=16)
@@ -385,29 +443,14 @@ def test_build_augmentation_of_torchvision(name, transform):
     assert torch.equal(built.apply(images, codes), expected)
 
 
-def test_build_augmentation_takes_a_transform_by_name():
-    transforms = pytest.importorskip("torchvision.transforms.v2")
-    built, images = build_augmentation("v2.RandomInvert", image_size=16), random_images(3)
-    assert type(built.transform) is transforms.RandomInvert
-    assert built.before.padding == 2
-    assert built(images, 4).shape == (3, 4, *images.shape[1:])
-
-
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("v2.Nope", "augment must name a transform of torchvision.transforms.v2 after 'v2.', got 'v2.Nope'"),
-        ("v2.functional", "augment must name a transform of torchvision.transforms.v2 after 'v2.'"),
-        ("v2.RandomCrop", "augment must name a transform that needs no arguments, got 'v2.RandomCrop': .*size"),
-        # No tensor, no uint8, another size by chance, none without boxes.
-        *((f"v2.{name}", f"augment .*uint8 .*'v2.{name}'") for name in ("ToPILImage", "ConvertImageDtype")),
-        *((f"v2.{name}", f"augment .*size.*'v2.{name}'") for name in ("RandomZoomOut", "RandomIoUCrop")),
-    ],
+    "name",
+    # None of that name, no transform, one that needs arguments; no tensor, no uint8, another size by chance, boxes.
+    ["Nope", "functional", "RandomCrop", "ToPILImage", "ConvertImageDtype", "RandomZoomOut", "RandomIoUCrop"],
 )
-def test_build_augmentation_refuses_what_is_no_transform(name, message):
-    pytest.importorskip("torchvision.transforms.v2")
-    with pytest.raises(ValueError, match=f"^{message}"):
-        build_augmentation(name)
+def test_build_augmentation_refuses_what_is_no_transform(name):
+    with pytest.raises(ValueError, match=rf"^augment must name a transform .*, got 'v2\.{name}': ."):
+        build_augmentation(f"v2.{name}")
 
 
 def test_build_augmentation_takes_a_callable():
@@ -435,7 +478,9 @@ IMAGES, CODES = random_images(2), torch.zeros(2, 3).long()
         ("num_augmented", lambda: RandomCropFlip()(IMAGES, 0)),
         ("num_augmented", lambda: RandomCropFlip()(IMAGES, -1, include_original=False)),
         ("images", lambda: RandomCropFlip()(IMAGES.float(), 2)),
-        ("images", lambda: RandomCropFlip()(IMAGES[0], 1)),
+        ("brightness", lambda: ColorJitter(brightness=-0.1)),
+        ("hue", lambda: ColorJitter(hue=0.6)),
+        ("images", lambda: ColorJitter(0.1).apply(IMAGES[:, :1], CODES)),
         ("transform", lambda: TransformEach(lambda image: image[:, 1:]).apply(IMAGES, CODES)),
         ("transform", lambda: TransformEach(lambda image: image.float()).apply(IMAGES, CODES)),
     ],
@@ -443,6 +488,26 @@ IMAGES, CODES = random_images(2), torch.zeros(2, 3).long()
 def test_bad_arguments(argument, call):
     with pytest.raises(ValueError, match=rf"^{argument}\b.*got "):
         call()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES / 255, "uint8 .*got torch.float32 .*before scaling to floats"),
+        (IMAGES.permute(0, 2, 3, 1), "channels come before rows"),
+        (IMAGES[0].permute(1, 2, 0), "at most 4 channels"),
+        (IMAGES[:, 0].expand(16, -1, -1, -1).flatten(0, 1), r"at most 4 channels.*images\[:, None\]"),
+        ([IMAGES[0], IMAGES[0, :, 1:]], "one shape .*RandomResizedCropFlip"),
+        ([IMAGES[0].permute(1, 2, 0)], "channels come before rows"),
+        ([functional.to_pil_image(IMAGES[0])], "uint8 .*got Image"),
+        ([], "one shape"),
+    ],
+    ids=["floats", "NHWC", "HWC", "no channels", "sizes", "list of HWC", "PIL", "none"],
+)
+def test_images_in_another_form_are_refused_by_name(images, message):
+    for include_original in (True, False):
+        with pytest.raises(ValueError, match=f"^images must .*{message}"):
+            RandomCropFlip()(images, 2, include_original=include_original)
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -470,6 +535,16 @@ def test_bad_images_and_codes(augmentation, argument, images, codes):
 # On a GPU.
 
 
+@pytest.mark.parametrize("name", [*CAPTURABLE, "resized"])
+def test_what_may_be_captured_looks_at_no_value(name):
+    augmentation = CAPTURABLE.get(name, RandomResizedCropFlip(4))
+    with FakeTensorMode():  # whose tensors have none
+        images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        views = augmentation.apply(images, augmentation.draw(torch.arange(2), 3, seed=0, epoch=1))
+    assert (views.dtype, views.shape[:3]) == (torch.uint8, (2, 3, 3))
+    assert not Cutout(before=AUGMENTATIONS["each"]).capturable
+
+
 @needs_cuda
 @each_augmentation
 def test_cuda_gives_the_same_codes_and_views(augmentation):
@@ -486,7 +561,7 @@ def test_cuda_gives_the_same_codes_and_views(augmentation):
 
 
 @needs_cuda
-@pytest.mark.parametrize("name", ["crop_flip", "crop", "cutout"])
+@pytest.mark.parametrize("name", CAPTURABLE)
 def test_apply_can_be_captured_in_a_cuda_graph(name):
     augmentation, images = AUGMENTATIONS[name], random_images(8).cuda()
     index = torch.arange(8, device="cuda")

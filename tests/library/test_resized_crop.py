@@ -1,12 +1,13 @@
 import math
+import re
 
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from mmel.augment.images import mix_bits
-from mmel.augment.resized_crop import RATIO, SCALE, RandomResizedCropFlip, center_crop
+from mmel.augment.images import uniform_of
+from mmel.augment.resized_crop import ATTEMPTS, RandomResizedCropFlip, center_crop
 
 # One level of brightness: torchvision rounds after the rows too, and its weights are integers.
 ONE_LEVEL = 1
@@ -32,6 +33,11 @@ def by_torchvision(image, box, size, flipped):
     return view.flip(-1) if flipped else view
 
 
+def flipped_by(codes):
+    """Which views are flipped: by the draw after those of the attempts and of the crop's corner."""
+    return uniform_of(codes, 2 * ATTEMPTS + 2, 1)[..., 0] >= 0.5
+
+
 def difference(ours, theirs):
     return (ours.int() - theirs.int()).abs().max().item()
 
@@ -46,7 +52,7 @@ def test_views_are_torchvisions_crops(size):
     assert views.dtype == torch.uint8
     heights, widths = torch.tensor(SIZES).T
     boxes = augmentation.boxes(heights, widths, codes).tolist()
-    flips = (augmentation._bits(codes)[..., -1] < 0).tolist()
+    flips = flipped_by(codes).tolist()
     for n, image in enumerate(images):
         for v in range(6):
             expected = by_torchvision(image, boxes[n][v], size, flips[n][v])
@@ -62,8 +68,9 @@ def test_the_original_is_torchvisions_resize_and_center_crop(sides, size):
     assert difference(center_crop([image], size)[0], expected) <= ONE_LEVEL
 
 
-def test_crops_follow_torchvisions_rule():
-    augmentation = RandomResizedCropFlip(32)
+@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 0.6), (1.0, 2.0))])
+def test_crops_follow_torchvisions_rule(scale, ratio):
+    augmentation = RandomResizedCropFlip(32, scale, ratio)
     height, width = 120, 160
     codes = augmentation.draw(torch.arange(4000), 1, seed=3, epoch=0)
     boxes = augmentation.boxes(torch.full((4000,), height), torch.full((4000,), width), codes)[:, 0].double()
@@ -74,17 +81,17 @@ def test_crops_follow_torchvisions_rule():
     assert (left + w <= width).all()
     share, log_ratio = h * w / (height * width), (w / h).log()
     # Rounding to whole pixels moves small crops a little.
-    assert share.min() > SCALE[0] * 0.94
-    assert log_ratio.abs().max() < math.log(RATIO[1]) * 1.1
-    assert share.quantile(0.02) < 0.11
-    assert share.max() > 0.9
+    assert share.min() > scale[0] * 0.94
+    assert math.log(ratio[0]) - 0.03 < log_ratio.min() < log_ratio.max() < math.log(ratio[1]) + 0.03
+    assert share.quantile(0.02) < scale[0] + 0.03
+    assert share.max() > scale[1] * 0.9
     # The accepted crops' means by torchvision's own sampler, within four standard errors.
     from torchvision.transforms import RandomResizedCrop
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         blank = torch.empty(3, height, width)
-        theirs = torch.tensor([RandomResizedCrop.get_params(blank, SCALE, RATIO) for _ in range(4000)]).double()
+        theirs = torch.tensor([RandomResizedCrop.get_params(blank, scale, ratio) for _ in range(4000)]).double()
     for ours, other in zip(boxes.T, theirs.T, strict=True):
         error = math.sqrt((ours.var() + other.var()) / 4000)
         assert abs(ours.mean() - other.mean()) < 4 * error
@@ -99,22 +106,22 @@ def test_a_strip_falls_back_to_its_centre(sides, box):
     assert boxes.unique(dim=1).tolist() == [[list(box)]]
 
 
-def test_a_code_depends_on_seed_epoch_place_and_view_alone():
+def test_a_code_depends_on_seed_epoch_index_and_view_alone():
     augmentation = RandomResizedCropFlip(16)
     images = [picture(30, 40, seed) for seed in range(4)]
-    places = torch.tensor([5, 9, 2, 7])
-    whole = augmentation.apply(images, augmentation.draw(places, 3, seed=1, epoch=2))
-    alone = augmentation.apply(images[2:3], augmentation.draw(places[2:3], 3, seed=1, epoch=2))
+    index = torch.tensor([5, 9, 2, 7])
+    whole = augmentation.apply(images, augmentation.draw(index, 3, seed=1, epoch=2))
+    alone = augmentation.apply(images[2:3], augmentation.draw(index[2:3], 3, seed=1, epoch=2))
     assert torch.equal(whole[2:3], alone)
     for seed, epoch in ((0, 2), (1, 3)):
-        other = augmentation.apply(images, augmentation.draw(places, 3, seed=seed, epoch=epoch))
+        other = augmentation.apply(images, augmentation.draw(index, 3, seed=seed, epoch=epoch))
         assert not torch.equal(whole, other)
 
 
 def test_half_of_the_views_are_flipped_whatever_the_crop():
     augmentation = RandomResizedCropFlip(16)
     codes = augmentation.draw(torch.arange(4000), 1, seed=0, epoch=0)
-    flipped = augmentation._bits(codes)[:, 0, -1] < 0
+    flipped = flipped_by(codes)[:, 0]
     assert abs(flipped.double().mean().item() - 0.5) < 0.03
     boxes = augmentation.boxes(torch.full((4000,), 100), torch.full((4000,), 100), codes)[:, 0].double()
     for values in boxes.T:
@@ -143,6 +150,7 @@ def test_autocast_changes_nothing():
     ("images", "codes", "named"),
     [
         ([torch.zeros(3, 8, 8)], torch.zeros(1, 2, dtype=torch.int64), "images"),
+        ([picture(8, 8).permute(1, 2, 0)], torch.zeros(1, 2, dtype=torch.int64), "images"),
         ([torch.zeros(8, 8, dtype=torch.uint8)], torch.zeros(1, 2, dtype=torch.int64), "images"),
         ([], torch.zeros(0, 2, dtype=torch.int64), "images"),
         ([picture(8, 8)], torch.zeros(2, 2, dtype=torch.int64), "codes"),
@@ -154,9 +162,13 @@ def test_bad_input_is_named(images, codes, named):
         RandomResizedCropFlip(8).apply(images, codes)
 
 
-def test_a_size_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"^size must be at least 1, got 0$"):
-        RandomResizedCropFlip(0)
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("size", 0), ("scale", (0.0, 1.0)), ("scale", (0.5, 0.2)), ("ratio", (1.0, math.inf)), ("ratio", (-1, 1))],
+)
+def test_bad_arguments_are_named(argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(str(value))}$"):
+        RandomResizedCropFlip(**{argument: value})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -168,11 +180,11 @@ def test_a_gpu_makes_the_same_views():
     assert views.is_cuda
     # A sum in another order, maybe in TF32 where that is allowed, may round to the next level.
     assert difference(views.cpu(), augmentation.apply(images, codes)) <= ONE_LEVEL
-    assert mix_bits(codes.cuda()).cpu().equal(mix_bits(codes))
+    assert uniform_of(codes.cuda(), 0, 3).cpu().equal(uniform_of(codes, 0, 3))
 
 
 def test_the_crops_of_a_batch_go_to_the_device_as_one_copy(monkeypatch):
-    images = [torch.zeros(3, 20 + place, 30, dtype=torch.uint8) for place in range(5)]
+    images = [torch.zeros(3, 20 + extra, 30, dtype=torch.uint8) for extra in range(5)]
     augmentation = RandomResizedCropFlip(8)
     moved, to = [], torch.Tensor.to
 

@@ -1,0 +1,171 @@
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+from torchvision.datasets import FakeData
+from torchvision.transforms import v2
+
+from mmel import KViews, MMELHardLoss, RandomCropFlip, RandomResizedCropFlip, ViewsCollator, group_views
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# As one has them for a data set of PIL images.
+PLAIN = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5,) * 3, (0.2,) * 3)]
+ORIGINAL = v2.Compose(PLAIN)
+AUGMENT = v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip(), *PLAIN])
+PICTURES = FakeData(12, (3, 8, 8), num_classes=4)
+# Example i is full of i, and a view of it has i in one place and noise in the other.
+NUMBERED = TensorDataset(torch.arange(24.0)[:, None], torch.arange(24))
+
+
+def with_noise(sample):
+    return torch.cat([sample, torch.rand(1)])
+
+
+def with_zero(sample):
+    return torch.cat([sample, torch.zeros(1)])
+
+
+# Rows to groups.
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+@pytest.mark.parametrize(("n", "k"), [(4, 3), (3, 3), (1, 5), (5, 1), (0, 2)])
+def test_rows_are_grouped_by_example(n, k, shape):
+    views = torch.randn(n, k, *shape)
+    assert torch.equal(group_views(views.flatten(0, 1), k), views)
+    assert torch.equal(group_views(torch.cat(views.unbind(1)), k, order="view"), views)
+
+
+def test_groups_are_no_copy_and_pass_gradients_on():
+    rows = torch.randn(6, 2, requires_grad=True)
+    for order in ("sample", "view"):
+        grouped = group_views(rows, 3, order)
+        assert grouped.data_ptr() == rows.data_ptr()
+        (gradient,) = torch.autograd.grad(grouped[1, 2].sum(), rows)
+        assert gradient.sum(dim=1).nonzero().tolist() == [[5]]
+
+
+def test_the_wrong_order_is_another_loss():
+    logits, labels = torch.randn(8, 2, 3), torch.arange(8) % 3
+    loss, rows = MMELHardLoss(), torch.cat(logits.unbind(1))
+    assert torch.equal(loss(group_views(rows, 2, "view"), labels), loss(logits, labels))
+    assert not torch.isclose(loss(group_views(rows, 2, "sample"), labels), loss(logits, labels))
+
+
+# A data set of K views.
+
+
+def test_views_are_those_of_a_plain_loop():
+    views = KViews(PICTURES, AUGMENT, 4, original=ORIGINAL)
+    assert len(views) == 12
+    torch.manual_seed(3)
+    found = [views[index] for index in (5, 0)]
+    torch.manual_seed(3)
+    for index, (images, label) in zip((5, 0), found, strict=True):
+        image, expected_label = PICTURES[index]
+        assert torch.equal(images, torch.stack([ORIGINAL(image), *(AUGMENT(image) for _ in range(3))]))
+        assert label == expected_label
+    assert torch.equal(KViews(PICTURES, AUGMENT, 1, original=ORIGINAL)[2][0], ORIGINAL(PICTURES[2][0])[None])
+
+
+def test_samples_stand_for_themselves_without_original():
+    dataset = [(torch.full((2,), 1.0 * i), "name", i) for i in range(3)]
+    views, name, target = KViews(dataset, torch.rand_like, 3)[2]
+    assert (views[0].tolist(), views.shape, name, target) == ([2, 2], (3, 2), "name", 2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_makes_batches_of_views(num_workers):
+    views = pickle.loads(pickle.dumps(KViews(PICTURES, AUGMENT, 3, original=ORIGINAL)))
+    loader = DataLoader(views, batch_size=5, num_workers=num_workers)
+    originals = torch.stack([ORIGINAL(image) for image, _ in PICTURES])
+    batches = list(loader)
+    assert [images.shape for images, _ in batches] == [(5, 3, 3, 8, 8), (5, 3, 3, 8, 8), (2, 3, 3, 8, 8)]
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert torch.equal(images[:, 0], originals)
+    assert labels.tolist() == [label for _, label in PICTURES]
+    # Drawn anew in each epoch; twelve times two coincide by chance once in 50 ** 24.
+    assert not torch.equal(torch.cat([again for again, _ in loader]), images)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_distributed_sampler_keeps_the_views_of_an_example_on_one_rank(shuffle):
+    dataset = KViews(NUMBERED, with_noise, 4, original=with_zero)
+    seen = []
+    for rank in range(3):
+        sampler = DistributedSampler(dataset, num_replicas=3, rank=rank, shuffle=shuffle)
+        for views, numbers in DataLoader(dataset, batch_size=4, sampler=sampler):
+            assert torch.equal(views[..., 0], numbers[:, None].expand(-1, 4).float())
+            assert (views[:, 0, 1] == 0).all()
+            assert len(views[..., 1].unique()) == 4 * 3 + 1
+            seen += numbers.tolist()
+    assert sorted(seen) == list(range(24))
+
+
+def test_views_of_a_subset_train_with_the_loss():
+    loader = DataLoader(KViews(Subset(PICTURES, range(6)), AUGMENT, 3, original=ORIGINAL), batch_size=6)
+    model, criterion = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), MMELHardLoss()
+    for views, labels in loader:
+        criterion(group_views(model(views.flatten(0, 1)), views.shape[1]), labels).backward()
+    assert model[1].weight.grad.abs().sum() > 0
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(1), 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("num_views", lambda: group_views(torch.zeros(4, 2), 0)),
+        ("logits", lambda: group_views(torch.zeros(4, 2), 3)),
+        ("logits", lambda: group_views(torch.tensor(1.0), 1)),
+        ("order", lambda: group_views(torch.zeros(4, 2), 2, "rows")),
+        ("num_views", lambda: KViews(NUMBERED, with_noise, 0)),
+        ("num_views", lambda: ViewsCollator(RandomCropFlip(), 0)),
+        ("dataset", lambda: KViews(Stream(), with_noise, 2)),
+        ("dataset", lambda: KViews([{"image": torch.zeros(1)}], with_noise, 2)[0]),
+        ("dataset", lambda: KViews([torch.zeros(1)], with_noise, 2)[0]),
+        ("augment", lambda: KViews(PICTURES, RandomCropFlip(), 2)),
+        ("original", lambda: KViews(PICTURES, AUGMENT, 2)[0]),
+        ("augment", lambda: KViews(PICTURES, lambda image: image, 2, original=ORIGINAL)[0]),
+        ("augment", lambda: KViews(NUMBERED, with_noise, 2)[0]),
+        ("augment", lambda: KViews(NUMBERED, torch.Tensor.double, 2)[0]),
+        ("dataset", lambda: ViewsCollator(RandomCropFlip(), 2)([torch.zeros(3, 8, 8)])),
+        ("images", lambda: ViewsCollator(RandomCropFlip(), 2)([PICTURES[0]])),
+    ],
+)
+def test_bad_input_is_named(argument, call):
+    with pytest.raises(ValueError, match=rf"^{argument} must .*\bgot "):
+        call()
+
+
+# A batch of views at once.
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_collator_makes_the_views_of_a_batch(num_workers):
+    images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
+    dataset = TensorDataset(images, torch.arange(6), torch.arange(6.0))
+    loader = DataLoader(dataset, batch_size=4, collate_fn=ViewsCollator(RandomCropFlip(2), 5), num_workers=num_workers)
+    for part, (views, labels, weights) in zip(images.split(4), loader, strict=True):
+        assert views.dtype == torch.uint8
+        assert views.shape == (len(part), 5, 3, 8, 8)
+        assert torch.equal(views[:, 0], part)
+        assert torch.equal(labels, weights.long())
+        assert (views[:, 1:] != part[:, None]).flatten(2).any(dim=2).sum() >= 4
+
+
+@pytest.mark.parametrize(("augment", "sides"), [(RandomCropFlip(2), (9, 9)), (RandomResizedCropFlip(4), (9, 12))])
+def test_the_collator_draws_from_the_global_generator(augment, sides):
+    batch = [(torch.randint(256, (3, 9, side), dtype=torch.uint8), label) for label, side in enumerate(sides)]
+    torch.manual_seed(1)
+    views, labels = ViewsCollator(augment, 3)(batch)
+    torch.manual_seed(1)
+    assert torch.equal(views, augment([image for image, _ in batch], 3))
+    assert labels.tolist() == [0, 1]
