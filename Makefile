@@ -26,13 +26,13 @@ help:  ## list the targets
 	@echo 'study, sweep and report take PROFILE=mini|reduced|paper, TABLES="table1 ...", DATA_ROOT=folder, TEXT_MODEL=name'
 	@echo 'study and sweep take PACK=runs side by side, BUDGET=minutes, RETRY=1 (train failed runs again)'
 
-study: $(READY)  ## train what is missing of the tables, then render the report
+study: $(READY)  ## train what is missing of the tables, then build the book
 	$(SWEEP); status=$$?; $(BIN)/mmel report $(ARGS) && exit $$status
 
 sweep: $(READY)  ## only train what is missing
 	$(SWEEP)
 
-report: $(READY)  ## only render the report from what is recorded
+report: $(READY)  ## only write the tables and build the book from what is recorded
 	$(BIN)/mmel report $(ARGS)
 
 test: $(READY)  ## lint, unit tests, and nbval on the notebooks

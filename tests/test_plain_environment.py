@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # embedded digits and GLUE's scores are scikit-learn's.
 DIGITS = ("sklearn", "scipy")
 ABSENT = (
-    *("datasets", "pandas", "pyarrow", *DIGITS, "matplotlib", "tabulate", "jinja2"),
-    *("papermill", "jupyter_client", "jupyter_core", "nbclient", "nbconvert", "nbformat", "IPython", "ipykernel"),
+    *("datasets", "pandas", "pyarrow", *DIGITS, "matplotlib", "tabulate", "sphinx"),
+    *("papermill", "jupyter_client", "jupyter_core", "nbclient", "nbformat", "IPython", "ipykernel"),
     *("ray", "accelerate"),
 )
 # The tiny CIFAR-10 of this file has other checksums than the official one.

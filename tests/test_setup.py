@@ -183,7 +183,7 @@ def test_make_clean_removes_what_mini_left_and_nothing_else(fake_study, tmp_path
     for profile, files in (("mini", gone), ("reduced", kept), ("paper", kept)):
         config = ImageRun(profile=profile)
         files |= {getattr(store, name)(config) for name in paths}
-        files |= {store.teacher_path(config, "digest"), store.report_dir(profile) / "index.html"}
+        files |= {store.teacher_path(config, "digest"), store.report_dir(profile) / "book" / "index.html"}
     gone.add(store.model_dir(TINY_BERT) / "model.safetensors")
     kept.add(store.augmentation_dir() / "texts")
     for path in kept | gone:

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--no-notebook", action="store_true", help="train in this process, without papermill")
     _add_places(sweep)
 
-    report = commands.add_parser("report", help="render the plotting notebooks and the tables of a profile")
+    report = commands.add_parser("report", help="write the tables of a profile and build its book")
     report.set_defaults(command=_report)
     _add_tables(report)
     _add_places(report, device=False)
@@ -319,9 +319,9 @@ def _report(arguments: argparse.Namespace) -> int:
         path, notes = submit(store, arguments.profile, arguments.glue_submission, text_model_name())
         print("\n".join([f"submission: {path}", *notes]))
         return 0
-    from mmel.study.report.render import render
+    from mmel.study.report.book import report
 
-    print(f"report: {render(arguments.table, arguments.profile, store, text_model_name())}")
+    print(f"book: open {report(arguments.table, arguments.profile, store, text_model_name())} in a browser")
     return 0
 
 

@@ -1,18 +1,15 @@
 """Where a run comes from, for its record: configuration, data, versions, commit."""
 
 import contextlib
-import os
 import platform
-import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import torch
 from packaging.version import Version
 
+from mmel.study import code_version
 from mmel.study.config import SCHEMA, Run
 from mmel.study.records import Line
 from mmel.study.train import processes
@@ -67,25 +64,6 @@ def versions() -> dict[str, str]:
     found = _installed(("mmel", *LEAST, "datasets"))
     # The build says more than the metadata (which CUDA, if any).
     return {"python": platform.python_version(), **found, "torch": str(torch.__version__)}
-
-
-def code_version() -> dict[str, Any]:
-    """Git commit of the code that runs and whether it was changed since; MMEL_COMMIT without a checkout."""
-    if named := os.environ.get("MMEL_COMMIT"):
-        return {"commit": named, "dirty": None}
-    here = Path(__file__).resolve().parents[3]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        # An installed package may lie within a repository that is another project's, and does not track it.
-        git("ls-files", "--error-unmatch", "mmel/__init__.py")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "mmel", "notebooks")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
 
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:

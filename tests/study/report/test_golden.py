@@ -1,13 +1,12 @@
 """Tables of frozen and of committed records, to the letter."""
 
-import re
 from pathlib import Path
 
 import pytest
 from invented import FROZEN, GOLDEN, golden_frames
 
 from mmel.study.records import Store
-from mmel.study.report.render import write_tables
+from mmel.study.report.files import write_tables
 from mmel.study.tables import TABLES, runs_of
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"
@@ -37,13 +36,8 @@ def test_every_frozen_run_is_in_a_table_and_invented():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_committed_report_is_what_the_committed_records_make(tmp_path, monkeypatch, name):
-    # What `mmel report --profile reduced` writes; the page itself takes a minute of notebooks.
+    # What `mmel report --profile reduced` writes; the book takes a minute of notebooks.
     monkeypatch.setattr(Store, "report_dir", lambda self, profile: tmp_path)
     write_tables(name, Store(RESULTS), "reduced")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (COMMITTED / path.name).read_bytes(), path.name
-
-
-def test_the_committed_page_has_a_section_for_every_table():
-    page = (COMMITTED / "index.html").read_text(encoding="utf-8")
-    assert re.findall(r'<section id="(\w+)">', page) == list(TABLES)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import CPU, IMAGES, numbers, task_of, trained
 
+from mmel import study
 from mmel.study.records import Store
-from mmel.study.train import BudgetError, machine, precision, provenance
+from mmel.study.train import BudgetError, machine, precision
 from mmel.study.train.images import ImageTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,26 +115,26 @@ def test_the_device_is_named_or_refused(monkeypatch):
 
 def test_the_commit_is_passed_in_or_that_of_a_repository_that_tracks_the_package(monkeypatch, tmp_path):
     monkeypatch.setenv("MMEL_COMMIT", "abc123")
-    assert provenance.code_version() == {"commit": "abc123", "dirty": None}
+    assert study.code_version() == {"commit": "abc123", "dirty": None}
     monkeypatch.delenv("MMEL_COMMIT")
     project = tmp_path / "project"
     package = project / "site-packages" / "mmel"
-    module = package / "study" / "train" / "provenance.py"
+    module = package / "study" / "__init__.py"
     module.parent.mkdir(parents=True)
     (package / "__init__.py").touch()
-    monkeypatch.setattr(provenance, "__file__", str(module))
+    monkeypatch.setattr(study, "__file__", str(module))
 
     def git(*arguments):
         names = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         command = ["git", "-C", str(project), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | names).stdout
 
-    assert provenance.code_version() == {"commit": None, "dirty": None}
+    assert study.code_version() == {"commit": None, "dirty": None}
     git("init")
     git("commit", "--allow-empty", "--message", "another project")
-    assert provenance.code_version() == {"commit": None, "dirty": None}
+    assert study.code_version() == {"commit": None, "dirty": None}
     git("add", "site-packages/mmel/__init__.py")
     git("commit", "--message", "now it is ours")
-    assert provenance.code_version() == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
+    assert study.code_version() == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
     (package / "__init__.py").write_text("changed")
-    assert provenance.code_version()["dirty"]
+    assert study.code_version()["dirty"]

@@ -6,7 +6,7 @@ from invented import FROZEN
 
 from mmel.study.records import Store
 from mmel.study.report import frames, notes, tables
-from mmel.study.report.render import write_tables
+from mmel.study.report.files import write_tables
 from mmel.study.tables import TABLES
 
 

@@ -1,58 +1,15 @@
-"""Executes the plotting notebooks and joins them into one page; writes the tables as CSV, Markdown and LaTeX."""
+"""Writes a table as CSV, Markdown and LaTeX."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
-import jinja2
-import nbformat
 import pandas as pd
-from nbconvert import HTMLExporter
 
-from mmel import __version__
 from mmel.study.records import Store, write_atomically
 from mmel.study.report import frames, notes, tables
 from mmel.study.report.hyperparameters import table7
-from mmel.study.sweep.notebook import NOTEBOOKS, warm_kernel
-from mmel.study.tables import TABLES
 
 _LATEX = str.maketrans({char: f"\\{char}" for char in "{}_%&#"} | {"|": "$|$", "±": r"$\pm$", "−": "$-$", "<": "$<$"})
-
-
-def render(names: list[str], profile: str, store: Store, text_model: str | None = None) -> Path:
-    """Render the report of a profile.
-
-    Args:
-        names: tables and figures to show, as in `mmel.study.tables.TABLES`.
-        profile: whose records.
-        store: where the records are and the report goes.
-        text_model: name of the text encoder; None for the profile's.
-
-    Returns:
-        The page, `results/report/<profile>/index.html`; beside it lie `<table>.csv`, `.md` and `.tex` with the scores,
-        and `<table>_contrasts.*` with the claims; of Figure 2 its curves in numbers, and Table 7 beside Table 3.
-
-    Raises:
-        NotebookError: if a cell of a plotting notebook fails.
-        ResultsError: if a record cannot be read, naming its file.
-    """
-    sections = []
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
-    with warm_kernel(store) as kernel:
-        for name in names:
-            write_tables(name, store, profile, text_model)
-            executed = store.root / "executed" / profile / f"plot_{name}.ipynb"
-            encoder = {"text_model": text_model} if TABLES[name].kind == "text" else {}
-            kernel.execute(NOTEBOOKS / f"plot_{name}.ipynb", executed, {"profile": profile, **encoder})
-            sections.append((TABLES[name], exporter.from_notebook_node(nbformat.read(executed, as_version=4))[0]))
-    template = jinja2.Template(
-        resources.files("mmel.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
-    page = store.report_dir(profile) / "index.html"
-    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_atomically(page, template.render(profile=profile, sections=sections, version=__version__, written=written))
-    return page
 
 
 def write_tables(name: str, store: Store, profile: str, text_model: str | None = None) -> None:

@@ -1,0 +1,116 @@
+"""Executes the plot notebooks and builds the book: they, the other notebooks and the documents as a folder of HTML."""
+
+import re
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+from sphinx.application import Sphinx
+
+from mmel import __version__
+from mmel.study import code_version
+from mmel.study.records import Store
+from mmel.study.report.files import write_tables
+from mmel.study.sweep.notebook import NOTEBOOKS, warm_kernel
+from mmel.study.tables import TABLES
+
+# The first page, if there is such a notebook; else the first table is.
+ANSWER = "plot_claims"
+OTHER_NOTEBOOKS = ("explore_*.ipynb", "use_*.ipynb")
+DOCUMENTS = ("docs/*.md", "mmel/study/paper/NOTES.md", "results/README.md", "benchmarks/README.md")
+# papermill leaves the parameters as they were, and adds those that it executed with.
+PARAMETERS = {"parameters", "injected-parameters"}
+
+
+def report(names: list[str], profile: str, store: Store, text_model: str | None = None) -> Path:
+    """Write the tables of a profile and build its book.
+
+    Args:
+        names: tables and figures to show, as in `mmel.study.tables.TABLES`.
+        profile: whose records.
+        store: where the records are and the report goes.
+        text_model: name of the text encoder; None for the profile's.
+
+    Returns:
+        The book's first file, `results/report/<profile>/book/index.html`. The tables lie beside the book.
+
+    Raises:
+        NotebookError: if a cell of a plot notebook fails.
+        ResultsError: if a record cannot be read, naming its file.
+    """
+    executed, plots = store.root / "executed" / profile, []
+    with warm_kernel(store) as kernel:
+        if (NOTEBOOKS / f"{ANSWER}.ipynb").exists():
+            plots.append(executed / f"{ANSWER}.ipynb")
+            kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile})
+        for name in names:
+            write_tables(name, store, profile, text_model)
+            encoder = {"text_model": text_model} if TABLES[name].kind == "text" else {}
+            plots.append(executed / f"plot_{name}.ipynb")
+            kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile, **encoder})
+    work, book = executed / "book", store.report_dir(profile) / "book"
+    shutil.rmtree(work, ignore_errors=True)
+    root = _gather(plots, work / "pages")
+    _build(work / "pages", root, work / "html", profile)
+    shutil.rmtree(book, ignore_errors=True)
+    shutil.move(work / "html", book)
+    return book / "index.html"
+
+
+def _gather(plots: list[Path], folder: Path) -> str:
+    """Lay the pages into a folder as they lie in the checkout, so that links hold; return the first one's name."""
+    others = [path for pattern in OTHER_NOTEBOOKS for path in sorted(NOTEBOOKS.glob(pattern))]
+    documents = [path for pattern in DOCUMENTS for path in sorted(Path().glob(pattern))]
+    for path in documents:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path)
+    (folder / "notebooks").mkdir()
+    pages = {path.stem: for_book(nbformat.read(path, as_version=4)) for path in (*plots, *others)}
+    first, *rest = (path.stem for path in plots)
+    titles = {f"plot_{name}": f"{table.title} " for name, table in TABLES.items()}
+    contents = {
+        "Tables and figures": [f"{titles[stem]}</notebooks/{stem}>" for stem in rest],
+        "Explore and use": [f"/notebooks/{path.stem}" for path in others],
+        "Documents": [f"/{path.with_suffix('').as_posix()}" for path in documents],
+    }
+    for caption, entries in contents.items():
+        text = "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
+        pages[first].cells.append(nbformat.v4.new_markdown_cell(text))
+    for stem, notebook in pages.items():
+        nbformat.write(notebook, folder / "notebooks" / f"{stem}.ipynb")
+    return f"notebooks/{first}"
+
+
+def for_book(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook with its code folded, the alt text of pictures where MyST-NB reads it, and links as of the book."""
+    # It names folders of this machine.
+    notebook.metadata.pop("papermill", None)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        tags = cell.metadata.setdefault("tags", [])
+        tags.append("remove-cell" if PARAMETERS & set(tags) else "hide-input")
+        for output in cell.outputs:
+            for mime, about in output.get("metadata", {}).items():
+                if mime.startswith("image/") and "alt" in about:
+                    cell.metadata["mystnb"] = {"image": {"alt": about["alt"]}}
+            data = output.get("data", {})
+            for mime in {"text/html", "text/markdown"} & data.keys():
+                # Links to other notebooks and to results, as they hold in notebooks/.
+                text = re.sub(r'(href="[^":]+)\.(?:ipynb|md)\b', r"\1.html", data[mime])
+                data[mime] = text.replace('href="../results/', 'href="../../../../')
+    return notebook
+
+
+def _build(pages: Path, root: str, html: Path, profile: str) -> None:
+    """Build the HTML of a folder; what Sphinx warns of goes to stderr."""
+    commit = (code_version()["commit"] or "unknown")[:10]
+    about = (
+        f"mmel {__version__}, commit {commit}, written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Every number comes from "
+        f"a record in results/runs/{profile}; a record carries its configuration, seed, device, versions and commit."
+    )
+    own = {"root_doc": root, "html_title": f"MMEL study, {profile}", "html_theme_options.extra_footer": about}
+    trees = pages / ".doctrees"
+    Sphinx(pages, "docs", html, trees, "html", confoverrides=own, status=None, warning=sys.stderr).build()
+    # A page's address is that of its notebook, the first page's too.
+    (html / "index.html").write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={root}.html">\n')

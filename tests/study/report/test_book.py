@@ -1,0 +1,126 @@
+"""The book of invented runs: the committed notebooks as if executed, the real documents, and Sphinx."""
+
+import contextlib
+import io
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from invented import FROZEN
+from nbformat.v4 import new_code_cell, new_output
+
+from mmel.study.records import Store
+from mmel.study.report import book
+from mmel.study.tables import TABLES
+
+ALT = 'MMEL-H − Baseline: +0.5 points, "holds"'
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0h9"/></svg>'
+RECORD = next(FROZEN.glob("runs/mini/*/*.jsonl")).relative_to(FROZEN)
+LINKS = f'<a href="plot_table2.ipynb#every-seed">seeds</a> <a href="../results/{RECORD}">a record</a>'
+
+
+class Executed:
+    """In place of a kernel: what it would have shown, a picture with alt text and links below."""
+
+    def __init__(self):
+        self.parameters = {}
+
+    def execute(self, notebook, output, parameters):
+        self.parameters[notebook.stem] = parameters
+        shown = nbformat.read(notebook, as_version=4)
+        shown.metadata["papermill"] = {"output_path": str(output)}
+        injected = new_code_cell("profile = 'mini'", metadata={"tags": ["injected-parameters"]})
+        picture = new_output("display_data", {"image/svg+xml": SVG}, metadata={"image/svg+xml": {"alt": ALT}})
+        shown.cells += [
+            injected,
+            new_code_cell("picture()", outputs=[picture]),
+            new_code_cell("links()", outputs=[new_output("display_data", {"text/html": LINKS})]),
+        ]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(shown, output)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The store, the folder of the book, what Sphinx warned of, and the parameters of each plot notebook."""
+    store, kernel, warnings = Store(tmp_path_factory.mktemp("results")), Executed(), io.StringIO()
+    shutil.copytree(FROZEN / "runs", store.root / "runs")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(warnings):
+        patch.setattr(book, "warm_kernel", lambda store: contextlib.nullcontext(kernel))
+        # A page that an older report left.
+        (old := store.report_dir("mini") / "book" / "old.html").parent.mkdir(parents=True)
+        old.touch()
+        entry = book.report([*TABLES], "mini", store, text_model="an-encoder")
+    assert not old.exists()
+    return store, entry.parent, warnings.getvalue(), kernel.parameters
+
+
+def pages(folder):
+    """Page -> its HTML, of those that were written by people or notebooks."""
+    return {path: path.read_text(encoding="utf-8") for path in folder.glob("*/**/*.html") if "_static" not in path.parts}
+
+
+def test_sphinx_warns_of_nothing(built):
+    _, _, warnings, _ = built
+    assert warnings == ""
+
+
+def test_the_first_file_leads_to_the_first_page_which_lists_all_others(built):
+    _, folder, _, parameters = built
+    first = next(iter(parameters))
+    entry = (folder / "index.html").read_text()
+    assert re.search(r"url=([^\"]+)", entry)[1] == f"notebooks/{first}.html"
+    page = folder / "notebooks" / f"{first}.html"
+    listed = {(page.parent / link).resolve() for link in re.findall(r'internal" href="([^"#]+)"', page.read_text())}
+    assert listed | {page} == set(pages(folder))
+    assert {path.stem for path in listed} >= {"method", "decisions", "explore_mmel", "NOTES", "plot_figure2"}
+
+
+def test_plot_notebooks_get_the_profile_and_texts_the_encoder(built):
+    *_, parameters = built
+    assert parameters["plot_table1"] == {"profile": "mini"}
+    assert parameters["plot_table3"] == {"profile": "mini", "text_model": "an-encoder"}
+
+
+def test_every_link_and_picture_leads_somewhere(built):
+    _, folder, _, _ = built
+    seen = 0
+    for page, html in pages(folder).items():
+        # Nothing is loaded from elsewhere: the book is read without a network.
+        assert re.findall(r'<(?:script|link|img)\b[^>]*(?:src|href)="(?:\w+:)?//[^"]*"', html) == [], page
+        for link in re.findall(r'(?:href|src)="(?!\w+:)([^"]+)"', html):
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path.partition("?")[0]).resolve() if path else page
+            assert target.exists(), (page, link)
+            assert not anchor or f'id="{anchor}"' in target.read_text(encoding="utf-8"), (page, link)
+            seen += RECORD.name in link
+    assert seen == len(TABLES)
+
+
+def test_pictures_have_their_alt_text_and_code_is_folded(built):
+    _, folder, _, _ = built
+    html = (folder / "notebooks" / "plot_table1.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<img [^>]*alt="MMEL-H − Baseline: \+0\.5 points, &quot;holds&quot;"', html)) == 1
+    assert "injected" not in html
+    assert "profile = &#39;mini&#39;" not in html
+    folded = re.findall(r"<details .*?</details>", html, re.DOTALL)
+    assert html.count('class="cell_input') == "".join(folded).count('class="cell_input') > 3
+
+
+def test_no_path_of_this_machine(built):
+    store, folder, _, _ = built
+    for path in folder.rglob("*"):
+        if path.suffix in (".html", ".ipynb", ".js", ".txt", ".svg", ".jsonl"):
+            text = path.read_text(encoding="utf-8")
+            assert str(store.root) not in text, path
+            assert str(Path.cwd()) not in text, path
+
+
+def test_the_footer_says_whose_numbers_these_are(built):
+    _, folder, _, _ = built
+    for html in pages(folder).values():
+        assert re.search(r"mmel [\d.]+, commit \w+, written \d{4}-\d\d-\d\d \d\d:\d\d UTC", html)
+        assert "results/runs/mini" in html
