@@ -59,8 +59,9 @@ def built(tmp_path_factory):
 
 
 def pages(folder):
-    """Page -> its HTML, of those that were written by people or notebooks."""
-    return {path: path.read_text(encoding="utf-8") for path in folder.glob("*/**/*.html") if "_static" not in path.parts}
+    """Page -> its HTML, of those that people or notebooks wrote."""
+    found = (path for path in folder.glob("*/**/*.html") if "_static" not in path.parts)
+    return {path: path.read_text(encoding="utf-8") for path in found}
 
 
 def test_sphinx_warns_of_nothing(built):
