@@ -247,7 +247,7 @@ def test_a_reader_that_has_gone_is_no_error(monkeypatch, command, unbuffered):
 
 @pytest.mark.parametrize(
     ("package", "command"),
-    [("sphinx", ["report"]), ("pandas", ["report"]), ("papermill", ["sweep"]), ("torch", ["data", "digits"])],
+    [("nbformat", ["report"]), ("pandas", ["report"]), ("papermill", ["sweep"]), ("torch", ["data", "digits"])],
 )
 def test_missing_packages(tmp_path, monkeypatch, package, command):
     # In a process of its own, since modules that an earlier test loaded would be there all the same. None in
