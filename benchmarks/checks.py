@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.common import CPU, PAPER_BATCH, eager_lines, has_cifar10, side, table
 from mmel.study.config import ImageRun
-from mmel.study.data import cifar
+from mmel.study.data import image_sets
 from mmel.study.data.images import Images
 from mmel.study.records import Store
 from mmel.study.train import build, train
@@ -76,7 +76,7 @@ def views(device: torch.device, seed: int) -> str:
     pixels = torch.randint(POISON, (2 * size, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = Images(pixels, torch.arange(len(pixels)) % 10, 10)
     config = PAPER_BATCH.replace(seed=seed, holdout=0)
-    with patch.object(cifar, "load", lambda *_: (images, images)):
+    with patch.object(image_sets, "load_cifar", lambda *_: (images, images)):
         task, reference = ImageTask(config, None, device), ImageTask(config, None, CPU)
     first, second = torch.randperm(len(pixels), generator=generator).split(size)
     why_eager = reason_for_eager(task, device)

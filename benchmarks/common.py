@@ -19,7 +19,7 @@ from torch.utils.benchmark import Timer, timer
 
 from mmel.losses import LossTerms
 from mmel.study.config import ImageRun, Run
-from mmel.study.data import cifar, find_root
+from mmel.study.data import find_root, image_sets
 from mmel.study.data.images import Images
 from mmel.study.datasets import DATASETS, ImageDataset
 from mmel.study.records import Line, Store
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 # The paper's batch: 128 originals, ten views of each. Ten images held out stand in for the test set, since the loop
 # evaluates after each epoch and nothing here wants to wait for that.
 PAPER_BATCH = ImageRun(holdout=10)
-_load_cifar = cifar.load
+_load_cifar = image_sets.load_cifar
 # Spawned, not forked: a setting of the allocator, or a warm cache, must not pass from one side to the other.
 SPAWN = multiprocessing.get_context("spawn")
 # In the process of a side, its generator.
@@ -92,7 +92,7 @@ def or_failure(parts: Callable[[], Iterable[str] | str], failed: Callable[[str],
 
 def training_lines(config: Run, device: str = "cpu", data_root: str | None = None) -> Iterator[Line]:
     """The lines of a run, from an empty results folder, then the record's result; random images for CIFAR-10."""
-    with tempfile.TemporaryDirectory() as folder, patch.object(cifar, "load", load_or_make):
+    with tempfile.TemporaryDirectory() as folder, patch.object(image_sets, "load_cifar", load_or_make):
         store = Store(folder)
         yield from train(config, store, data_root=data_root, device=device)
         yield store.read(config).result
@@ -136,11 +136,11 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
 
 def has_cifar10() -> bool:
     """Whether the data root holds CIFAR-10."""
-    return (find_root() / cifar.FOLDERS["cifar10"]).is_dir()
+    return (find_root() / "cifar-10-batches-py").is_dir()
 
 
 def load_or_make(data: ImageDataset = DATASETS["cifar10"], data_root: str | None = None) -> tuple[Images, Images]:
-    """As `cifar.load`, but random pixels where CIFAR-10 is missing: no benchmark downloads, and they cost the same."""
+    """As `load_cifar`, but random pixels where CIFAR-10 is missing: no benchmark downloads, and they cost the same."""
     if data.name != "cifar10" or has_cifar10():
         return _load_cifar(data, data_root)
     generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from benchmarks.common import PAPER_BATCH, compare, medians, or_failure, ratio, 
 from benchmarks.texts import MINILM
 from mmel import MMELHardLoss
 from mmel.augment.images import RandomCropFlip
-from mmel.study.models import build_model
+from mmel.study.models.resnet import build_model
 from mmel.study.train import machine
 
 # What makes logits (N, K, C), their labels, the optimizer.

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import seconds_of
 from mmel.study.config import ImageRun
-from mmel.study.models import build_model
+from mmel.study.models.resnet import build_model
 
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.LayerNorm)
 BF16_BYTES, FP32_BYTES = 2, 4

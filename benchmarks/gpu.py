@@ -15,7 +15,7 @@ from benchmarks.common import PAPER_BATCH, compare, or_failure, side, table, tab
 from benchmarks.texts import BASE, LENGTHS, TINY, batched_fills, fine_tuning_seconds, make_augmenter, make_sentences
 from mmel.augment.text import MaskedLMAugmenter
 from mmel.study.config import ImageRun
-from mmel.study.data import cifar
+from mmel.study.data import image_sets
 from mmel.study.records import Line
 from mmel.study.train import machine
 from mmel.study.train.images import ImageTask
@@ -163,7 +163,7 @@ def epoch_rates(config: ImageRun, device: str) -> Iterator[float]:
 
 def eager_images(config: ImageRun, device: str) -> Iterator[Line]:
     """A run on images in the plain loop."""
-    with patch.object(cifar, "load", common.load_or_make):
+    with patch.object(image_sets, "load_cifar", common.load_or_make):
         yield from common.eager_lines(ImageTask(config, None, torch.device(device)))
 
 

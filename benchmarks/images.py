@@ -15,9 +15,9 @@ from torchvision import transforms
 from benchmarks import common, floor
 from benchmarks.common import CPU, PAPER_BATCH, compare, medians, our_steps, ratio, seconds_of, speeds, table
 from mmel.study.config import MOMENTUM
-from mmel.study.data import cifar
+from mmel.study.data import image_sets
 from mmel.study.data.images import Images, channel_statistics
-from mmel.study.models import build_model
+from mmel.study.models.resnet import build_model
 from mmel.study.train.images import ImageTask
 
 TARGET, SHARE_TARGETS = 5, {"augmentation": "2 %", "loss": "1 %"}
@@ -119,7 +119,7 @@ def allocator(rounds: int = 3, steps: int = 3) -> str:
 def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
     """Seconds of a whole step and of its pieces by themselves, in one process."""
     config = PAPER_BATCH
-    with patch.object(cifar, "load", common.load_or_make):
+    with patch.object(image_sets, "load_cifar", common.load_or_make):
         task = ImageTask(config, None, CPU)
     index = task.order(epoch=1)[: config.batch_size]
     views, labels = task.views(index, epoch=1)

@@ -62,33 +62,23 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class TextDataset(Dataset):
-    """A GLUE task, or its embedded miniature.
+    """A GLUE task, or its embedded miniature; the label of a task is also the name of its folder.
 
     Attributes:
-        columns: the hub's name of the sentence column, or of both.
-        labels: label words in the hub's integer order; empty for regression, whose scores run from 0 to 5.
+        columns: of the sentence, or of both, in GLUE's files.
+        label_column: in GLUE's files.
+        labels: words for the classes in GLUE's files, in the order of the integers; none for scores from 0 to 5.
+        header: columns of the train and dev files if these have no header line.
         test_metric: the score that GLUE's server gives.
         pieces: mean word pieces of an example, by bert-base-uncased's vocabulary.
-        folder: of its TSV files.
-        files: split -> TSV file and split on the hub.
-        file_columns: sentence columns of the TSV files.
-        file_label: their label column.
-        file_words: their word for each class, in the hub's order.
-        file_header: columns of train and dev if the file has no header line.
-        skips_broken: whether rows that are short or lack their label are left out, as the hub leaves them out.
     """
 
     columns: tuple[str, ...]
-    labels: tuple[str, ...]
-    test_metric: str = "accuracy_pct"
+    label_column: str = "label"
+    labels: tuple[str, ...] = ("0", "1")
+    header: tuple[str, ...] = ()
+    test_metric: str
     pieces: int
-    folder: str
-    files: Mapping[str, tuple[str, str]] = field(hash=False)
-    file_columns: tuple[str, ...]
-    file_label: str = "label"
-    file_words: tuple[str, ...] = ("0", "1")
-    file_header: tuple[str, ...] = ()
-    skips_broken: bool = False
 
     @property
     def is_regression(self) -> bool:
@@ -114,15 +104,9 @@ class TextDataset(Dataset):
 CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56")
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50", "resnet18_narrow")
 IMAGE_MODELS = (*CIFAR_MODELS, *IMAGENET_MODELS)
-_FILES = {"train": ("train.tsv", "train"), "dev": ("dev.tsv", "validation"), "test": ("test.tsv", "test")}
-_FILES_MNLI = {
-    "train": ("train.tsv", "train"),
-    "dev": ("dev_matched.tsv", "validation_matched"),
-    "dev_mm": ("dev_mismatched.tsv", "validation_mismatched"),
-    "test": ("test_matched.tsv", "test_matched"),
-    "test_mm": ("test_mismatched.tsv", "test_mismatched"),
-}
-_PAIR = ("sentence1", "sentence2")
+_ONE, _PAIR = ("sentence",), ("sentence1", "sentence2")
+_STRINGS, _QUESTIONS = ("#1 String", "#2 String"), ("question1", "question2")
+_COLA_HEADER = ("source", "label", "mark", "sentence")
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")
 
@@ -132,79 +116,39 @@ def _images(name: str, label: str, loader: str, train: int, test: int, side: int
     return ImageDataset(name=name, label=label, loader=f"mmel.study.data.{loader}", sizes=sizes, side=side, **more)
 
 
-def _glue(name: str, label: str, folder: str, sizes: tuple[int, ...], pieces: int, **more: Any) -> TextDataset:
-    files = _FILES_MNLI if name == "mnli" else _FILES
+def _glue(
+    name: str, label: str, sizes: tuple[int, ...], pieces: int, columns: tuple[str, ...], **more: Any
+) -> TextDataset:
+    splits = ("train", "dev", "dev_mm", "test", "test_mm") if name == "mnli" else ("train", "dev", "test")
     return TextDataset(
         name=name,
         label=label,
         loader="mmel.study.data.glue:load",
-        folder=folder,
-        sizes=dict(zip(files, sizes, strict=True)),
+        sizes=dict(zip(splits, sizes, strict=True)),
         pieces=pieces,
-        files=files,
-        **{"file_columns": more["columns"], **more},
+        columns=columns,
+        **{"test_metric": more.get("metric", "accuracy_pct"), **more},
     )
 
 
 _IMAGES = (
-    _images("cifar10", "CIFAR-10", "cifar:load", 50_000, 10_000, 32),
-    _images("cifar100", "CIFAR-100", "cifar:load", 50_000, 10_000, 32),
-    _images("digits", "Digits", "digits:load", 1_437, 360, 8, embedded=True),
-    _images("imagenet", "ImageNet", "imagenet:load", 1_281_167, 50_000, 224, decoded_per_step=True),
-    _images("imagenette", "Imagenette", "imagenet:load", 9_469, 3_925, 224, decoded_per_step=True),
+    _images("cifar10", "CIFAR-10", "image_sets:load_cifar", 50_000, 10_000, 32),
+    _images("cifar100", "CIFAR-100", "image_sets:load_cifar", 50_000, 10_000, 32),
+    _images("digits", "Digits", "image_sets:load_digits", 1_437, 360, 8, embedded=True),
+    _images("imagenet", "ImageNet", "image_sets:load_imagenet", 1_281_167, 50_000, 224, decoded_per_step=True),
+    _images("imagenette", "Imagenette", "image_sets:load_imagenet", 9_469, 3_925, 224, decoded_per_step=True),
     _images("drawings", "Drawings", "drawings:load", 480, 240, 64, decoded_per_step=True, embedded=True),
 )
-# Sizes are the hub's; QQP's broken rows are not counted in the TSV files.
+# Sizes are the hub's, which leaves out QQP's broken rows.
 _GLUE = (
-    _glue(
-        *("cola", "CoLA", "CoLA", (8551, 1043, 1063), 11),
-        metric="matthews_pct",
-        test_metric="matthews_pct",
-        columns=("sentence",),
-        labels=("unacceptable", "acceptable"),
-        file_header=("source", "label", "mark", "sentence"),
-    ),
-    _glue(*("sst2", "SST-2", "SST-2", (67349, 872, 1821), 13), columns=("sentence",), labels=("negative", "positive")),
-    _glue(
-        *("mrpc", "MRPC", "MRPC", (3668, 408, 1725), 53),
-        test_metric="f1_pct",
-        columns=_PAIR,
-        labels=("not_equivalent", "equivalent"),
-        file_columns=("#1 String", "#2 String"),
-        file_label="Quality",
-    ),
-    _glue(
-        *("stsb", "STS-B", "STS-B", (5749, 1500, 1379), 28),
-        metric="spearman_pct",
-        test_metric="spearman_pct",
-        columns=_PAIR,
-        labels=(),
-        file_label="score",
-        file_words=(),
-    ),
-    _glue(
-        *("qqp", "QQP", "QQP", (363846, 40430, 390965), 31),
-        test_metric="f1_pct",
-        columns=("question1", "question2"),
-        labels=("not_duplicate", "duplicate"),
-        file_label="is_duplicate",
-        skips_broken=True,
-    ),
-    _glue(
-        *("mnli", "MNLI", "MNLI", (392702, 9815, 9832, 9796, 9847), 40),
-        columns=("premise", "hypothesis"),
-        labels=_NLI,
-        file_columns=_PAIR,
-        file_label="gold_label",
-        file_words=_NLI,
-    ),
-    _glue(
-        *("qnli", "QNLI", "QNLI", (104743, 5463, 5463), 49),
-        columns=("question", "sentence"),
-        labels=_ENTAILMENT,
-        file_words=_ENTAILMENT,
-    ),
-    _glue(*("rte", "RTE", "RTE", (2490, 277, 3000), 67), columns=_PAIR, labels=_ENTAILMENT, file_words=_ENTAILMENT),
+    _glue("cola", "CoLA", (8551, 1043, 1063), 11, _ONE, header=_COLA_HEADER, metric="matthews_pct"),
+    _glue("sst2", "SST-2", (67349, 872, 1821), 13, _ONE),
+    _glue("mrpc", "MRPC", (3668, 408, 1725), 53, _STRINGS, label_column="Quality", test_metric="f1_pct"),
+    _glue("stsb", "STS-B", (5749, 1500, 1379), 28, _PAIR, label_column="score", labels=(), metric="spearman_pct"),
+    _glue("qqp", "QQP", (363846, 40430, 390965), 31, _QUESTIONS, label_column="is_duplicate", test_metric="f1_pct"),
+    _glue("mnli", "MNLI", (392702, 9815, 9832, 9796, 9847), 40, _PAIR, label_column="gold_label", labels=_NLI),
+    _glue("qnli", "QNLI", (104743, 5463, 5463), 49, ("question", "sentence"), labels=_ENTAILMENT),
+    _glue("rte", "RTE", (2490, 277, 3000), 67, _PAIR, labels=_ENTAILMENT),
 )
 # Sentences of a small grammar. The mismatched splits come last, since no example is in two splits.
 _SIZES = {"train": 400, "dev": 300, "test": 300}

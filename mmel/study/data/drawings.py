@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
-from mmel.study.data.encoded import EncodedImages, whole
+from mmel.study.data.images import EncodedImages
 from mmel.study.datasets import ImageDataset
 
 Pattern = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -43,9 +44,9 @@ def load(data: ImageDataset, data_root: str | Path | None = None) -> tuple[Encod
 def _part(seed: int, part: str, size: int) -> EncodedImages:
     names = list(PATTERNS)
     random = np.random.default_rng(seed)
-    labels = [place % len(names) for place in range(size)]
+    labels = [number % len(names) for number in range(size)]
     files = [(f"{part}/{names[c]}/{n:03d}.jpg", _draw(PATTERNS[names[c]], random)) for n, c in enumerate(labels)]
-    return whole(files, labels, len(names))
+    return EncodedImages(files.__getitem__, torch.tensor(labels), len(names))
 
 
 def _draw(pattern: Pattern, random: np.random.Generator) -> bytes:

@@ -1,11 +1,10 @@
-"""GLUE's eight tasks as lists of sentences, from a folder of TSV files or from the hub.
+"""GLUE's eight tasks as lists of sentences, from a folder of TSV files or from the hub, which give the same examples.
 
-No torch here. Hub and TSV files give the same columns in the same order with the same integer classes; the text is
-kept as it stands in the file.
+No torch here. The text is kept as it stands in the file.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,34 +23,28 @@ class Examples:
     Attributes:
         sentences: N sentences, or the first ones of N pairs.
         pairs: the second sentences, or None.
-        targets: N classes (int) or scores (float); None where labels are not public, as in GLUE's test splits.
+        targets: N classes (int) or scores (float); None if labels are not public, as in GLUE's test splits.
     """
 
     sentences: list[str]
     pairs: list[str] | None
     targets: list[int] | list[float] | None
 
-    def __post_init__(self):
-        for name in ("pairs", "targets"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.sentences):
-                raise ValueError(f"{name} must have one entry a sentence ({len(self.sentences)}), got {len(values)}")
-
     def __len__(self) -> int:
         return len(self.sentences)
 
-    def take(self, places: Sequence[int]) -> "Examples":
-        """The examples at some places, in that order."""
+    def take(self, index: Sequence[int]) -> "Examples":
+        """The examples at some indices, in that order."""
         parts = (self.sentences, self.pairs, self.targets)
-        return Examples(*(None if part is None else [part[place] for place in places] for part in parts))
+        return Examples(*(None if part is None else [part[i] for i in index] for part in parts))
 
 
 def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Examples]:
     """Load a GLUE task.
 
     It comes from `glue/<Folder>/train.tsv` ... or `<Folder>/train.tsv` ... below the data root, if that folder is
-    there; else from the hub, at a pinned revision. `train` and `dev` must be there; a folder may lack the others. Test
-    labels are never read, since only the server scores them.
+    there; else from the hub, at a pinned revision. A folder may lack all splits but `train` and `dev`. Test labels are
+    never read, since only the server scores them.
 
     Args:
         data: the task.
@@ -64,9 +57,14 @@ def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Ex
         DataError: if the data is missing and the hub does not give it, or a file is damaged.
     """
     root = find_root(data_root)
-    for folder in (root / "glue" / data.folder, root / data.folder):
+    for folder in (root / "glue" / data.label, root / data.label):
         if folder.is_dir():
-            return _from_folder(data, folder)
+            paths = {split: folder / f"{_official(data, split)}.tsv" for split in data.sizes}
+            return {
+                split: _read(data, path, split)
+                for split, path in paths.items()
+                if split in ("train", "dev") or path.exists()
+            }
     return _from_hub(data, root)
 
 
@@ -74,7 +72,7 @@ def subset(examples: Examples, size: int) -> Examples:
     """A fixed part of some examples: the same in every run, each class in its proportion, in the order they had.
 
     Of scores, and of examples without targets, it is a plain random part. A smaller part of them lies in a larger
-    one, up to a place or so that rounding moves from class to class.
+    one, but for an example or so that rounding moves from class to class.
 
     Args:
         examples: what to choose from.
@@ -88,84 +86,73 @@ def subset(examples: Examples, size: int) -> Examples:
     if size == 0:
         return examples
     classes: dict[int, list[int]] = {}
-    for place in range(len(examples)):
-        target = examples.targets[place] if examples.targets else 0
-        classes.setdefault(0 if isinstance(target, float) else target, []).append(place)
+    for index in range(len(examples)):
+        target = examples.targets[index] if examples.targets else 0
+        classes.setdefault(0 if isinstance(target, float) else target, []).append(index)
     # What rounding down leaves goes to the classes that lost most, the lowest first among equals.
-    shares = {label: size * len(places) / len(examples) for label, places in sorted(classes.items())}
+    shares = {label: size * len(indices) / len(examples) for label, indices in sorted(classes.items())}
     left = size - sum(map(int, shares.values()))
     favoured = sorted(shares, key=lambda label: int(shares[label]) - shares[label])[:left]
     chosen = []
-    for label, places in classes.items():
-        chosen += sorted(places, key=_shuffled)[: int(shares[label]) + (label in favoured)]
+    for label, indices in classes.items():
+        chosen += sorted(indices, key=_digest)[: int(shares[label]) + (label in favoured)]
     return examples.take(sorted(chosen))
 
 
-def _shuffled(place: int) -> bytes:
+def _digest(index: int) -> bytes:
     # Random generators may change with a library's version; a digest does not.
-    return hashlib.sha256(str(place).encode()).digest()
+    return hashlib.sha256(str(index).encode()).digest()
 
 
-def _from_folder(data: TextDataset, folder: Path) -> dict[str, Examples]:
-    paths = {split: folder / file for split, (file, _) in data.files.items()}
-    for split in ("train", "dev"):
-        if not paths[split].is_file():
-            raise DataError(f"{data.name}: {paths[split]} is missing; {_expected(data, folder.parent)}")
-    return {split: _read(data, path, split) for split, path in paths.items() if path.is_file()}
+def _official(data: TextDataset, split: str) -> str:
+    """GLUE's name of a split: MNLI's `dev` is `dev_matched`, since it has `dev_mismatched` too."""
+    part, _, mismatched = split.partition("_")
+    if part == "train" or "dev_mm" not in data.sizes:
+        return part
+    return f"{part}_mismatched" if mismatched else f"{part}_matched"
 
 
 def _read(data: TextDataset, path: Path, split: str) -> Examples:
-    has_labels = not split.startswith("test")
-    wanted = (*data.file_columns, data.file_label) if has_labels else data.file_columns
-    rows = _rows(path, data.file_header if has_labels else (), wanted, data.skips_broken and has_labels)
-    columns: list[list[str]] = [[] for _ in data.file_columns]
-    targets = []
-    for number, row in rows:
-        for column, text in zip(columns, row, strict=False):
-            column.append(text)
-        if has_labels:
-            targets.append(_target(data.file_words, row[-1], f"{path}:{number}"))
-    if not columns[0]:
-        raise DataError(f"{path} holds no examples")
-    return Examples(columns[0], columns[1] if len(columns) == 2 else None, targets if has_labels else None)
-
-
-def _rows(
-    path: Path, header: tuple[str, ...], wanted: tuple[str, ...], skips_broken: bool
-) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and wanted fields of a TSV file without quoting; blank lines are no rows."""
     try:
         # Only a line feed ends a row: str.splitlines would also break at characters that occur inside sentences.
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{data.name}: {path} cannot be read ({error}); see docs/data.md") from error
     numbered = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, start=1))
+    # There is no quoting, and blank lines are no rows.
     rows = ((number, line.split("\t")) for number, line in numbered if line)
-    if not header:
-        _, header = next(rows, (0, ()))
-        if not set(wanted) <= set(header):
-            raise DataError(f"{path}: want the columns {', '.join(wanted)}, got {', '.join(header) or 'none'}")
+    has_labels = not split.startswith("test")
+    header = data.header if has_labels and data.header else next(rows, (0, ()))[1]
+    wanted = (*data.columns, data.label_column) if has_labels else data.columns
+    if not set(wanted) <= set(header):
+        raise DataError(f"{path}: want the columns {', '.join(wanted)}, got {', '.join(header) or 'none'}")
     places = [header.index(column) for column in wanted]
+    columns: list[list] = [[] for _ in wanted]
     for number, row in rows:
-        if skips_broken and (len(row) < len(header) or not row[places[-1]]):
+        # QQP has a few rows that are short or lack their label. The hub leaves out such rows of every task.
+        if has_labels and (len(row) < len(header) or not row[places[-1]]):
             continue
         if len(row) != len(header):
             raise DataError(f"{path}:{number} has {len(row)} columns, want {len(header)}: {', '.join(header)}")
-        yield number, [row[place] for place in places]
+        for column, place in zip(columns, places, strict=True):
+            column.append(row[place])
+        if has_labels:
+            columns[-1][-1] = _target(data, row[places[-1]], f"{path}:{number}")
+    if not columns[0]:
+        raise DataError(f"{path} holds no examples")
+    return Examples(columns[0], columns[1] if data.is_pair else None, columns[-1] if has_labels else None)
 
 
-def _target(words: tuple[str, ...], text: str, where: str) -> int | float:
-    if words:
-        if text not in words:
-            raise DataError(f"{where}: label must be one of {', '.join(words)}, got {text!r}")
-        return words.index(text)
+def _target(data: TextDataset, text: str, where: str) -> int | float:
     try:
-        score = float(text)
+        target = data.labels.index(text) if data.labels else float(text)
     except ValueError:
-        score = -1.0
-    if not 0 <= score <= 5:
-        raise DataError(f"{where}: score must be a number from 0 to 5, got {text!r}")
-    return score
+        target = -1
+    if not 0 <= target <= 5:
+        raise DataError(
+            f"{where}: {data.label_column} must be {' or '.join(data.labels) or 'from 0 to 5'}, got {text!r}"
+        )
+    return target
 
 
 def _from_hub(data: TextDataset, root: Path) -> dict[str, Examples]:
@@ -175,30 +162,18 @@ def _from_hub(data: TextDataset, root: Path) -> dict[str, Examples]:
         found = datasets.load_dataset(HUB_NAME, data.name, revision=HUB_REVISION)
     # Without a network the hub's client fails in many ways, not all of them OSError.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{data.name}: not found below {root}, and {HUB_NAME} cannot be loaded from the hub ({reason}); "
-            f"{_expected(data, root)}"
+            f"{data.name}: not found below {root}, and {HUB_NAME} cannot be loaded from the hub ({error}): point "
+            f"--data-root or MMEL_DATA at a folder with {data.label}/train.tsv and so on, or load {HUB_NAME} once, "
+            "which the hub's client keeps (docs/data.md)"
         ) from error
     splits = {}
-    for split, (_, hub_split) in data.files.items():
-        part = found[hub_split]
-        names = getattr(part.features["label"], "names", ())
-        if tuple(names) != data.labels:
-            raise DataError(f"{data.name}: want the classes {data.labels} of {HUB_NAME}, got {tuple(names)}")
-        columns = [list(part[column]) for column in data.columns]
+    for split in data.sizes:
+        part = found[_official(data, split).replace("dev", "validation")]
+        # Beside the sentences, in their order, there are the label and a number.
+        columns = [list(part[name]) for name in part.column_names if name not in ("label", "idx")]
         # Scores are float32 there, and have three decimals at most.
         targets = [round(label, 3) if data.is_regression else label for label in part["label"]]
-        splits[split] = Examples(
-            columns[0], columns[1] if data.is_pair else None, None if split.startswith("test") else targets
-        )
+        pairs = columns[1] if data.is_pair else None
+        splits[split] = Examples(columns[0], pairs, None if split.startswith("test") else targets)
     return splits
-
-
-def _expected(data: TextDataset, root: Path) -> str:
-    train, dev = (data.files[split][0] for split in ("train", "dev"))
-    return (
-        f"want {data.folder}/{train} and {dev} in GLUE's TSV layout in {root}: point --data-root or MMEL_DATA "
-        f"at a folder that has them, there or in its folder glue, or load {HUB_NAME} from the hub once, which keeps it "
-        "(docs/data.md)"
-    )

@@ -9,10 +9,11 @@ can flip it, as a masked language model does, so that augmented samples need a t
 import hashlib
 import random
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from mmel.study.data.glue import Examples
-from mmel.study.datasets import DATASETS, TextDataset
+from mmel.study.datasets import DATASETS, GLUE, TextDataset
 
 # The lexicon. What stands in one tuple of a tuple means the same, but for STATES, whose two words are opposites.
 ANIMALS = ("dog", "cat", "horse", "bird", "goat", "rabbit")
@@ -42,7 +43,6 @@ LOOKS = ("red", "blue", "new", "heavy", "cheap", "strong")
 THINGS = ("car", "truck", "boat", "bike", "coat", "chair")
 
 Example = tuple[str, str | None]
-Split = tuple[list[str], list[str] | None, list[int] | list[float]]
 
 
 class _Draws:
@@ -64,7 +64,7 @@ class _Draws:
         return sorted(items, key=lambda _: self._random.random())
 
 
-def _cola(draw: _Draws, target: int, register: str) -> Example:
+def _cola(draw: _Draws, target: int) -> Example:
     """1 if the verb agrees with the subject, the first noun; a noun between the two mostly has the other number."""
     several, agrees = draw.chance(), bool(target)
     subject, between = draw.shuffled(BEINGS)[:2]
@@ -77,7 +77,7 @@ def _cola(draw: _Draws, target: int, register: str) -> Example:
     return " ".join(words), None
 
 
-def _sst2(draw: _Draws, target: int, register: str) -> Example:
+def _sst2(draw: _Draws, target: int) -> Example:
     """1 if the main clause praises: `although` opens another one, `but` the main one, and `not` turns what follows."""
 
     def clause(part: str, praises: bool) -> str:
@@ -98,7 +98,7 @@ def _state(draw: _Draws, state: tuple[str, str], holds: bool, negated: float = 0
     return f"not {state[holds]}" if draw.chance(negated) else state[not holds]
 
 
-def _mrpc(draw: _Draws, target: int, register: str) -> Example:
+def _mrpc(draw: _Draws, target: int) -> Example:
     """1 if both tell of one deed, in whatever voice and synonym; else the deeds differ."""
     who, whom = draw.shuffled(BEINGS)[:2]
     deed = draw.pick(DEEDS)
@@ -110,15 +110,10 @@ def _mrpc(draw: _Draws, target: int, register: str) -> Example:
     return f"{told(deed)} {draw.pick(TIMES)}", told(deed if target else draw.other(DEEDS, deed))
 
 
-def _stsb(draw: _Draws, target: float, register: str) -> Example:
+def _stsb(draw: _Draws, target: float) -> Example:
     """Points: the deeds the same or synonyms 2; the places the same 2; the times the same 1."""
-    slots, points = (DEEDS, PLACES[:3], TIMES[:3]), (2, 2, 1)
-    agreeing = [
-        same
-        for same in ((a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1))
-        if sum(a * b for a, b in zip(same, points, strict=True)) == target
-    ]
-    same = draw.pick(agreeing)
+    same = draw.pick([same for same in product((0, 1), repeat=3) if 2 * same[0] + 2 * same[1] + same[2] == target])
+    slots = (DEEDS, PLACES[:3], TIMES[:3])
     first = [draw.pick(options) for options in slots]
     second = [
         value if alike else draw.other(options, value) for value, alike, options in zip(first, same, slots, strict=True)
@@ -131,7 +126,7 @@ def _stsb(draw: _Draws, target: float, register: str) -> Example:
     return told(first), told(second)
 
 
-def _qqp(draw: _Draws, target: int, register: str) -> Example:
+def _qqp(draw: _Draws, target: int) -> Example:
     """1 if both ask the same of one chore, whatever the wording; else one asks how and the other when, say."""
     question = draw.pick(QUESTIONS)
     chore = f"{draw.pick(CHORES)} a {draw.pick(LOOKS)} {draw.pick(THINGS)}"
@@ -139,9 +134,10 @@ def _qqp(draw: _Draws, target: int, register: str) -> Example:
     return f"{draw.pick(question)} {chore}", f"{draw.pick(second)} {chore}"
 
 
-def _mnli(draw: _Draws, target: int, register: str) -> Example:
+def _mnli(
+    draw: _Draws, target: int, nouns: Sequence = ANIMALS, kind: str = "animal", places: Sequence = PLACES
+) -> Example:
     """0 if the hypothesis gives the state that the premise gives, 2 if its opposite, 1 if it speaks of another one."""
-    nouns, kind, places = (ANIMALS, "animal", PLACES) if register == "matched" else (PEOPLE, "person", ROOMS)
     noun, state, holds = draw.pick(nouns), draw.pick(STATES), draw.chance()
     premise = f"the {draw.pick(ADJECTIVES)} {noun} {draw.pick(places)} is {_state(draw, state, holds)}"
     # What is said of a dog is said of an animal.
@@ -151,7 +147,7 @@ def _mnli(draw: _Draws, target: int, register: str) -> Example:
     return premise, f"the {noun} is {_state(draw, state, holds == (target == 0), 0)}"
 
 
-def _qnli(draw: _Draws, target: int, register: str) -> Example:
+def _qnli(draw: _Draws, target: int) -> Example:
     """0 if the sentence says what is asked for: where, when or how many; else it says something else."""
     verbs, noun = draw.pick(ACTIONS), draw.pick(BEINGS) + "s"
     asked = draw.pick(("where", "when", "how many"))
@@ -162,7 +158,7 @@ def _qnli(draw: _Draws, target: int, register: str) -> Example:
     return question, f"{many} {noun} {verbs[1]} {ending}"
 
 
-def _rte(draw: _Draws, target: int, register: str) -> Example:
+def _rte(draw: _Draws, target: int) -> Example:
     """0 if the hypothesis gives the state that the text gives of that being, 1 if it gives the opposite."""
     noun, state, holds = draw.pick(BEINGS), draw.pick(STATES), draw.chance()
     text = f"the {noun} {draw.pick((*PLACES, *ROOMS))} is {_state(draw, state, holds)} {draw.pick(TIMES)}"
@@ -171,11 +167,9 @@ def _rte(draw: _Draws, target: int, register: str) -> Example:
     return text, f"the {said} is {draw.pick(('really', 'now'))} {_state(draw, state, holds == (target == 0), 0)}"
 
 
-WRITERS = {
-    **{"cola": _cola, "sst2": _sst2, "mrpc": _mrpc, "stsb": _stsb},
-    **{"qqp": _qqp, "mnli": _mnli, "qnli": _qnli, "rte": _rte},
-}
-# Pairs as ordinary text has them, the second sentence going on with the first.
+WRITERS = dict(zip(GLUE, (_cola, _sst2, _mrpc, _stsb, _qqp, _mnli, _qnli, _rte), strict=True))
+MISMATCHED = {"nouns": PEOPLE, "kind": "person", "places": ROOMS}
+# Targets of the pairs that read like ordinary text, whose second sentence continues the first.
 COHERENT = {"mrpc": 1, "stsb": 5.0, "qqp": 1, "mnli": 0, "qnli": 0, "rte": 0}
 TARGETS = {"stsb": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), "mnli": (0, 1, 2)}
 
@@ -188,31 +182,31 @@ def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Ex
         animals and places outside. Labels are numbered as in Hugging Face's GLUE. No example is in two splits.
     """
     seen: set[frozenset] = set()
-    return {split: Examples(*_split(data.task, split, size, seen)) for split, size in data.sizes.items()}
+    return {split: _written(data.task, split, size, seen) for split, size in data.sizes.items()}
 
 
 def corpus() -> list[tuple[str, str | None]]:
     """The texts of the embedded masked LM: the training sentences and pairs of all eight tasks."""
-    texts: list[tuple[str, str | None]] = []
-    for task in WRITERS:
+    texts: list[Example] = []
+    for task in GLUE:
         part = load(DATASETS[f"grammar_{task}"])["train"]
-        for place, target in enumerate(part.targets):
-            if part.pairs is None or target == COHERENT[task]:
-                texts.append((part.sentences[place], part.pairs and part.pairs[place]))
+        for first, second, target in zip(part.sentences, part.pairs or [None] * len(part), part.targets, strict=True):
+            if second is None or target == COHERENT[task]:
+                texts.append((first, second))
             else:
-                texts += [(part.sentences[place], None), (part.pairs[place], None)]
+                texts += [(first, None), (second, None)]
     return texts
 
 
-def _split(task: str, split: str, size: int, seen: set[frozenset]) -> Split:
+def _written(task: str, split: str, size: int, seen: set[frozenset]) -> Examples:
     draw, targets = _Draws(f"{task}/{split}"), TARGETS.get(task, (0, 1))
     rows: list[tuple[str, str | None, float]] = []
     while len(rows) < size:
         target = targets[len(rows) % len(targets)]
-        example = WRITERS[task](draw, target, "mismatched" if split.endswith("_mm") else "matched")
+        example = WRITERS[task](draw, target, **(MISMATCHED if split.endswith("_mm") else {}))
         # A pair turned round is the same pair.
         if frozenset(example) not in seen and example[0] != example[1]:
             seen.add(frozenset(example))
             rows.append((*example, target))
     sentences, pairs, labels = (list(column) for column in zip(*draw.shuffled(rows), strict=True))
-    return sentences, None if pairs[0] is None else pairs, labels
+    return Examples(sentences, None if pairs[0] is None else pairs, labels)

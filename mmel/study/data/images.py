@@ -1,15 +1,19 @@
-"""Sets of labelled images in memory, and how a training set is split."""
+"""Labelled images, in memory or left encoded until a step wants them, and how a training set is split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from io import BytesIO
+from typing import TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Images:
-    """A set of labelled images.
+    """Labelled images in memory.
 
     Attributes:
         pixels: (N, C, H, W) uint8.
@@ -24,9 +28,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, places: Tensor) -> "Images":
-        """The images at some places (int64)."""
-        return Images(self.pixels[places], self.labels[places], self.num_classes)
+    def take(self, index: Tensor) -> "Images":
+        """The images at some indices (int64)."""
+        return Images(self.pixels[index], self.labels[index], self.num_classes)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images (n, C, H, W), `index` (n,) as it is, and labels (n,)."""
@@ -37,17 +41,43 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device), self.num_classes)
 
 
-class Split(Protocol):
-    """The part of a set of images that `split_train` needs: labels (N,), the number of classes, and `take`."""
+@dataclass(frozen=True)
+class EncodedImages:
+    """Labelled image files, each read and decoded when it is asked for.
 
+    Attributes:
+        read: gives name and bytes of the file at an index.
+        labels: (N,) int64 classes.
+        num_classes: how many classes there are.
+    """
+
+    read: Callable[[int], tuple[str, bytes]]
     labels: Tensor
     num_classes: int
 
-    def take(self, places: Tensor) -> Self:
-        """The images at some places (int64)."""
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> "EncodedImages":
+        """The images at some indices (int64)."""
+        return EncodedImages(lambda place: self.read(int(index[place])), self.labels[index], self.num_classes)
+
+    def decode(self, index: int) -> tuple[str, Tensor | None]:
+        """Name and pixels of one image: (3, H, W) uint8 RGB, None if it cannot be decoded."""
+        name, data = self.read(index)
+        try:
+            with Image.open(BytesIO(data)) as image:
+                pixels = np.array(image.convert("RGB"))
+        # PIL raises whatever its formats' parsers raise.
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError):
+            return name, None
+        return name, torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def split_train(images: Split, train_size: int = 0, holdout: int = 0) -> tuple[Split, Split]:
+AnyImages = TypeVar("AnyImages", Images, EncodedImages)
+
+
+def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0) -> tuple[AnyImages, AnyImages]:
     """Split training images into those trained on and those held out, class by class, the same in every run.
 
     Args:
@@ -59,7 +89,7 @@ def split_train(images: Split, train_size: int = 0, holdout: int = 0) -> tuple[S
         The images to train on and the held-out ones, which never overlap.
 
     Raises:
-        ValueError: if a class has too few images for it.
+        ValueError: if a size is negative or a class has too few images for it.
     """
     for name, size in (("train_size", train_size), ("holdout", holdout)):
         if size < 0:
@@ -67,18 +97,20 @@ def split_train(images: Split, train_size: int = 0, holdout: int = 0) -> tuple[S
     generator = torch.Generator().manual_seed(0)
     kept, held = [], []
     for label in range(images.num_classes):
-        places = torch.nonzero(images.labels == label).flatten()
-        places = places[torch.randperm(len(places), generator=generator)]
+        index = torch.nonzero(images.labels == label).flatten()
+        index = index[torch.randperm(len(index), generator=generator)]
         # Sizes that the classes do not divide give the first classes one image more.
-        num_held = _share(holdout, label, images.num_classes)
-        num_kept = _share(train_size, label, images.num_classes) if train_size else len(places) - num_held
-        if num_kept < 1 or num_held + num_kept > len(places):
+        num_kept, num_held = (
+            size // images.num_classes + (label < size % images.num_classes) for size in (train_size, holdout)
+        )
+        num_kept = num_kept if train_size else len(index) - num_held
+        if num_kept < 1 or num_held + num_kept > len(index):
             raise ValueError(
                 f"train_size={train_size} and holdout={holdout} need {num_held + max(num_kept, 1)} images of class "
-                f"{label}, which has {len(places)}"
+                f"{label}, which has {len(index)}"
             )
-        held.append(places[:num_held])
-        kept.append(places[num_held : num_held + num_kept])
+        held.append(index[:num_held])
+        kept.append(index[num_held : num_held + num_kept])
     return images.take(torch.cat(kept).sort().values), images.take(torch.cat(held).sort().values)
 
 
@@ -92,7 +124,3 @@ def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
         means.append(mean)
         stds.append((share * (levels - mean) ** 2).sum().sqrt())
     return torch.stack(means).float() / 255, torch.stack(stds).float() / 255
-
-
-def _share(total: int, label: int, num_classes: int) -> int:
-    return total // num_classes + (label < total % num_classes)

@@ -18,7 +18,9 @@ from mmel.study.models import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What architectures call their dropouts: BERT, RoBERTa and their kin first, then DistilBERT, then ModernBERT.
+# Commits on the hub, so that runs of any date start from the same weights.
+REVISIONS = {"bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594"}
+# Names of dropouts: BERT, RoBERTa and their kin first, then DistilBERT, then ModernBERT.
 HIDDEN_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")
 ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 CLASSIFIER_DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "classifier_dropout_prob", "cls_dropout")
@@ -43,10 +45,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: if there is none.
     """
-    from transformers import AutoTokenizer
-
-    with _named(source, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = _load("AutoTokenizer", source)
     # Without its files the library makes one up that knows nothing but its special pieces.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ModelError(f"{source} has no tokenizer: want its tokenizer.json or vocab.txt beside config.json")
@@ -55,10 +54,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
 def load_masked_lm(source: str | Path) -> PreTrainedModel:
     """An encoder with its masked-LM head, float32, in eval mode; arguments and errors as `load_tokenizer`."""
-    from transformers import AutoModelForMaskedLM
-
-    with _named(source, "weights"):
-        model, info = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    model, info = _load("AutoModelForMaskedLM", source, dtype=torch.float32, output_loading_info=True)
     # What is missing was drawn at random: such a head would fill in noise.
     if info["missing_keys"]:
         raise ModelError(f"{source} has no masked-LM head: it lacks {', '.join(sorted(info['missing_keys']))}")
@@ -68,7 +64,7 @@ def load_masked_lm(source: str | Path) -> PreTrainedModel:
 def load_classifier(
     source: str | Path, num_outputs: int, hidden_dropout: float, attention_dropout: float
 ) -> PreTrainedModel:
-    """An encoder with a fresh head for sequences, float32; what is fresh comes from torch's global generator.
+    """An encoder with a fresh head for sequences, float32, drawn from torch's global generator.
 
     Args:
         source: a folder, or a hub name.
@@ -79,30 +75,49 @@ def load_classifier(
     Raises:
         ModelError: if there is none, or its architecture has no dropout of a known name.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    with _named(source, "weights"):
-        config = AutoConfig.from_pretrained(source, num_labels=num_outputs)
-        for names, rate in ((HIDDEN_DROPOUTS, hidden_dropout), (ATTENTION_DROPOUTS, attention_dropout)):
-            known = [name for name in names if hasattr(config, name)]
-            if not known:
-                raise ModelError(f"{source}: {config.model_type} has none of the dropouts {', '.join(names)}")
-            for name in known:
-                setattr(config, name, rate)
-        for name in CLASSIFIER_DROPOUTS:
+    config = _load("AutoConfig", source, num_labels=num_outputs)
+    for names, rate in ((HIDDEN_DROPOUTS, hidden_dropout), (ATTENTION_DROPOUTS, attention_dropout)):
+        if not any(hasattr(config, name) for name in names):
+            raise ModelError(f"{source}: {config.model_type} has none of the dropouts {', '.join(names)}")
+        for name in names:
             if hasattr(config, name):
-                setattr(config, name, hidden_dropout)
-        return AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=torch.float32)
+                setattr(config, name, rate)
+    for name in CLASSIFIER_DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, hidden_dropout)
+    return _load("AutoModelForSequenceClassification", source, config=config, dtype=torch.float32)
+
+
+def _load(kind: str, source: str | Path, **options: Any) -> Any:
+    """`from_pretrained` of a class of transformers, without its remarks on fresh heads; errors become one line."""
+    import transformers
+
+    # A folder has no revisions.
+    if str(source) in REVISIONS and not Path(source).is_dir():
+        options["revision"] = REVISIONS[str(source)]
+    try:
+        with _quiet():
+            return getattr(transformers, kind).from_pretrained(source, **options)
+    except ModuleNotFoundError:
+        raise
+    # The parsers of weights and tokenizers fail in ways of their own; a pickle that holds code is refused unread.
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{source} is no text encoder that can be loaded ({kind}: {type(error).__name__}: {first}): want a folder "
+            "with config.json, weights and tokenizer, or a name on the Hugging Face hub; see --text-model and "
+            "docs/data.md"
+        ) from error
 
 
 def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int = 0) -> Path:
-    """A BERT of two layers of width 64, trained from nothing as a masked LM on some texts; nothing where it is already.
+    """Train a BERT of two layers of width 64 from scratch as a masked LM, unless its folder is there already.
 
     Every word of the texts is a piece of its own. Pairs are read as one input of two segments.
 
     Args:
         texts: sentences, or pairs of them; in lower case, words apart by spaces.
-        folder: where it goes, as Hugging Face saves models; written whole or not at all.
+        folder: for the model, as Hugging Face saves it; written whole or not at all.
         seed: of weights, order and masks.
 
     Returns:
@@ -113,7 +128,7 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
     if folder.exists():
         return folder
     words = sorted({word for text in texts for sentence in text if sentence for word in sentence.split()})
-    pieces = {piece: place for place, piece in enumerate((*SPECIAL_PIECES, *words))}
+    pieces = {piece: number for number, piece in enumerate((*SPECIAL_PIECES, *words))}
     tokenizer = BertTokenizer(vocab=pieces, model_max_length=128)
     config = BertConfig(
         vocab_size=len(pieces),
@@ -133,14 +148,14 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
         with _quiet():
             model.save_pretrained(whole)
             tokenizer.save_pretrained(whole)
-        # Where another process was quicker its model is the same one.
+        # If another process was quicker, its model is the same.
         with contextlib.suppress(OSError):
             whole.rename(folder)
     return folder
 
 
 def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str | None]]) -> None:
-    """Masked-LM training: of the pieces to predict four in five stand behind [MASK], the others as they are."""
+    """Train as a masked LM: four in five of the pieces to predict are replaced by [MASK], the others stay."""
     encoded = [tokenizer(*text).data for text in texts]
     ids = [torch.tensor(entry["input_ids"]) for entry in encoded]
     types = [torch.tensor(entry["token_type_ids"]) for entry in encoded]
@@ -149,8 +164,8 @@ def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str |
     model.train()
     for _ in range(PRETRAIN_STEPS):
         batch = torch.randint(len(ids), (PRETRAIN_BATCH,)).tolist()
-        pieces = nn.utils.rnn.pad_sequence([ids[place] for place in batch], batch_first=True)
-        segments = nn.utils.rnn.pad_sequence([types[place] for place in batch], batch_first=True)
+        pieces = nn.utils.rnn.pad_sequence([ids[i] for i in batch], batch_first=True)
+        segments = nn.utils.rnn.pad_sequence([types[i] for i in batch], batch_first=True)
         maskable = pieces >= len(SPECIAL_PIECES)
         chosen = maskable & (torch.rand(pieces.shape) < PRETRAIN_MASK_RATIO)
         hidden = chosen & (torch.rand(pieces.shape) < 0.8)
@@ -163,24 +178,6 @@ def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str |
         optimizer.step()
         schedule.step()
     model.eval()
-
-
-@contextlib.contextmanager
-def _named(source: str | Path, part: str) -> Iterator[None]:
-    """Say what was looked for where nothing could be loaded; keep the library's remarks on fresh heads to itself."""
-    try:
-        with _quiet():
-            yield
-    except (ModelError, ModuleNotFoundError):
-        raise
-    # The parsers of weights and tokenizers fail in ways of their own; a pickle that holds code is refused unread.
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"{source} is no text encoder that can be loaded ({part}: {type(error).__name__}: {first}): want a folder "
-            "with config.json, weights and tokenizer, or a name on the Hugging Face hub; see --text-model and "
-            "docs/data.md"
-        ) from error
 
 
 @contextlib.contextmanager

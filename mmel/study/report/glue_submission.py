@@ -30,10 +30,10 @@ class ServerFile:
 
 
 def _server_file(column: str) -> ServerFile:
-    """The test set of a column of the GLUE tables; its words are those of the TSV files."""
+    """The test set of a column of the GLUE tables; its words are those of GLUE's files."""
     task, _, mismatched = column.partition("_")
     data = DATASETS[task]
-    return ServerFile(f"{COLUMNS[column]}.tsv", data.sizes["test_mm" if mismatched else "test"], data.file_words)
+    return ServerFile(f"{COLUMNS[column]}.tsv", data.sizes["test_mm" if mismatched else "test"], data.labels)
 
 
 TEST_SETS = {column: _server_file(column) for column in COLUMNS}
@@ -41,7 +41,7 @@ TEST_SETS = {column: _server_file(column) for column in COLUMNS}
 # WNLI's training examples; AX is scored by the Matthews correlation, which is 0 for any constant.
 PLACEHOLDERS = {
     "wnli": ServerFile("WNLI.tsv", 146, ("0", "1")),
-    "ax": ServerFile("AX.tsv", 1104, DATASETS["mnli"].file_words),
+    "ax": ServerFile("AX.tsv", 1104, DATASETS["mnli"].labels),
 }
 HEADER = "index\tprediction"
 # The earliest time a zip can hold: the same predictions give the same bytes.

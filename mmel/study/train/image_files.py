@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmel.study.data import DataError
-from mmel.study.data.encoded import EncodedImages
+from mmel.study.data.images import EncodedImages
 from mmel.study.train import machine
 
 

@@ -14,7 +14,7 @@ from mmel.augment.resized_crop import RandomResizedCropFlip
 from mmel.losses import LossTerms, MMELHardLoss
 from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
 from mmel.study.data.images import channel_statistics, split_train
-from mmel.study.models import build_model
+from mmel.study.models.resnet import build_model
 from mmel.study.train import processes
 from mmel.study.train.graph import Captured
 from mmel.study.train.image_files import DecodeAhead

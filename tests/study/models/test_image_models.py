@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmel.study.models import build_model
-from mmel.study.models.cifar_resnet import BasicBlock
+from mmel.study.models.resnet import BasicBlock, build_model, narrow_resnet18
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,8 +112,6 @@ def test_the_seed_fixes_the_weights_at_the_scale_of_he_et_al():
 
 def test_the_narrow_one_at_full_width_is_torchvisions():
     from torchvision import models
-
-    from mmel.study.models.imagenet_resnet import narrow_resnet18
 
     wide, theirs = narrow_resnet18(10, width=64), models.resnet18(num_classes=10)
     # Layer by layer the same shapes in the same order, so the weights of one fit the other.

@@ -201,15 +201,32 @@ def test_a_folder_that_lacks_something_is_named(bert, make, loaders, named, tmp_
     assert not (folder / "trace").exists()
 
 
-def test_a_name_that_the_hub_cannot_give(monkeypatch):
-    def unreachable(name, **_):
-        raise OSError(f"We couldn't connect to load {name}.\nCheck your connection.")
+@pytest.fixture
+def asked(monkeypatch):
+    """(source, revision) of every call of transformers, each of which fails as without a network."""
+    asked = []
+
+    def unreachable(source, revision=None, **_):
+        asked.append((source, revision))
+        raise OSError(f"We couldn't connect to load {source}.\nCheck your connection.")
 
     for name in ("AutoTokenizer", "AutoConfig", "AutoModelForMaskedLM"):
         monkeypatch.setattr(getattr(transformers, name), "from_pretrained", unreachable)
-    for load in (load_tokenizer, *WEIGHTED):
-        with pytest.raises(ModelError, match=r"^no/such-bert .*couldn't connect"):
-            load("no/such-bert")
+    return asked
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, *WEIGHTED])
+def test_the_public_encoder_is_pinned_to_a_commit_of_the_hub(asked, load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Then a folder of that name, which has no commits.
+    for made in (lambda: None, Path("bert-base-uncased").mkdir):
+        made()
+        with pytest.raises(ModelError, match=r"^bert-base-uncased .*couldn't connect"):
+            load("bert-base-uncased")
+    with pytest.raises(ModelError, match=r"^no/such-bert .*couldn't connect"):
+        load("no/such-bert")
+    commit = "86b5e0934494bd15c9632b12f734a8a67f723594"
+    assert asked == [("bert-base-uncased", commit), ("bert-base-uncased", None), ("no/such-bert", None)]
 
 
 def test_minilm_predicts_words():

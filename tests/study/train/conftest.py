@@ -1,12 +1,11 @@
 import multiprocessing
 
 import pytest
-import torch
 from tiny import KINDS, call_and_die
 
 from mmel.study.data.drawings import load as load_drawings
-from mmel.study.data.encoded import EncodedImages
 from mmel.study.data.grammar import load as load_text
+from mmel.study.data.images import EncodedImages
 from mmel.study.records import Store
 from mmel.study.train.step import Step
 
@@ -71,8 +70,8 @@ def few_files(monkeypatch):
     def load(data, data_root=None):
         cut = []
         for part, size in zip(load_drawings(data, data_root), (24, 12), strict=True):
-            files = [(name, b"" if name in broken else content) for name, content in part.files[:size]]
-            cut.append(EncodedImages(files, torch.arange(size), part.labels[:size], part.num_classes))
+            files = [(name, b"" if name in broken else content) for name, content in map(part.read, range(size))]
+            cut.append(EncodedImages(files.__getitem__, part.labels[:size], part.num_classes))
         return tuple(cut)
 
     monkeypatch.setattr("mmel.study.data.drawings.load", load)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import CPU, FILES, IMAGES, STILL, TAUGHT, assert_same_run, numbers, task_of, trained
 
-from mmel.study.data.encoded import EncodedImages
+from mmel.study.data.images import EncodedImages
 from mmel.study.records import Store
 from mmel.study.train import BudgetError, processes
 from mmel.study.train.step import Step

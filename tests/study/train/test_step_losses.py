@@ -133,7 +133,8 @@ def test_an_image_file_that_cannot_be_decoded_is_left_out_of_its_batch(few_files
 
 
 def test_files_none_of_which_can_be_decoded_are_an_error(few_files):
-    few_files.update(name for name, _ in dataset("drawings").load()[0].files)
+    train, _ = dataset("drawings").load()
+    few_files.update(train.read(index)[0] for index in range(len(train)))
     with pytest.raises(DataError, match="drawings"):
         task_of(FILES).terms(torch.arange(8), 1)
 

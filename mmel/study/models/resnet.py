@@ -1,7 +1,36 @@
-"""The residual networks of He et al. (2016, section 4.2) for 32x32 images: ResNet-20, -32, -44, -56."""
+"""The residual networks of He et al. (2016): for CIFAR (section 4.2), and for ImageNet those of torchvision."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmel.study.datasets import IMAGE_MODELS, IMAGENET_MODELS
+
+
+def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str = "A") -> nn.Module:
+    """Build a network by name, freshly initialised from torch's global generator.
+
+    Args:
+        name: `resnet8` ... `resnet56`, the CIFAR ResNets; `resnet18`, `resnet34`, `resnet50`, torchvision's for
+            ImageNet; `resnet18_narrow`, a quarter as wide.
+        num_classes: width of the output.
+        in_channels: channels of the images; 3 for ImageNet's networks.
+        shortcut: of the CIFAR ResNets, `A` or `B`.
+
+    Raises:
+        ValueError: on a name, channels or a shortcut that do not exist.
+    """
+    if name not in IMAGENET_MODELS:
+        depth = name.removeprefix("resnet")
+        if not name.startswith("resnet") or not depth.isdigit():
+            raise ValueError(f"model must be one of {', '.join(IMAGE_MODELS)}, got {name!r}")
+        return CifarResNet(int(depth), num_classes, in_channels, shortcut)
+    if in_channels != 3:
+        raise ValueError(f"in_channels must be 3 for model {name!r}, got {in_channels}")
+    if name == "resnet18_narrow":
+        return narrow_resnet18(num_classes, 16)
+    from torchvision import models
+
+    return getattr(models, name)(num_classes=num_classes)
 
 
 class BasicBlock(nn.Module):
@@ -75,11 +104,34 @@ class CifarResNet(nn.Module):
                 channels = width
         self.blocks = nn.Sequential(*stages)
         self.fc = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) normalised images -> (N, num_classes) logits."""
         out = F.relu(self.bn(self.conv(images)), inplace=True)
         return self.fc(self.blocks(out).mean(dim=(2, 3)))
+
+
+def narrow_resnet18(num_classes: int, width: int) -> nn.Module:
+    """A ResNet-18 for ImageNet whose stages have 1, 2, 4 and 8 times `width` channels; torchvision's has 64."""
+    from torchvision.models import resnet
+
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    ]
+    channels = width
+    for stage in range(4):
+        planes, stride = width * 2**stage, 2 if stage else 1
+        shortcut = nn.Sequential(resnet.conv1x1(channels, planes, stride), nn.BatchNorm2d(planes)) if stage else None
+        layers += [resnet.BasicBlock(channels, planes, stride, shortcut), resnet.BasicBlock(planes, planes)]
+        channels = planes
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    return model.apply(_initialise)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
