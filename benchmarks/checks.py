@@ -14,7 +14,8 @@ from mmel.study.config import ImageRun
 from mmel.study.data import image_sets
 from mmel.study.data.images import Images
 from mmel.study.records import Store
-from mmel.study.train import build, train
+from mmel.study.train import task as tasks
+from mmel.study.train import train
 from mmel.study.train.graph import Captured
 from mmel.study.train.images import ImageTask
 
@@ -59,7 +60,7 @@ def mean_losses(steps: int, device: str, seed: int) -> Iterator[float]:
                 return super().order(epoch + 1000 * number)
 
         run = config.replace(precision=precision)
-        with tempfile.TemporaryDirectory() as folder, patch.object(build, "ImageTask", FirstSteps):
+        with tempfile.TemporaryDirectory() as folder, patch.object(tasks, "ImageTask", FirstSteps):
             ours = who == "ours"
             task = None if ours else FirstSteps(run, None, torch.device(device))
             lines = train(run, Store(folder), device=device) if ours else islice(eager_lines(task), run.epochs)

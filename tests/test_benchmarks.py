@@ -162,9 +162,6 @@ class Stand:
     def __init__(self, device):
         self.replays = 0
 
-    def warm_up(self, function):
-        function()
-
     def capture(self, function):
         self.function, self.outputs = function, function()
         return self.outputs

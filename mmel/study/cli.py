@@ -340,9 +340,10 @@ def _augment(arguments: argparse.Namespace) -> int:
     check_files(*places, arguments.pair_column)
     store = Store.find(named) if named else Store(user_cache_path("mmel", ensure_exists=True))
 
-    from mmel.study.train.encoder import build_augmenter
+    from mmel.study.train.encoder import build_augmenter, find_model
+    from mmel.study.train.machine import pick_device
 
-    augmenter = build_augmenter(config, store, device=arguments.device)
+    augmenter = build_augmenter(config, find_model(config.model, store), store, pick_device(arguments.device))
     rows = augment_file(*places, augmenter, arguments.pair_column)
     print(f"{rows} rows written to {arguments.target}")
     return 0

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,10 +13,9 @@ from mmel.study.models import ModelError
 from mmel.study.models.encoder import load_masked_lm, load_tokenizer, tiny_bert
 from mmel.study.records import Line, Store
 from mmel.study.tables import TINY_BERT
-from mmel.study.train import machine
 
 
-def find_model(name: str, store: Store, data_root: str | Path | None) -> str | Path:
+def find_model(name: str, store: Store, data_root: str | Path | None = None) -> str | Path:
     """Where a text encoder is: a folder of that name, or the hub.
 
     `tiny-bert` is made here, once for each results folder. Any other name is looked for at MMEL_TEXT_MODEL (where that
@@ -31,21 +29,11 @@ def find_model(name: str, store: Store, data_root: str | Path | None) -> str | P
     return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 
 
-def build_augmenter(
-    config: TextRun, store: Store, *, data_root: str | Path | None = None, device: str | None = None
-) -> MaskedLMAugmenter:
-    """The augmenter that a run on text uses, with its cache."""
-    source = find_model(config.model, store, data_root)
-    return augmenter_of(config, source, load_tokenizer(source), store, machine.pick_device(device))
-
-
-def augmenter_of(
-    config: TextRun, source: str | Path, tokenizer: Any, store: Store, device: torch.device
-) -> MaskedLMAugmenter:
-    """As `build_augmenter`, for a run whose encoder has been found and whose tokenizer is loaded."""
+def build_augmenter(config: TextRun, source: str | Path, store: Store, device: torch.device) -> MaskedLMAugmenter:
+    """The augmenter of a run on text, with its cache, by the encoder that `find_model` found."""
     return MaskedLMAugmenter(
         load_masked_lm(source).to(device),
-        tokenizer,
+        load_tokenizer(source),
         num_augmented=config.num_augmented,
         mask_ratio=config.mask_ratio,
         fill=config.fill,
@@ -59,9 +47,7 @@ def augmenter_of(
 
 
 def check_encoder(own: Line, other: Line) -> None:
-    """Refuse to go on with, or to be taught by, what another encoder of the same name has left.
-
-    A folder's name is all that a run's name says of its encoder.
+    """Refuse to resume from, or be taught by, a run of another encoder: its name says no more than the folder's name.
 
     Args:
         own: the provenance of a run, or its header.
@@ -70,8 +56,8 @@ def check_encoder(own: Line, other: Line) -> None:
     Raises:
         ModelError: if the two encoders differ.
     """
-    mine, found = (header.get("text_model", {}) for header in (own, other))
-    digests = [model.get("embeddings") for model in (mine, found)]
+    mine, theirs = (header.get("text_model", {}) for header in (own, other))
+    digests = [model.get("embeddings", "") for model in (mine, theirs)]
     # `tiny-bert` is made in each results folder, and on another machine not to the last bit.
     if all(digests) and digests[0] != digests[1] and mine["name"] != TINY_BERT:
         raise ModelError(

@@ -21,8 +21,8 @@ class CudaGraph:
         self._device = device
         self._graph = torch.cuda.CUDAGraph()
 
-    def warm_up(self, function: Callable[[], Any]) -> None:
-        """Run the function some times on a stream of its own."""
+    def capture(self, function: Callable[[], Any]) -> Any:
+        """Run the function to warm up, then record its launches; returns the tensors that replays will write."""
         with torch.cuda.device(self._device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -30,11 +30,8 @@ class CudaGraph:
                 for _ in range(WARM_UP_RUNS):
                     function()
             torch.cuda.current_stream().wait_stream(side)
-
-    def capture(self, function: Callable[[], Any]) -> Any:
-        """Record what the function launches; nothing is computed. Returns the tensors that replays will write."""
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph):
-            return function()
+            with torch.cuda.graph(self._graph):
+                return function()
 
     def replay(self) -> None:
         """Launch all of it once more."""
@@ -57,12 +54,7 @@ class Captured:
         failure: why the capture failed, or None.
     """
 
-    def __init__(
-        self,
-        function: Callable,
-        device: torch.device,
-        state: Callable[[], Iterable[Tensor]] = tuple,
-    ):
+    def __init__(self, function: Callable, device: torch.device, state: Callable[[], Iterable[Tensor]] = tuple):
         self._function, self._device, self._state = function, device, state
         self._graph: CudaGraph | None = None
         self.failure: str | None = None
@@ -93,7 +85,6 @@ class Captured:
         before = {id(tensor): (tensor, tensor.detach().clone()) for tensor in self._state()}
         graph = CudaGraph(self._device)
         try:
-            graph.warm_up(lambda: self._function(*static))
             self._outputs = graph.capture(lambda: self._function(*static))
         except RuntimeError as error:
             self.failure = str(error).splitlines()[0]

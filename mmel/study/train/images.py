@@ -23,8 +23,8 @@ from mmel.study.train.image_files import DecodeAhead
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EVAL_BATCH = 1000
 EVAL_BATCH_OF_FILES = 256
-# Views of an image for a look at methods that train on one view.
-SHOWN_VIEWS = 10
+# A look at the weights goes through so many images, from the first; for methods that train on one view it has ten.
+LOOKED_AT, VIEWS_LOOKED_AT = 100, 10
 # A record names so many files that cannot be decoded, and counts them all.
 NAMED = 20
 
@@ -45,7 +45,7 @@ class ImageTask:
 
     def __init__(self, config: ImageRun, data_root: str | Path | None, device: torch.device):
         self.config, self.device = config, device
-        self.metric, self.provenance = config.data.metric, {}
+        self.provenance: dict[str, Any] = {}
         with processes.main_first():
             full, test = config.data.load(data_root)
         train, held = split_train(full, config.train_size, config.holdout)
@@ -155,7 +155,7 @@ class ImageTask:
         # Every batch went to one of the processes.
         processes.add_up([correct])
         right, seen = correct.tolist()
-        return {self.metric: 100 * right / seen}
+        return {self.config.data.metric: 100 * right / seen}
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """The images that could not be decoded; `evaluate` has seen the test images already."""
@@ -165,31 +165,29 @@ class ImageTask:
         return {"num_unreadable": len(names), "unreadable": names[:NAMED]}, {}
 
     @torch.no_grad()
-    def most_uneven(self, num_images: int = 100) -> dict[str, Any]:
-        """B(x) of the image on which the present network's weights P* are furthest from equal.
+    def most_uneven(self) -> dict[str, Any]:
+        """B(x) of the image on which the present network's weights P* are furthest from equal, of the first hundred.
 
         The weights are those of the run: Eq. 9 for MMEL-S, which weighs the other views alone; for the other methods
         Eq. 6, as MMEL-H would weigh them.
-
-        Args:
-            num_images: how many training images to look through, from the first.
 
         Returns:
             Arrays: `views` (K, H, W, C) uint8, their `losses` (K,) and `weights` (K,), NaN for x in MMEL-S.
         """
         config = self.config
-        k = config.num_augmented if config.num_augmented > 1 else SHOWN_VIEWS
-        index = torch.arange(min(num_images, len(self._train)), device=self._index_device)
+        k = VIEWS_LOOKED_AT if config.plan.is_single else config.num_augmented
+        index = torch.arange(min(LOOKED_AT, len(self._train)), device=self._index_device)
         views, labels = self._views(index, config.total_epochs, k, with_original=True)
         self.model.eval()
         criterion = self.criterion if config.plan.soft_targets else MMELHardLoss(config.lambda_p)
         terms = criterion.terms(self._logits(views), labels)
+        place = int(terms.weights.amax(dim=1).argmax())
         # MMEL-S weighs the views other than x.
         losses, weights = (
-            F.pad(part, (k - part.shape[1], 0), value=torch.nan) for part in (terms.sample_losses, terms.weights)
+            F.pad(values[place], (k - values.shape[1], 0), value=torch.nan)
+            for values in (terms.sample_losses, terms.weights)
         )
-        place = int(weights.nan_to_num().amax(dim=1).argmax())
-        found = {"views": views[place].permute(0, 2, 3, 1), "losses": losses[place], "weights": weights[place]}
+        found = {"views": views[place].permute(0, 2, 3, 1), "losses": losses, "weights": weights}
         return {name: values.cpu().numpy() for name, values in found.items()}
 
     def _views(self, index: Tensor, epoch: int | Tensor, num_views: int, with_original: bool) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,8 @@ from mmel.study.config import Run
 from mmel.study.needs import teacher_of
 from mmel.study.records import Store
 from mmel.study.train import machine
-from mmel.study.train.build import build_task, load_trained
 from mmel.study.train.loop import train
-from mmel.study.train.precision import resolve
+from mmel.study.train.task import build_task, load_trained
 from mmel.study.train.teacher import ensure_teacher
 
 
@@ -37,20 +36,19 @@ def look(
     Returns:
         The result of `show`, or a sentence in Markdown if the run was recorded elsewhere: its weights are not here.
     """
-    record = store.read(config)
-    for run in filter(None, (config, teacher_of(config))):
-        if (trained or record is not None) and not store.weights_path(run).exists():
-            from IPython.display import Markdown
+    if trained or store.read(config) is not None:
+        for run in filter(None, (config, teacher_of(config))):
+            if not store.weights_path(run).exists():
+                from IPython.display import Markdown
 
-            return Markdown(
-                f"No weights of `{run.run_id}` are in this results folder: records travel without them, and a sweep "
-                "keeps those of small networks and of teachers alone. To train a run and look at it, give `seed` a "
-                "value that is not recorded yet."
-            )
+                return Markdown(
+                    f"No weights of `{run.run_id}` are in this results folder: records travel without them, and a "
+                    "sweep keeps those of small networks and of teachers alone. To train a run and look at it, give "
+                    "`seed` a value that is not recorded yet."
+                )
     if trained:
         task = load_trained(config, store, data_root=data_root, device=device)
     else:
         ensure_teacher(config, store, train)
-        chosen = machine.pick_device(device)
-        task = build_task(config, store, data_root, chosen, resolve(config.precision, chosen))
+        task = build_task(config, store, data_root, machine.pick_device(device), config.precision)
     return show(**task.most_uneven())

@@ -1,14 +1,12 @@
 """The one training loop: from a configuration to a record, checkpoints and weights."""
 
 import contextlib
-import functools
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -16,12 +14,10 @@ from tqdm import tqdm
 from mmel.study.config import Run
 from mmel.study.records import Line, RunWriter, Store
 from mmel.study.train import checkpoint, machine, processes
-from mmel.study.train.build import build_task
-from mmel.study.train.encoder import check_encoder
-from mmel.study.train.interval import first_step, train_and_evaluate
-from mmel.study.train.precision import autocast, math_of, probe, resolve
-from mmel.study.train.provenance import header, resumed_header
+from mmel.study.train.precision import autocast, math_of, resolve
+from mmel.study.train.provenance import header
 from mmel.study.train.step import DivergedError, Step
+from mmel.study.train.task import build_task
 from mmel.study.train.teacher import ensure_teacher
 
 # Within an epoch a checkpoint is worth its time (gigabytes, for a large encoder) if so much work would be lost.
@@ -38,7 +34,6 @@ def train(
     *,
     data_root: str | Path | None = None,
     device: str | None = None,
-    checkpoint_every: int = 1,
     stop_at: float | None = None,
     wait: bool = False,
 ) -> Iterator[Line]:
@@ -46,17 +41,16 @@ def train(
 
     There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is recorded as finished yields its
     recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is in the record
-    before it is yielded. Every `checkpoint_every` epochs the state is saved, and also at an evaluation a minute or more
-    after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A run on text whose
-    teacher is not trained yet trains it first. If a launcher started several processes they train it together,
-    see `mmel.study.train.processes`: all call this, and the main one alone writes.
+    before it is yielded. The state is saved after every epoch, and at an evaluation a minute or more after it last was;
+    a killed run resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not
+    trained yet trains it first. If a launcher started several processes they train it together, see
+    `mmel.study.train.processes`: all call this, and the main one alone writes.
 
     Args:
         config: the run.
         store: where records and checkpoints go.
         data_root: folder of the data sets, see docs/data.md.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
-        checkpoint_every: epochs between checkpoints that take less than a minute.
         stop_at: time (seconds since 1970) before which to stop, with a checkpoint at the last evaluation that comes
             before it (the first of a run is always waited for); None for MMEL_STOP_AT, else never.
         wait: if another process trains this run, wait for it rather than refuse.
@@ -81,17 +75,12 @@ def train(
         if record is not None and record.finished:
             yield from record.epochs
             return
-        ensure_teacher(config, store, functools.partial(train, data_root=data_root, device=device, stop_at=stop_at))
-        yield from _train(config, store, data_root, chosen, checkpoint_every, stop_at)
+        ensure_teacher(config, store, train, data_root=data_root, device=device, stop_at=stop_at)
+        yield from _train(config, store, data_root, chosen, stop_at)
 
 
 def _train(
-    config: Run,
-    store: Store,
-    data_root: str | Path | None,
-    device: torch.device,
-    checkpoint_every: int,
-    stop_at: float,
+    config: Run, store: Store, data_root: str | Path | None, device: torch.device, stop_at: float
 ) -> Iterator[Line]:
     begin = time.perf_counter()
     if config.batch_size < processes.count():
@@ -100,52 +89,58 @@ def _train(
         machine.keep_freed_memory()
     machine.reset_peak_memory(device)
 
-    path = store.checkpoint_path(config)
-    state = checkpoint.load(path) if processes.from_main(path.exists()) else None
-    described = machine.describe_device(device)
-    precision = processes.from_main(_choose_precision(config, device, described, state))
+    path, before, lines = store.checkpoint_path(config), None, []
+    if processes.from_main(path.exists()):
+        state = checkpoint.load(path)
+        before, *lines = state["lines"]
+        begin -= state["wall_seconds"]
+    precision = processes.from_main(_precision(config, device, before))
     task = build_task(config, store, data_root, device, precision)
     parts = config.evals_per_epoch
     if parts > task.steps:
         raise ValueError(f"evals_per_epoch must be at most the {task.steps} steps of an epoch, got {parts}")
     step = Step(task, device)
-    lines = [header(config, task, described | {"precision": precision})]
-    if config.precision == "auto":
-        lines[0]["precision_probe"] = probe(device)
-    if state is not None:
-        check_encoder(lines[0], state["lines"][0])
+    head = header(config, task, device, before)
+    if before is not None:
         checkpoint.load(path, **step.parts)
-        lines = [resumed_header(lines[0], state["lines"][0]), *state["lines"][1:]]
-        begin -= state["wall_seconds"]
 
-    writer = RunWriter(store, config, lines, writes=processes.is_main())
-    yield from lines[1:]
-    saved, saved_at, total = len(lines) - 1, time.monotonic(), config.total_epochs * parts
-    with _progress(config, first_step(task, saved), first_step(task, total)) as bar:
+    writer = RunWriter(store, config, [head, *lines], writes=processes.is_main())
+    yield from lines
+    saved, saved_at, total = len(lines), time.monotonic(), config.total_epochs * parts
+    with _progress(config, step.before(saved), step.before(total)) as bar:
         for number in range(saved, total):
-            is_due = number % (checkpoint_every * parts) == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            is_due = number % parts == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
             # The main process decides, since clocks differ: save, stop, or neither.
-            is_due, too_late = processes.from_main((is_due, _too_late(lines[1:], stop_at)))
+            is_due, too_late = processes.from_main((is_due, _too_late(lines, stop_at)))
             if number > saved and (is_due or too_late):
                 owners = {name: part.state_dict() for name, part in step.parts.items()}
-                checkpoint.save(path, {**owners, "lines": lines, "wall_seconds": time.perf_counter() - begin})
+                checkpoint.save(path, {**owners, "lines": [head, *lines], "wall_seconds": time.perf_counter() - begin})
                 saved, saved_at = number, time.monotonic()
             if too_late:
                 raise BudgetError(f"{config.run_id} resumes from epoch {lines[-1]['epoch']} another time")
             try:
-                line = train_and_evaluate(task, step, number, bar)
+                trained = step.interval(number, bar)
             except DivergedError as error:
                 writer.finish({"status": "failed", "error": str(error), **_costs(lines, step, begin)})
                 raise
-            lines.append(line)
-            writer.append(line)
-            yield line
+            evaluated_at = time.perf_counter()
+            with autocast(precision, device, cache=config.is_text), math_of(precision):
+                metrics = task.evaluate()
+            seconds = time.perf_counter() - evaluated_at
+            epoch, part = divmod(number + 1, parts)
+            # Whole epochs as an integer, as in the records of runs with one evaluation per epoch.
+            epoch = epoch + round(part / parts, 4) if part else epoch
+            bar.set_postfix(epoch=epoch, **{name: f"{value:.2f}" for name, value in metrics.items()}, refresh=False)
+            lines.append({"kind": "epoch", "epoch": epoch, **trained, **metrics, "eval_seconds": seconds})
+            writer.append(lines[-1])
+            yield lines[-1]
     with autocast(precision, device, cache=config.is_text), math_of(precision):
         scores, predictions = task.test()
     # The last scores, and the best of the one by which the run is judged.
-    metric, best = task.metric, max(lines[1:], key=lambda line: line[task.metric])
-    last = {name: value for name, value in lines[-1].items() if name.endswith("_pct")}
-    result = {"status": "finished", **last, f"best_{metric}": best[metric], "best_epoch": best["epoch"], **scores}
+    metric = config.data.metric
+    last, best = lines[-1], max(lines, key=lambda line: line[metric])
+    result = {"status": "finished", **{name: value for name, value in last.items() if name.endswith("_pct")}}
+    result |= {f"best_{metric}": best[metric], "best_epoch": best["epoch"], **scores}
     checkpoint.save(store.weights_path(config), {"model": task.model.state_dict(), "score": result[metric]})
     writer.finish(result | _costs(lines, step, begin), predictions)
 
@@ -164,17 +159,16 @@ def stop_time(named: float | str | None = None) -> float:
     raise ValueError(f"stop_at (or MMEL_STOP_AT) must be a time in seconds since 1970, got {named!r}")
 
 
-def _choose_precision(config: Run, device: torch.device, described: Line, state: dict[str, Any] | None) -> str:
+def _precision(config: Run, device: torch.device, before: Line | None) -> str:
     """The precision of a run; a resumed one keeps its own on the same device, whatever a probe says now."""
-    before = state["lines"][0]["device"] if state else {}
-    if before == described | {"precision": before.get("precision")}:
-        return before["precision"]
-    return resolve(config.precision, device)
+    known = dict(before["device"]) if before else {}
+    kept = known.pop("precision", None)
+    return kept if known == machine.describe_device(device) else resolve(config.precision, device)
 
 
-def _too_late(evaluations: list[Line], stop_at: float) -> bool:
+def _too_late(lines: list[Line], stop_at: float) -> bool:
     """Whether another evaluation, as long as the last one, would come after a time; the first is waited for."""
-    return any(time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at for line in evaluations[-1:])
+    return any(time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at for line in lines[-1:])
 
 
 def _progress(config: Run, done: int, total: int) -> tqdm:
@@ -193,7 +187,7 @@ def _progress(config: Run, done: int, total: int) -> tqdm:
 def _costs(lines: list[Line], step: Step, begin: float) -> Line:
     return {
         **step.engine,
-        "train_seconds": sum(line["train_seconds"] for line in lines[1:]),
+        "train_seconds": sum(line["train_seconds"] for line in lines),
         "wall_seconds": time.perf_counter() - begin,
         "peak_memory_bytes": machine.peak_memory_bytes(step.device),
     }

@@ -1,4 +1,4 @@
-"""The machine that a run is on: its device, how much memory the run took, how the allocator behaves."""
+"""The machine that a run is on: its packages, its device, how much memory the run took, how the allocator behaves."""
 
 import contextlib
 import ctypes
@@ -7,15 +7,44 @@ import platform
 import re
 import resource
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor
+
+# As in pyproject.toml.
+LEAST = {"torch": "2.11", "torchvision": "0.26", "transformers": "5.17"}
 
 # glibc's mallopt parameters, from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in ("mmel", *LEAST, "datasets"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    # The build says more than the metadata (which CUDA, if any).
+    return found | {"torch": str(torch.__version__)}
+
+
+def check_versions() -> None:
+    """Refuse a package that is too old, as a machine without an installer may have; a missing one is named in use.
+
+    Raises:
+        ImportError: naming the package, its version and the oldest that will do.
+    """
+    found = versions()
+    for package, least in LEAST.items():
+        if package in found and Version(found[package]) < Version(least):
+            raise ImportError(
+                f"{package} must be {least} or newer, got {found[package]}: pip install -U '{package}>={least}'"
+            )
 
 
 def pick_device(device: str | None = None) -> torch.device:

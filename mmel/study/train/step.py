@@ -1,15 +1,17 @@
-"""One optimizer step on a batch of originals: micro-batches, precision, CUDA graph, several processes."""
+"""The optimizer steps of one run: micro-batches, precision, CUDA graph, several processes."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mmel.study.records import Line
 from mmel.study.train import processes
 from mmel.study.train.graph import Captured
-from mmel.study.train.precision import autocast
+from mmel.study.train.precision import autocast, math_of
 from mmel.study.train.task import Task
 
 
@@ -44,7 +46,7 @@ class Step:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint saves and restores."""
+        """The parts of a checkpoint: network, optimizer and schedule."""
         return {"model": self.task.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     @property
@@ -54,6 +56,57 @@ class Step:
         if isinstance(self._update, Captured) and self._update.failure is not None:
             why = f"capture failed: {self._update.failure}"
         return {"engine": "cuda graph" if why is None else "eager", "why_eager": why}
+
+    def before(self, number: int) -> int:
+        """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
+        epoch, part = divmod(number, self.config.evals_per_epoch)
+        return epoch * self.task.steps + part * self.task.steps // self.config.evals_per_epoch
+
+    def interval(self, number: int, bar: tqdm) -> Line:
+        """Take the steps of evaluation interval `number`.
+
+        Returns:
+            The part of a record's line that is known after them.
+
+        Raises:
+            TrainingError: if a loss is not finite, or a batch does not fit into memory.
+        """
+        config, task = self.config, self.task
+        epoch = number // config.evals_per_epoch + 1
+        first, last = self.before(number), self.before(number + 1)
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        begin = time.perf_counter()
+        losses, sums = torch.zeros(last - first, device=self.device), torch.zeros(2, device=self.device)
+        # Evaluating, and asking a teacher, ends in evaluation mode.
+        task.model.train()
+        start = first - (epoch - 1) * task.steps
+        batches = task.order(epoch).split(config.batch_size)[start : start + len(losses)]
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), math_of(config.precision):
+            # Dropout masks depend on seed, interval and process alone, so that a resumed run draws them again.
+            torch.manual_seed(config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
+            for place, index in enumerate(batches):
+                losses[place], statistics = self(index, epoch)
+                sums += statistics
+                # Reading a loss makes a GPU wait, so there all are read at the end.
+                if self.device.type == "cpu" or place + 1 == len(losses):
+                    self._check_finite(losses[: place + 1], first, epoch)
+                bar.update()
+        seconds = time.perf_counter() - begin
+        # BatchNorm's running statistics are the only state in which the processes differ.
+        differing = [buffer for buffer in task.model.buffers() if buffer.is_floating_point()]
+        processes.add_up(differing)
+        for buffer in differing:
+            buffer.div_(processes.count())
+        examples = sum(map(len, batches))
+        entropy, largest = (sums / examples).tolist()
+        return {
+            "train_loss": losses.mean().item(),
+            "learning_rate": learning_rate,
+            "train_seconds": seconds,
+            f"{task.unit}_per_second": examples * config.num_views / seconds,
+            "weight_entropy": entropy,
+            "weight_max": largest,
+        }
 
     def __call__(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Take one step.
@@ -76,14 +129,10 @@ class Step:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             size = self._micro_batch(len(processes.share(index)))
-            advice = (
-                f"set micro_batch to {size // 2} or less (it is part of the run's name)"
-                if size > 1
-                else "use a smaller K"
-            )
+            smaller = f"set micro_batch to {size // 2} or less (it is part of the run's name)"
             raise TrainingError(
                 f"{self.config.run_id}: {size} originals with {self.config.num_views} views each do not fit into "
-                f"memory; {advice}: {str(error).splitlines()[0]}"
+                f"memory; {smaller if size > 1 else 'use a smaller K'}: {str(error).splitlines()[0]}"
             ) from error
         self.scheduler.step()
         return outputs
@@ -93,7 +142,7 @@ class Step:
             return "no CUDA device"
         if processes.count() > 1:
             return "several processes"
-        if 0 < self.config.micro_batch < self.config.batch_size:
+        if self.config.micro_batch:
             return "micro-batches"
         return self.task.why_eager
 
@@ -129,3 +178,11 @@ class Step:
         yield from self.task.model.buffers()
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
+
+    def _check_finite(self, losses: Tensor, first: int, epoch: int) -> None:
+        bad = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+        if bad:
+            raise DivergedError(
+                f"loss is {losses[bad[0]].item()} at step {first + bad[0] + 1} (epoch {epoch}); "
+                f"config: {self.config.non_defaults()}"
+            )

@@ -1,7 +1,9 @@
 """The teacher (section 3.3, "Mismatching Label"): its training, and its outputs on augmented texts, which are kept."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ from mmel.study.train.sequences import Sequences, predict
 THRESHOLD = 0.5
 
 
-def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) -> None:
+def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable], **options: Any) -> None:
     """Train the teacher of a run unless its record and its weights are here: records travel without weights.
 
     If another process trains it, this one waits.
@@ -26,12 +28,13 @@ def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) ->
     Args:
         config: the run.
         store: where the teacher's record and weights go.
-        train: `mmel.study.train.train`, given a run, a store and `wait`.
+        train: `mmel.study.train.train`.
+        options: more arguments for `train`.
     """
     teacher = teacher_of(config)
     if teacher is None:
         return
-    for _ in train(teacher, store, wait=True):
+    for _ in train(teacher, store, wait=True, **options):
         pass
     weights = store.weights_path(teacher)
     with processes.held_by_main(store.lock(teacher, wait=True)):
@@ -40,7 +43,7 @@ def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) ->
         # The record stays as it is: it tells of another training of the same run.
         with store.scratch(teacher) as scratch:
             resolved = with_choices(teacher, store)
-            for _ in train(resolved, scratch):
+            for _ in train(resolved, scratch, **options):
                 pass
             if processes.is_main():
                 check_encoder(scratch.read(resolved).header, store.read(teacher).header)
@@ -49,14 +52,14 @@ def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable]) ->
 
 
 def teacher_outputs(
-    teacher: TextRun, store: Store, model: nn.Module, sequences: Sequences, precision: str
+    teacher: TextRun, store: Store, student: nn.Module, sequences: Sequences, precision: str
 ) -> tuple[Tensor, Line]:
     """The outputs of a teacher on every augmented text.
 
     Args:
         teacher: the run that trained it.
         store: the folder of its weights.
-        model: a network of the teacher's architecture; its weights are lent to the teacher and given back.
+        student: a network of the teacher's architecture, which stays as it is.
         sequences: N examples with their K samples, the original first.
         precision: of the forwards, `bf16` or `fp32`.
 
@@ -68,9 +71,9 @@ def teacher_outputs(
         FileNotFoundError: if the teacher is not trained.
         ResultsError: if its weights, or the outputs that are kept, cannot be used.
     """
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    state = checkpoint.load(store.weights_path(teacher), model=model)
-    weights = weights_digest(model)
+    network = copy.deepcopy(student)
+    state = checkpoint.load(store.weights_path(teacher), model=network)
+    weights = weights_digest(network)
     # By content: the same teacher on the same samples, whatever run asks.
     content = f"{weights} {sequences.digest()} {precision}"
     path = store.teacher_path(teacher, hashlib.sha256(content.encode()).hexdigest()[:16])
@@ -80,12 +83,11 @@ def teacher_outputs(
             outputs = checkpoint.load(path)["outputs"]
         else:
             with autocast(precision, sequences.device, cache=True):
-                outputs = predict(model, sequences)
+                outputs = predict(network, sequences)
             outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.softmax(dim=-1)
             if processes.is_main():
                 delete_torn(path)
                 checkpoint.save(path, {"outputs": outputs})
-    model.load_state_dict(own)
     return outputs, {"teacher": teacher.run_id, "teacher_weights": weights, "teacher_score": state["score"]}
 
 

@@ -1,6 +1,5 @@
 """Text classification and regression as the training loop sees it."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from mmel.study.data.glue import Examples, subset
 from mmel.study.models.encoder import load_classifier, load_tokenizer
 from mmel.study.records import Store
 from mmel.study.train import machine, processes
-from mmel.study.train.encoder import augmenter_of, check_encoder, find_model
-from mmel.study.train.metrics import score
+from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
 from mmel.study.train.sequences import Sequences, forward, predict
 from mmel.study.train.teacher import disagreement, teacher_outputs
+
+# A look at the weights goes through so many texts, from the first.
+LOOKED_AT = 100
 
 
 class TextTask:
@@ -45,7 +46,7 @@ class TextTask:
         data_root: str | Path | None,
         device: torch.device,
     ):
-        self.config, self.device, self.metric = config, device, config.data.metric
+        self.config, self.device = config, device
         with processes.main_first():
             self._splits: dict[str, Examples] = config.data.load(data_root)
             source = find_model(config.model, store, data_root)
@@ -61,8 +62,6 @@ class TextTask:
             **{name: lengths[name] for name in ("dev_mm", "test", "test_mm") if name in lengths},
             "sampled": config.data.sampled(lengths),
         }
-        # Made anew for a later look: its network need not stay on the device.
-        self._augmenter = partial(augmenter_of, config, source, self.tokenizer, store, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = load_classifier(
@@ -77,7 +76,7 @@ class TextTask:
         self.targets = torch.tensor(self._train.targets, device=device)
         self.teacher: Tensor | None = None
         if config.plan.augments:
-            self._load_augmented(teacher, store)
+            self._augment(source, teacher, store)
         else:
             self.sequences = self._single(self._train)
         self.steps = len(self.sequences) // config.batch_size
@@ -85,14 +84,16 @@ class TextTask:
             raise ValueError(f"batch_size must be at most the {len(self.sequences)} texts, got {config.batch_size}")
         self._evaluated = {name: self._single(self._splits[name]) for name in ("dev", "dev_mm") if name in self._splits}
 
-    def _load_augmented(self, teacher: TextRun | None, store: Store) -> None:
-        """Sequences, targets and the teacher's outputs of the augmented training split."""
-        config, labels = self.config, self.targets
-        augmenter = self._augmenter()
+    def _augment(self, source: str | Path, teacher: TextRun | None, store: Store) -> None:
+        """Make sequences, targets and the teacher's outputs of the augmented training split."""
+        config, train = self.config, self._train
+        augmenter = build_augmenter(config, source, store, self.device)
         self.provenance["augmentation_precision"] = "bf16" if augmenter.bf16 else "fp32"
         # Several processes share this work, through the cache.
-        ids = augmenter.ids(self._train.sentences, self._train.pairs)
-        types = [entry.type_ids for entry in self._encode(self._train)]
+        ids = augmenter.ids(train.sentences, train.pairs)
+        looked_at = train.take(range(min(LOOKED_AT, len(train))))
+        self._masked = augmenter.positions(looked_at.sentences, looked_at.pairs)
+        types = [entry.type_ids for entry in self._encode(train)]
         self.sequences = Sequences(ids, types, self.device)
         self.provenance["augmented_texts"] = self.sequences.digest()
         if teacher is not None:
@@ -100,13 +101,16 @@ class TextTask:
             self.provenance |= told | {"teacher_disagreement_pct": disagreement(outputs)}
             self.teacher = outputs.to(self.device)
             if not config.plan.soft_targets:
-                self.targets = _mixed_targets(labels, self.teacher[:, 1:])
+                self.targets = _mixed_targets(self.targets, self.teacher[:, 1:])
         if config.plan.stretches:
             # Every sample is an example of its own, its K - 1 siblings somewhere else in the epoch.
             k = config.num_augmented
             flat = [[variant] for variants in ids for variant in variants]
             self.sequences = Sequences(flat, [kinds for kinds in types for _ in range(k)], self.device)
-            self.targets = labels.repeat_interleave(k) if teacher is None else self.targets.flatten(0, 1)[:, None]
+            if self.teacher is None:
+                self.targets = self.targets.repeat_interleave(k)
+            else:
+                self.targets, self.teacher = (each.flatten(0, 1)[:, None] for each in (self.targets, self.teacher))
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """AdamW (Table 7)."""
@@ -127,19 +131,21 @@ class TextTask:
     def terms(self, index: Tensor, epoch: int) -> LossTerms:
         """One joint forward over all samples of some texts, and the loss of it; the same in every epoch."""
         logits = forward(self.model, self.sequences, index)
-        return self._terms(logits, machine.to_device(index, self.device))
+        return self.criterion.terms(logits, *self._goals(machine.to_device(index, self.device)))
 
-    def _terms(self, logits: Tensor, index: Tensor) -> LossTerms:
-        if self.config.plan.soft_targets:
-            teacher = None if self.teacher is None else self.teacher[index]
-            return self.criterion.terms(logits, self.targets[index], teacher)
-        return self.criterion.terms(logits, self.targets[index])
+    def _goals(self, index: Tensor) -> tuple[Tensor, ...]:
+        """The arguments of the loss beside the logits: targets, and for MMEL-S the teacher's outputs, if it has any."""
+        targets = self.targets[index]
+        return (
+            (targets, self.teacher[index]) if self.config.plan.soft_targets and self.teacher is not None else (targets,)
+        )
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Dev scores in percent: the task's metric, and for MNLI `accuracy_mm_pct` on the mismatched split."""
+        metric = self.config.data.metric
         return {
-            _suffixed(self.metric, name): score(self.metric, self._predict(sequences), self._splits[name].targets)
+            _suffixed(metric, name): score(metric, self._predict(sequences), self._splits[name].targets)
             for name, sequences in self._evaluated.items()
         }
 
@@ -160,57 +166,36 @@ class TextTask:
         return scores, predictions
 
     @torch.no_grad()
-    def most_uneven(self, num_texts: int = 100) -> dict[str, Any]:
-        """B(x) of the text on which the present network's weights P* are furthest from equal.
+    def most_uneven(self) -> dict[str, Any]:
+        """B(x) of the text on which the present network's weights P* are furthest from equal, of the first hundred.
 
         Weights and targets are those of the run: Eq. 9 for MMEL-S, which weighs the variants alone; for the other
         methods Eq. 6, as MMEL-H would weigh them.
-
-        Args:
-            num_texts: how many training texts to look through, from the first.
 
         Returns:
             `samples`, the original first, each with `text`, its masked pieces in brackets; `teacher` (its output on the
             sample, if the run has one); `target` (of the training), `loss` and `weight` (NaN for x in MMEL-S). Classes
             are probabilities, except if all samples have the label as their target.
         """
-        index = torch.arange(min(num_texts, len(self.sequences)))
-        training = self.model.training
+        config, index = self.config, torch.arange(min(LOOKED_AT, len(self.sequences)))
         logits = forward(self.model.eval(), self.sequences, index)
-        self.model.train(training)
-        terms, targets = self._terms_and_targets(logits, index.to(self.device))
+        targets, *teacher = self._goals(index.to(self.device))
+        if config.plan.soft_targets:
+            terms = self.criterion.terms(logits, targets, *teacher)
+            targets = _mixed_targets(targets, self.criterion.soft_targets(logits, *teacher))
+        else:
+            terms = MMELHardLoss(config.lambda_p, self.criterion.base_loss).terms(logits, targets)
         place = int(terms.weights.amax(dim=1).argmax())
-        tokens = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
-        shown = targets[place].expand(len(tokens)) if targets.dim() == 1 else targets[place]
-        columns = {"target": shown.tolist()}
+        ids = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
+        masked = self._masked[place // config.stretch] if config.plan.augments else []
+        columns = {"text": [self._marked(row, masked) for row in ids]}
+        if self.teacher is not None:
+            columns["teacher"] = self.teacher[place].tolist()
+        columns["target"] = (targets[place].expand(len(ids)) if targets.dim() == 1 else targets[place]).tolist()
         for name, values in (("loss", terms.sample_losses), ("weight", terms.weights)):
             # MMEL-S weighs the samples other than x.
-            columns[name] = F.pad(values[place], (len(tokens) - values.shape[1], 0), value=torch.nan).tolist()
-        if self.teacher is not None:
-            # Each sample of the long baseline is an example.
-            outputs = self.teacher.flatten(0, 1).unflatten(0, (len(self.sequences), -1))[place]
-            columns = {"teacher": outputs.tolist(), **columns}
-        masked = self._masked(place)
-        samples = [
-            {"text": self._marked(ids, masked), **dict(zip(columns, values, strict=True))}
-            for ids, *values in zip(tokens, *columns.values(), strict=True)
-        ]
-        return {"samples": samples}
-
-    def _terms_and_targets(self, logits: Tensor, index: Tensor) -> tuple[LossTerms, Tensor]:
-        """The losses and weights of some examples, and the targets of all samples: (n,), (n, V) or (n, V, C)."""
-        targets = self.targets[index]
-        if self.config.plan.soft_targets:
-            soft = self.criterion.soft_targets(logits, None if self.teacher is None else self.teacher[index])
-            return self._terms(logits, index), _mixed_targets(targets, soft)
-        return MMELHardLoss(self.config.lambda_p, self.criterion.base_loss).terms(logits, targets), targets
-
-    def _masked(self, place: int) -> list[int]:
-        """The indices of the tokens of a training example that Algorithm 2 masked."""
-        if not self.config.plan.augments:
-            return []
-        example = self._train.take([place // self.config.stretch])
-        return self._augmenter().positions(example.sentences, example.pairs)[0]
+            columns[name] = F.pad(values[place], (len(ids) - values.shape[1], 0), value=torch.nan).tolist()
+        return {"samples": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
     def _marked(self, ids: list[int], masked: list[int]) -> str:
         pieces = self.tokenizer.convert_ids_to_tokens(ids)
@@ -238,3 +223,24 @@ def _mixed_targets(labels: Tensor, variants: Tensor) -> Tensor:
 def _suffixed(metric: str, split: str) -> str:
     """`accuracy_pct` on a mismatched split is `accuracy_mm_pct`."""
     return metric.replace("_pct", "_mm_pct") if split.endswith("_mm") else metric
+
+
+def score(metric: str, predictions: list, targets: list) -> float:
+    """A score of GLUE in percent; 0 if it is undefined, as a correlation with constant predictions is.
+
+    Args:
+        metric: `accuracy_pct`, `f1_pct` (of class 1), `matthews_pct` (of two classes) or `spearman_pct`.
+        predictions: N classes, or N real scores for `spearman_pct`.
+        targets: likewise.
+    """
+    from scipy.stats import spearmanr
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    if metric == "accuracy_pct":
+        return 100 * float(accuracy_score(targets, predictions))
+    if metric == "f1_pct":
+        return 100 * float(f1_score(targets, predictions, zero_division=0))
+    if metric == "matthews_pct":
+        return 100 * float(matthews_corrcoef(targets, predictions))
+    constant = 1 in (len(set(predictions)), len(set(targets)))
+    return 0.0 if constant else 100 * float(spearmanr(predictions, targets).statistic)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from tiny import TAUGHT, TEXT, task_of, trained
+from tiny import CPU, TAUGHT, TEXT, task_of, trained
 
 from mmel.augment.text import MaskedLMAugmenter
 from mmel.study.data.glue import subset
@@ -13,7 +13,7 @@ from mmel.study.models.encoder import load_masked_lm
 from mmel.study.needs import teacher_of
 from mmel.study.tables import TINY_BERT
 from mmel.study.train import BudgetError, encoder
-from mmel.study.train.encoder import augmenter_of, build_augmenter, check_encoder, find_model
+from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread", "text_model")
 
@@ -112,7 +112,7 @@ def test_the_augmenter_of_a_run_reads_what_the_run_has_filled(store):
     config = TEXT.replace(mask_ratio=0.2)
     task = task_of(config, store)
     (cached,) = store.augmentation_dir().iterdir()
-    before, augmenter = cached.read_bytes(), build_augmenter(config, store, device="cpu")
+    before, augmenter = cached.read_bytes(), build_augmenter(config, find_model(config.model, store), store, CPU)
     train = subset(config.data.load()["train"], 24)
     rows = [task.sequences.batch(torch.tensor([n]))["input_ids"].tolist() for n in range(24)]
     assert augmenter.ids(train.sentences) == rows
@@ -136,8 +136,7 @@ def test_a_gpu_augments_in_bf16_and_the_record_says_so(store, device, bf16, smal
 
     monkeypatch.setattr(encoder, "load_masked_lm", Network)
     monkeypatch.setattr(encoder, "MaskedLMAugmenter", augmenter)
-    found = augmenter_of(TEXT, small_bert, task_of(TEXT, store).tokenizer, store, torch.device(device))
+    found = build_augmenter(TEXT, small_bert, store, torch.device(device))
     assert found.bf16 is bf16
-    monkeypatch.setattr(encoder, "augmenter_of", None)
-    monkeypatch.setattr("mmel.study.train.texts.augmenter_of", lambda *_: found)
+    monkeypatch.setattr("mmel.study.train.texts.build_augmenter", lambda *_: found)
     assert task_of(TEXT, store).provenance["augmentation_precision"] == ("bf16" if bf16 else "fp32")

@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from mmel.augment.images import TransformEach
 from mmel.study.train import BudgetError, graph, images
-from mmel.study.train.build import build_task
 from mmel.study.train.graph import Captured
 from mmel.study.train.images import ImageTask
 from mmel.study.train.step import Step
+from mmel.study.train.task import build_task
 
 # Six batches.
 CONFIG = IMAGES.replace(train_size=130)
@@ -54,11 +54,9 @@ class Stand:
         self.replays = 0
         type(self).made = [*self.made, self]
 
-    def warm_up(self, function):
+    def capture(self, function):
         for _ in range(3):
             function()
-
-    def capture(self, function):
         with Recorder() as recorder:
             outputs = function()
         self.calls = recorder.calls

@@ -15,7 +15,7 @@ from tiny import (
     TEXT,
     assert_same_run,
     numbers,
-    pretend,
+    scored,
     task_of,
     trained,
     weights,
@@ -125,7 +125,7 @@ def test_trained_weights_come_back(config, store):
     trained(config, store)
     task = load_trained(config, store, device="cpu")
     assert not task.model.training
-    assert task.evaluate()[task.metric] == store.read(config).score
+    assert task.evaluate()[config.data.metric] == store.read(config).score
 
 
 # Seeds, order and schedule.
@@ -342,13 +342,13 @@ def test_a_run_takes_what_does_best_under_its_own_name(config, scores, chosen, s
         method="mmel_s", epochs=1, **dict.fromkeys(chosen), **({} if config.is_text else {"decay_epochs": ()})
     )
     first, second, *others = candidates(open_run)
-    pretend(store, first, score=scores[0])
-    pretend(store, second, status="failed")
+    scored(store, first, score=scores[0])
+    scored(store, second, status="failed", error="none")
     with pytest.raises(ResultsError, match=rf"train {second.run_id}, {others[0].run_id}"):
         trained(open_run, store)
     assert store.read(open_run) is None
     for candidate, score in zip((second, *others), scores[1:], strict=True):
-        pretend(store, candidate, score=score)
+        scored(store, candidate, score=score)
     lines = trained(open_run, store)
     record = store.read(open_run)
     assert record.config == open_run

@@ -13,7 +13,7 @@ from mmel.study.datasets import dataset
 from mmel.study.models.encoder import load_masked_lm
 from mmel.study.needs import teacher_of
 from mmel.study.train import load_trained, look
-from mmel.study.train.metrics import score
+from mmel.study.train.texts import score
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,15 +50,6 @@ def test_scores(metric, predictions, targets, expected):
     assert found == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("metric", "predictions", "said"),
-    [("accuracy", [1], "^metric "), ("f1_pct", [], "^predictions "), ("f1_pct", [1, 0], "^predictions ")],
-)
-def test_scores_that_are_none_are_refused(metric, predictions, said):
-    with pytest.raises(ValueError, match=said):
-        score(metric, predictions, [1])
-
-
 # Splits.
 
 
@@ -87,7 +78,6 @@ def test_a_task_is_scored_as_glue_scores_it(name, metric, test_metric, store, te
     if name == "grammar_mnli":
         scores["accuracy_mm_pct"] = score(metric, said["dev_mm"], splits["dev_mm"].targets)
         tested["test_accuracy_mm_pct"] = score(metric, said["test_mm"], splits["test_mm"].targets)
-    assert task.metric == metric
     assert task.evaluate() == pytest.approx(scores, abs=1e-6)
     assert task.test() == (pytest.approx(tested, abs=1e-6), {})
     # Without labels they are predicted, for GLUE's server; scores keep their decimals.
@@ -129,7 +119,7 @@ def test_the_most_uneven_example_is_shown_with_its_weights(config, method, store
     trained(config, store)
     task = load_trained(config, store, device="cpu")
     with torch.no_grad():
-        terms = task.terms(torch.arange(10), 1)
+        terms = task.terms(torch.arange(config.train_size), 1)
     weights = terms.weights
     if method == "baseline_da_uni":
         weights = terms.sample_losses.softmax(dim=1)
@@ -137,15 +127,15 @@ def test_the_most_uneven_example_is_shown_with_its_weights(config, method, store
     # MMEL-S weighs the other views alone (Eq. 9).
     expected = [math.nan] * (method == "mmel_s") + weights[index].tolist()
     if not config.is_text:
-        shown = task.most_uneven(num_images=10)
-        views = task.views(torch.arange(10), 1)[0][index].permute(0, 2, 3, 1)
+        shown = task.most_uneven()
+        views = task.views(torch.arange(config.train_size), 1)[0][index].permute(0, 2, 3, 1)
         assert shown["views"].tolist() == views.tolist()
         found, losses = (shown[name].tolist() for name in ("weights", "losses"))
         for trained_network in (True, False):
             shown = look(config, store, dict, trained=trained_network, device="cpu")
             assert [shown[name].shape for name in ("views", "losses", "weights")] == [(3, 8, 8, 1), (3,), (3,)]
     else:
-        samples = task.most_uneven(num_texts=10)["samples"]
+        samples = task.most_uneven()["samples"]
         found, losses = ([sample[name] for sample in samples] for name in ("weight", "loss"))
         train = subset(config.data.load()["train"], 24).take([index])
         augmenter = MaskedLMAugmenter(load_masked_lm(task.model.name_or_path), task.tokenizer, 3)
@@ -165,7 +155,7 @@ def test_the_most_uneven_example_is_shown_with_its_weights(config, method, store
 def test_a_look_at_a_method_of_one_view(store, text_model, few_files):
     single = {"num_augmented": 1, "method": "baseline_da"}
     for config in (IMAGES, FILES):
-        shown = task_of(config.replace(**single)).most_uneven(num_images=5)
+        shown = task_of(config.replace(**single)).most_uneven()
         assert shown["views"].shape == (10, config.side, config.side, 1 if config == IMAGES else 3)
         assert shown["weights"].sum() == pytest.approx(1, abs=1e-5)
     baseline, long = teacher_of(TAUGHT), TAUGHT.replace(method="baseline_da_long")

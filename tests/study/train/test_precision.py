@@ -22,7 +22,7 @@ def faster(monkeypatch):
 
     def choose(name):
         seconds = {"bf16": 1.0, "fp32": 1.0, name: 0.5}
-        for module in ("precision", "loop"):
+        for module in ("precision", "provenance"):
             monkeypatch.setattr(f"mmel.study.train.{module}.probe", lambda device: seconds)
 
     return choose

@@ -11,66 +11,57 @@ from tiny import FILES, IMAGES, KINDS, TAUGHT, assert_same_run, numbers, trained
 from mmel.study.needs import teacher_of
 from mmel.study.records import Store
 from mmel.study.train import BudgetError, checkpoint, loop, train
+from mmel.study.train.step import Step
 
-# 15 steps, checkpoints after the second and the fourth epoch.
+# 15 steps, and a checkpoint after each epoch but the last.
 LONG = IMAGES.replace(epochs=5, decay_epochs=(2, 4))
-# With dropout. The teacher and the run have 8 steps and 8 evaluations each, and a checkpoint after the second epoch.
+# With dropout. The teacher and the run have 8 steps, 8 evaluations and 3 checkpoints each.
 STUDENT = TAUGHT.replace(dataset="grammar_rte", method="mmel_s", batch_size=10, epochs=4, evals_per_epoch=2)
 STEP, APPEND = ("mmel.study.train.step:Step", "__call__"), ("mmel.study.records:RunWriter", "append")
 SAVE, RENAME = ("mmel.study.train.checkpoint", "write_atomically"), ("pathlib:Path", "replace")
-FINISH = ("mmel.study.records:RunWriter", "finish")
+FINISH, CACHE = ("mmel.study.records:RunWriter", "finish"), ("mmel.augment.text_cache:FillCache", "write")
 # Each is one run, killed again and again: (owner, function, at which call, before or after it).
 KILLS = {
     "training": (
         LONG,
-        [
-            (*STEP, 2, "after"),  # in the first epoch: nothing to resume from
-            (*APPEND, 3, "before"),  # the third epoch trained but not written
-            (*STEP, 2, "before"),  # in the third epoch again
-            (*APPEND, 1, "after"),  # the third epoch written but not checkpointed
-        ],
+        (*STEP, 2, "after"),  # in the first epoch: nothing to resume from
+        (*APPEND, 3, "before"),  # the third epoch trained but not written
+        (*STEP, 2, "before"),  # in the third epoch again
+        (*APPEND, 1, "after"),  # the third epoch written but not checkpointed
     ),
     "saving": (
         LONG,
-        [
-            (*RENAME, 2, "before"),  # the first checkpoint written, not yet renamed
-            (*SAVE, 2, "before"),  # before the second checkpoint
-            (*SAVE, 1, "after"),  # right after it
-            (*RENAME, 2, "before"),  # the weights written, not yet renamed
-        ],
+        (*RENAME, 2, "before"),  # the first checkpoint written, not yet renamed
+        (*SAVE, 2, "before"),  # before the second checkpoint
+        (*SAVE, 1, "after"),  # right after it
+        (*RENAME, 4, "before"),  # the weights written, not yet renamed
     ),
     "ending": (
         LONG,
-        [
-            (*FINISH, 1, "before"),  # weights saved, no result line
-            (*RENAME, 3, "after"),  # recorded, the checkpoint still there
-        ],
+        (*FINISH, 1, "before"),  # weights saved, no result line
+        (*RENAME, 3, "after"),  # recorded, the checkpoint still there
     ),
-    "files": (FILES, [(*STEP, 5, "after")]),  # in the second epoch
+    "files": (FILES, (*STEP, 5, "after")),  # in the second epoch
     "teacher": (
         STUDENT,
-        [
-            (*STEP, 6, "before"),  # in the teacher's third epoch
-            (*FINISH, 1, "before"),  # the teacher's weights saved, no result line
-            ("mmel.augment.text_cache:FillCache", "write", 1, "after"),  # texts augmented, not yet labelled
-            (*SAVE, 1, "before"),  # texts labelled, not yet kept
-            (*STEP, 6, "after"),  # in the run's third epoch, whose teacher's outputs are kept
-        ],
+        (*STEP, 6, "before"),  # in the teacher's third epoch
+        (*FINISH, 1, "before"),  # the teacher's weights saved, no result line
+        (*CACHE, 1, "after"),  # texts augmented, not yet labelled
+        (*SAVE, 1, "before"),  # texts labelled, not yet kept
+        (*STEP, 6, "after"),  # in the run's third epoch, whose teacher's outputs are kept
     ),
     "student": (
         STUDENT,
-        [
-            (*STEP, 8 + 5, "after"),  # in the run's third epoch
-            (*APPEND, 2, "before"),  # within an epoch: evaluated but not written
-            (*RENAME, 2, "before"),  # the weights written, not yet renamed
-            (*FINISH, 1, "before"),  # weights saved, no result line
-        ],
+        (*STEP, 8 + 5, "after"),  # in the run's third epoch
+        (*APPEND, 1, "before"),  # within an epoch: evaluated but not written
+        (*RENAME, 3, "before"),  # the weights written, not yet renamed
+        (*FINISH, 1, "before"),  # weights saved, no result line
     ),
 }
 
 
 def run(config, folder):
-    trained(config, Store(folder), checkpoint_every=2)
+    trained(config, Store(folder))
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +89,17 @@ def assert_whole(store):
 
 @pytest.mark.parametrize("name", KILLS)
 def test_a_killed_run_ends_bit_for_bit_like_one_never_stopped(name, call, never_stopped, store):
-    config, kills = KILLS[name]
+    config, *kills = KILLS[name]
     for kill in kills:
         assert call(run, config, store.root, kill=kill) == -signal.SIGKILL
         assert_whole(store)
-    was_whole = store.run_path(config).exists()
     assert call(run, config, store.root) == 0
-    teacher = teacher_of(config)
-    for each in filter(None, (config, teacher)):
+    for each in filter(None, (config, teacher_of(config))):
         assert_same_run(each, store, never_stopped(config))
-        assert not store.partial_path(each).exists()
-    # Nothing half-done stays behind, except what a run that was already whole never looks at again.
-    assert was_whole or not store.checkpoint_path(config).exists()
-    assert not [path for path in store.root.rglob(".*") if path.is_file()]
+    # Nothing half-done stays behind, except the checkpoint of a run whose record was whole already.
+    left = [path for path in store.root.rglob("*") if path.name.startswith(".") or path.suffix == ".partial"]
+    assert not [path for path in left if path.is_file()]
+    assert store.checkpoint_path(config).exists() == (name == "ending")
 
 
 class Clock:
@@ -119,14 +108,14 @@ class Clock:
     perf_counter = staticmethod(time.perf_counter)
 
     def __init__(self, monkeypatch, seconds):
-        self.now, train_and_evaluate = 0.0, loop.train_and_evaluate
+        self.now, interval = 0.0, Step.interval
 
         def timed(*arguments):
             self.now += seconds
-            return train_and_evaluate(*arguments) | {"train_seconds": seconds, "eval_seconds": 0.0}
+            return interval(*arguments) | {"train_seconds": seconds}
 
         monkeypatch.setattr(loop, "time", self)
-        monkeypatch.setattr(loop, "train_and_evaluate", timed)
+        monkeypatch.setattr(Step, "interval", timed)
 
     def time(self):
         return self.now

@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from tiny import CPU, TAUGHT, pretend, trained, weights
+from tiny import CPU, TAUGHT, scored, trained, weights
 
 from mmel.study.models.encoder import load_classifier
 from mmel.study.needs import candidates, teacher_of
@@ -157,11 +157,11 @@ def test_a_teacher_has_chosen_for_itself(store):
     taught = TAUGHT.replace(hidden_dropout=None, attention_dropout=None)
     teacher = teacher_of(taught)
     for candidate in candidates(taught):
-        pretend(store, candidate, score=candidate.hidden_dropout)
+        scored(store, candidate, score=candidate.hidden_dropout)
     with pytest.raises(ResultsError, match=candidates(teacher)[0].run_id):
         trained(taught, store)
     for candidate in candidates(teacher):
-        pretend(store, candidate, score=candidate.attention_dropout)
+        scored(store, candidate, score=candidate.attention_dropout)
     trained(taught, store)
     headers = [store.read(config).header for config in (taught, teacher)]
     rates = [(header["hidden_dropout"], header["attention_dropout"]) for header in headers]

@@ -5,11 +5,11 @@ import signal
 from pkgutil import resolve_name
 
 import torch
+from pretend import record_run
 
 from mmel.study.config import ImageRun, TextRun
-from mmel.study.records import RunWriter
 from mmel.study.train import train
-from mmel.study.train.build import build_task
+from mmel.study.train.task import build_task
 
 CPU = torch.device("cpu")
 IMAGES = ImageRun(
@@ -88,26 +88,10 @@ def task_of(config, store=None):
     return build_task(config, store, None, CPU, "fp32")
 
 
-def pretend(store, config, score=0.0, status="finished"):
-    """Write the record of a run that was never trained."""
+def scored(store, config, score=0.0, **result):
+    """Write the record of a run that was never trained, whose best score is another than its last."""
     metric = config.data.metric
-    header = {
-        "kind": "run",
-        "run_id": config.run_id,
-        "config": config.to_dict(),
-        "metric": metric,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-        "sizes": {"train": 1, "train_available": 1, "eval": 1},
-        "num_parameters": 1,
-        "device": {"name": "a device", "precision": "fp32"},
-        "commit": None,
-        "dirty": None,
-        "started": "2026-01-01T00:00:00+00:00",
-    }
-    line = {"kind": "epoch", "epoch": 1, metric: score, "eval_seconds": 0.0}
-    result = {"status": status, metric: score, f"best_{metric}": 100 - score, "train_seconds": 0.0, "wall_seconds": 0.0}
-    RunWriter(store, config, [header, line]).finish(result | ({"error": "none"} if status == "failed" else {}))
+    record_run(store, config, score, header={"metric": metric}, **{f"best_{metric}": 100 - score}, **result)
 
 
 def call_and_die(target, arguments, kill, environment):
