@@ -6,7 +6,7 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 """
 
 import contextlib
-import dataclasses
+import fcntl
 import glob
 import json
 import math
@@ -14,25 +14,26 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import uuid4
 
 from mmel.study.config import Run, run_type
 
 Line = dict[str, Any]
 
-# The fields of a header that those who read a record rely on, with the types that they may have in JSON.
-_TEXT, _NUMBER = (str,), (int, float)
+# The fields that readers of a record rely on, with their types; a whole number is a float too.
 _HEADER = {
-    **dict.fromkeys(("run_id", "metric", "started"), _TEXT),
-    **dict.fromkeys(("config", "device", "sizes"), (dict,)),
-    "num_parameters": _NUMBER,
-    "commit": (str, type(None)),
-    "dirty": (bool, type(None)),
+    **{"run_id": str, "config": {}, "metric": str, "num_parameters": float, "device": {"name": str}, "started": str},
+    **{"sizes": {"train": float, "train_available": float, "eval": float}, "commit": object, "dirty": object},
 }
+_TEXT_HEADER = {"hidden_dropout": float, "attention_dropout": float}
+_EPOCH = {"epoch": float, "eval_seconds": float}
+_FINISHED = {"train_seconds": float, "wall_seconds": float}
+_FAILED = {"status": str, "error": str}
 
 
 class ResultsError(Exception):
@@ -59,14 +60,9 @@ class Record:
 
     @property
     def config(self) -> Run:
-        """The run's configuration.
-
-        Retired fields are left out: at their one value a name does not depend on them, and `read_record` compares the
-        names.
-        """
+        """The run's configuration, without retired fields: at their one value no name depends on them."""
         kind = run_type(self.header["config"].get("dataset"))
-        names = {field.name for field in dataclasses.fields(kind)}
-        values = {name: value for name, value in self.header["config"].items() if name in names}
+        values = {name: value for name, value in self.header["config"].items() if name in kind.field_names()}
         # Records from before `auto` say bf16, then the default, and carry the name of a default.
         if self.precision is None and values.get("precision") == "bf16":
             values["precision"] = "auto"
@@ -127,29 +123,21 @@ class Store:
         beside = Path.cwd().name == "notebooks" and not Path("results").is_dir() and Path("../results").is_dir()
         return cls("../results" if beside else "results")
 
-    def run_path(self, config: Run) -> Path:
-        """The record of a run that ended."""
-        return self.root / "runs" / config.profile / config.dataset / f"{config.run_id}.jsonl"
+    def _path(self, folder: str, suffix: str, config: Run) -> Path:
+        return self.root / folder / config.profile / config.dataset / f"{config.run_id}{suffix}"
 
-    def partial_path(self, config: Run) -> Path:
-        """The record of a run under way."""
-        return self.run_path(config).with_suffix(".jsonl.partial")
-
-    def checkpoint_path(self, config: Run) -> Path:
-        """State to resume from while a run is under way."""
-        return self._working("checkpoints", config, ".pt")
-
-    def weights_path(self, config: Run) -> Path:
-        """The trained network of a run that finished; a sweep over text keeps that of teachers alone."""
-        return self._working("weights", config, ".pt")
-
-    def notebook_path(self, config: Run) -> Path:
-        """The executed notebook of a run."""
-        return self._working("executed", config, ".ipynb")
-
-    def predictions_path(self, config: Run) -> Path:
-        """The predictions of a finished run on test splits without public labels."""
-        return self._working("predictions", config, ".json")
+    # The record of a run that ended, and of one under way, which also has a checkpoint to resume from.
+    run_path = partialmethod(_path, "runs", ".jsonl")
+    partial_path = partialmethod(_path, "runs", ".jsonl.partial")
+    checkpoint_path = partialmethod(_path, "checkpoints", ".pt")
+    # The trained network of a run that finished; a sweep over text keeps those of teachers alone.
+    weights_path = partialmethod(_path, "weights", ".pt")
+    # Predictions on test splits without public labels.
+    predictions_path = partialmethod(_path, "predictions", ".json")
+    # The executed notebook.
+    notebook_path = partialmethod(_path, "executed", ".ipynb")
+    _lock_path = partialmethod(_path, "checkpoints", ".lock")
+    _scratch_path = partialmethod(_path, "checkpoints", ".scratch")
 
     def teacher_path(self, config: Run, digest: str) -> Path:
         """A teacher's outputs on the augmented texts that `digest` identifies."""
@@ -163,26 +151,22 @@ class Store:
         """A text encoder that the study makes itself."""
         return self._shared / "models" / name
 
+    def report_dir(self, profile: str) -> Path:
+        """The rendered report of a profile."""
+        return self.root / "report" / profile
+
     @contextlib.contextmanager
     def scratch(self, config: Run) -> Iterator["Store"]:
-        """A store for a run that must leave no record here, with this one's caches; to be held under the run's claim.
+        """A store with this one's caches, for a run that must leave no record here; to be used under the run's lock.
 
-        It is removed when the block ends. Where an error ends it, or the process dies, it stays, and the next one goes
-        on with what is in it.
+        It is removed at the end of the block. If an error ends the block, or the process dies, the next one resumes.
         """
-        folder = self._working("checkpoints", config, ".scratch")
+        folder = self._scratch_path(config)
         folder.mkdir(parents=True, exist_ok=True)
         store = Store(folder)
         store._shared = self._shared
         yield store
         shutil.rmtree(folder)
-
-    def report_dir(self, profile: str) -> Path:
-        """The rendered report of a profile."""
-        return self.root / "report" / profile
-
-    def _working(self, folder: str, config: Run, suffix: str) -> Path:
-        return self.root / folder / config.profile / config.dataset / f"{config.run_id}{suffix}"
 
     def read(self, config: Run) -> Record | None:
         """The record of a run that ended, or None."""
@@ -196,26 +180,31 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, config: Run, wait: bool = False) -> Iterator[None]:
-        """Hold a run for this process, so that two sweeps never train it at once.
-
-        What a killed process had half written of the run is deleted.
-
-        Args:
-            config: the run.
-            wait: where another process holds it, wait until it is done.
+        """Hold a run for this process, so that two sweeps never train it at once; delete what a killed one left torn.
 
         Raises:
-            LockedError: if another process holds it, and `wait` is false.
+            LockedError: if another process holds it, unless this one shall `wait`.
         """
-        with _locked(self._lock_path(config), config.run_id, wait):
-            for path in (self.partial_path, self.checkpoint_path, self.weights_path, self.predictions_path):
-                delete_torn(path(config))
+        path = self._lock_path(config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise LockedError(f"run {config.run_id} is being trained by another process") from None
+                print(f"{config.run_id}: another process trains it; waiting", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
+            file.write(f"{platform.node()}, process {os.getpid()}")
+            file.flush()
+            for written in (self.partial_path, self.checkpoint_path, self.weights_path, self.predictions_path):
+                delete_torn(written(config))
+            # The kernel drops the lock with the process, however it dies; the file stays.
             yield
 
     def holder(self, config: Run) -> str:
-        """Machine and process that hold a run; empty where none does."""
-        import fcntl
-
+        """Machine and process that hold a run; empty if none does."""
         path = self._lock_path(config)
         if not path.exists():
             return ""
@@ -226,9 +215,6 @@ class Store:
             except BlockingIOError:
                 return file.read()
         return ""
-
-    def _lock_path(self, config: Run) -> Path:
-        return self._working("checkpoints", config, ".lock")
 
 
 class RunWriter:
@@ -249,22 +235,18 @@ class RunWriter:
 
     def append(self, line: Line) -> None:
         """Add a line; it is on disk when this returns."""
-        if not self._writes:
-            return
-        with _named(self._partial), self._partial.open("a", encoding="utf-8") as file:
-            file.write(_dump(line))
-            file.flush()
-            os.fsync(file.fileno())
+        if self._writes:
+            with self._partial.open("ab") as file:
+                _write_through(file, _dump(line).encode(), self._partial)
 
     def finish(self, result: Line, predictions: dict[str, Any] | None = None) -> None:
         """Write the predictions, if any, add the last line, give the file its final name, delete the checkpoint."""
-        if not self._writes:
-            return
-        if predictions:
-            write_atomically(self._store.predictions_path(self._config), json.dumps(predictions))
-        self.append({"kind": "result", **result})
-        self._partial.replace(self._store.run_path(self._config))
-        self._store.checkpoint_path(self._config).unlink(missing_ok=True)
+        if self._writes:
+            if predictions:
+                write_atomically(self._store.predictions_path(self._config), json.dumps(predictions))
+            self.append({"kind": "result", **result})
+            self._partial.replace(self._store.run_path(self._config))
+            self._store.checkpoint_path(self._config).unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record:
@@ -277,86 +259,75 @@ def read_record(path: Path) -> Record:
     lines = []
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            lines.append(json.loads(text, parse_constant=_refuse_constant))
+            lines.append(json.loads(text, parse_constant=_finite, parse_float=_finite))
         except (ValueError, RecursionError) as error:
             raise ResultsError(f"{path}:{number} is not JSON: {error}") from error
     kinds = [line.get("kind") if isinstance(line, dict) else line for line in lines]
     if len(kinds) < 2 or kinds[0] != "run" or kinds[-1] != "result" or any(kind != "epoch" for kind in kinds[1:-1]):
         raise ResultsError(f"{path} is not a record: want a run line, epoch lines and a result line, got {kinds}")
     record = Record(lines[0], lines[1:-1], lines[-1])
-    _check_fields(record, path)
+    _check(f"{path}:1", {"metric": record.metric} | record.header, _HEADER)
     try:
         config = record.config
     except ValueError as error:
         raise ResultsError(f"{path}:1: config: {error}") from error
-    if config.is_text:
-        _check(f"{path}:1", record.header, dict.fromkeys(("hidden_dropout", "attention_dropout"), _NUMBER))
     own = Path(config.profile, config.dataset, f"{config.run_id}.jsonl")
     if path.parts[-3:] != own.parts or record.header["run_id"] != config.run_id:
         raise ResultsError(
             f"{path} is the record of another run: by its config {own}, by its run_id {record.header['run_id']}"
         )
+    _check(f"{path}:1", record.header, _TEXT_HEADER if config.is_text else {})
+    score = {record.metric: float}
+    for number, line in enumerate(record.epochs, start=2):
+        _check(f"{path}:{number}", line, _EPOCH | score)
+    outcome = _FINISHED | score | {f"best_{record.metric}": float} if record.finished else _FAILED
+    _check(f"{path}:{len(lines)}", record.result, outcome)
+    if record.finished and not record.epochs:
+        raise ResultsError(f"{path} is the record of a finished run and has no evaluation")
     return record
 
 
-def _refuse_constant(token: str) -> None:
-    raise ValueError(f"{token} is no number of JSON")
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
 
 
-def _check_fields(record: Record, path: Path) -> None:
-    header, metric, last = record.header, record.metric, len(record.epochs) + 2
-    _check(f"{path}:1", {"metric": metric, **header}, _HEADER)
-    _check(f"{path}:1: device", header["device"], {"name": _TEXT})
-    _check(f"{path}:1: sizes", header["sizes"], dict.fromkeys(("train", "train_available", "eval"), _NUMBER))
-    for number, line in enumerate(record.epochs, start=2):
-        _check(f"{path}:{number}", line, dict.fromkeys(("epoch", metric, "eval_seconds"), _NUMBER))
-    _check(f"{path}:{last}", record.result, {"status": _TEXT})
-    if not record.finished:
-        _check(f"{path}:{last}", record.result, {"error": _TEXT})
-        return
-    if not record.epochs:
-        raise ResultsError(f"{path} is the record of a finished run and has no evaluation")
-    measured = dict.fromkeys((metric, f"best_{metric}", "train_seconds", "wall_seconds"), _NUMBER)
-    _check(f"{path}:{last}", record.result, measured)
-
-
-def _check(where: str, line: Line, needed: dict[str, tuple[type, ...]]) -> None:
-    """Refuse a line that lacks a field or has another type in it; all scores are finite numbers, needed or not."""
-    scores = dict.fromkeys((name for name in line if name.endswith("_pct")), _NUMBER)
-    for name, kinds in (scores | needed).items():
+def _check(where: str, line: Any, types: dict[str, Any]) -> None:
+    """Refuse a line without some fields, or with other types in them or in a score."""
+    if not isinstance(line, dict):
+        raise ResultsError(f"{where} must hold fields, got {line!r}")
+    scores = dict.fromkeys((name for name in line if name.endswith("_pct")), float)
+    for name, wanted in (scores | types).items():
         if name not in line:
             raise ResultsError(f"{where} has no {name}")
-        # As JSON has them: a bool is no number.
-        if type(line[name]) not in kinds or line[name] in (math.inf, -math.inf):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise ResultsError(f"{where}: {name} must be {wanted}, and finite, got {line[name]!r}")
+        found = float if type(line[name]) is int else type(line[name])
+        if isinstance(wanted, dict):
+            _check(f"{where}: {name}", line[name], wanted)
+        elif wanted not in (found, object):
+            raise ResultsError(f"{where}: {name} must be of type {wanted.__name__}, got {line[name]!r}")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    torn = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        with _named(path), os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a file only its owner reads; give it the mode that open() would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        with torn.open("xb") as file:
+            _write_through(file, content.encode() if isinstance(content, str) else content, path)
+        torn.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        torn.unlink(missing_ok=True)
         raise
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Give an error the path of the file that was being written: a full disk names none."""
+def _write_through(file: BinaryIO, content: bytes, path: Path) -> None:
+    """Write to the disk itself. An error gets the path of the file that is meant: a full disk names none."""
     try:
-        yield
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(path)
         raise
@@ -371,23 +342,3 @@ def delete_torn(path: Path) -> None:
 def _dump(line: Line) -> str:
     # NaN is not JSON; a run that diverged says so in words (`status`, `error`).
     return json.dumps(line, allow_nan=False) + "\n"
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str, wait: bool) -> Iterator[None]:
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise LockedError(f"run {name} is being trained by another process") from None
-            print(f"{name}: another process trains it; waiting", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"{platform.node()}, process {os.getpid()}")
-        file.flush()
-        # The kernel drops the lock with the process, however it dies; the file may stay.
-        yield
