@@ -109,23 +109,14 @@ def test_the_floor_is_the_larger_of_two_times():
     assert floor.least_seconds(floor.np.array([200.0, 40.0]), rates) == (4.0, "bytes")
 
 
-def test_the_floor_beside_a_target():
-    rates = floor.np.array([floor.image_step(common.PAPER_BATCH)[0] / 0.8, 1e15])
-    seconds = {"ours": [1.2, 1.3, 1.1], "plain, num_workers=0": [4.4] * 3, "plain, num_workers=2": [5.0] * 3}
-    text = images.beside_floor(seconds, rates)
-    assert "Ours over `plain, num_workers=0`: 3.67" in text
-    assert "0.80 s, bound by operations. In multiples of it: ours 1.50, `plain, num_workers=0` 5.50." in text
-
-
 def test_the_share_of_the_convolutions():
     network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-    for function, low, high in (
-        (lambda: network(torch.rand(16, 8, 32, 32)).sum().backward(), 0.1, 0.999),
-        (lambda: torch.rand(9).exp().sum(), 0.0, 0.0),
-    ):
-        with images.profile(activities=[images.ProfilerActivity.CPU]) as profiled:
-            function()
-        assert low <= images.convolution_share(profiled) <= high
+    with images.profile(activities=[images.ProfilerActivity.CPU]) as profiled:
+        network(torch.rand(16, 8, 32, 32)).sum().backward()
+    assert 0.1 <= images.convolution_share(profiled) <= 0.999
+    with images.profile(activities=[images.ProfilerActivity.CPU]) as profiled:
+        torch.rand(9).exp().sum()
+    assert images.convolution_share(profiled) == 0
 
 
 # What the benchmark compares with, and whether its checks can fail.
@@ -157,49 +148,47 @@ def test_the_plain_loop_in_float32_has_no_tf32(precision):
 
 
 class Stand:
-    """In place of a CUDA graph: a replay writes what `write` lets through of the outputs."""
+    """In place of a CUDA graph: a replay writes `new`, or a part of it, over the outputs."""
 
-    def __init__(self, device):
-        self.replays = 0
+    written = slice(None)
+    replays = 0
 
     def capture(self, function):
         self.function, self.outputs = function, function()
         return self.outputs
 
+    def new(self):
+        return self.function()
+
     def replay(self):
         self.replays += 1
-        # What the replay that is looked at does not write is seen.
+        # An index that a replay does not write keeps the poison of the check.
         assert self.replays == 1 or bool((self.outputs == checks.POISON).all())
-        self.write(self.function())
-
-    def write(self, new):
-        self.outputs.copy_(new)
+        self.outputs[self.written] = self.new()[self.written]
 
 
 class Incomplete(Stand):
     """Leaves the last image of a batch as it was."""
 
-    def write(self, new):
-        self.outputs[:-1] = new[:-1]
+    written = slice(-1)
 
 
 class Stale(Stand):
-    """Computes what it was captured with, in every replay."""
+    """Computes the values of its capture in every replay."""
 
     def capture(self, function):
         self.first = super().capture(function).clone()
         return self.outputs
 
-    def write(self, new):
-        self.outputs.copy_(self.first)
+    def new(self):
+        return self.first
 
 
 @pytest.mark.parametrize(("stand", "wrong"), [(Stand, 0), (Incomplete, 10), (Stale, 1280)])
 def test_views_of_a_graph_are_a_cpus(monkeypatch, stand, wrong):
     monkeypatch.setattr(graph, "CudaGraph", stand)
     monkeypatch.setattr(checks, "reason_for_eager", lambda task, device: task.why_eager)
-    where = "Views that differ from a CPU's, replayed from a CUDA graph, seed 3:"
-    assert checks.views(CPU, seed=3) == f"{where} {wrong} of 1280."
+    assert f" {wrong} of 1280" in checks.views(CPU, seed=3)
 
 
 # What a side raises, and what is left when it does.
@@ -250,6 +239,11 @@ def test_a_step_is_not_hidden_by_the_memory_of_the_process_that_began_it():
     assert 2**20 < added < len(large)
 
 
+def test_every_question_is_there():
+    for name, module in (command.QUESTIONS | command.GPU_QUESTIONS).items():
+        assert "?" in getattr(command.import_module(f"benchmarks.{module}"), name).__doc__
+
+
 def test_a_failing_question_leaves_the_others(monkeypatch, capsys):
     def failing():
         """Fails."""
@@ -267,13 +261,7 @@ def test_a_failing_question_leaves_the_others(monkeypatch, capsys):
     printed = capsys.readouterr()
     assert "| measured |\nfailed: OutOfMemoryError: 2 GiB were wanted\n" in printed.out
     assert "| also measured |" in printed.out
-    assert printed.err.endswith("failed: allocator\n")
-
-
-def test_every_question_is_there():
-    for name, module in (command.QUESTIONS | command.GPU_QUESTIONS).items():
-        question = getattr(command.import_module(f"benchmarks.{module}"), name)
-        assert "?" in question.__doc__
+    assert "allocator" in printed.err
 
 
 @pytest.fixture
@@ -297,18 +285,7 @@ def test_the_whole_gpu_benchmark_in_small(small_gpu):
     assert "failed" not in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     head, *rows = [row for row in rows if len(row) == len(gpu.HEAD)]
-    named = [
-        "resnet20, mmel_h, K = 10, training",
-        "resnet56, mmel_h, K = 10, training",
-        "resnet20, mmel_h, K = 10, whole epochs",
-        "resnet20, baseline_da, K = 1, training",
-        "resnet20, baseline_da, K = 1, plain loop",
-        "resnet20, baseline_da, K = 1, 2 such runs side by side, in all",
-        "Algorithm 2, mask ratio 0.4",
-        "fine-tuning, K = 5, CoLA's lengths",
-        "fine-tuning, K = 5, CoLA's lengths, padded",
-    ]
-    assert [row[0].split(" (")[0] for row in rows] == named
+    assert len({row[0] for row in rows}) == 9
     for row in rows:
         cells = dict(zip(head, row, strict=True))
         for name in ("measured", "at the floor", "its multiple"):
@@ -333,10 +310,11 @@ def test_a_failing_workload_leaves_the_others(monkeypatch, small_gpu):
     monkeypatch.setattr(gpu.Workloads, "all", workloads)
     monkeypatch.setattr(checks, "views", failing)
     monkeypatch.setattr(checks, "bf16_noise", lambda *_: "within noise")
-    _, _, _, failed, row, *sections = gpu.gpu()
-    assert failed.startswith("| side by side |  | failed: OutOfMemoryError: 4 GiB were wanted |")
+    *_, failed, row, views, noise = gpu.gpu()
+    assert "failed: OutOfMemoryError: 4 GiB were wanted" in failed
     assert failed.count("|") == row.count("|")
-    assert sections == ["\nviews: failed: OutOfMemoryError: 4 GiB were wanted", "\nwithin noise"]
+    assert "failed: OutOfMemoryError: 4 GiB were wanted" in views
+    assert "within noise" in noise
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -27,17 +27,11 @@ def code_cells(name):
     return [cell for cell in read(name).cells if cell.cell_type == "code"]
 
 
-def outputs(name):
-    return [output for cell in code_cells(name) for output in cell.outputs]
-
-
 def parameters(name):
     """The parameters cell as names and values, in order; it may hold nothing but plain assignments."""
-    cells = [cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", [])]
-    assert len(cells) == 1
-    assert cells[0].cell_type == "code"
+    (cell,) = (cell for cell in code_cells(name) if "parameters" in cell.metadata.get("tags", []))
     values = {}
-    for statement in ast.parse(cells[0].source).body:
+    for statement in ast.parse(cell.source).body:
         assert isinstance(statement, ast.Assign), ast.unparse(statement)
         values[statement.targets[0].id] = ast.literal_eval(statement.value)
     return values
@@ -52,15 +46,11 @@ def run_of(name):
 
 def texts(node):
     """Every string of a notebook but the bytes of its pictures, which may spell anything."""
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, list):
-        for item in node:
-            yield from texts(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key not in ("image/png", "image/jpeg"):
-                yield from texts(value)
+    if isinstance(node, dict):
+        node = [value for key, value in node.items() if key not in ("image/png", "image/jpeg")]
+    if isinstance(node, list):
+        return [text for part in node for text in texts(part)]
+    return [node] if isinstance(node, str) else []
 
 
 def test_every_table_has_its_two_notebooks():
@@ -69,31 +59,17 @@ def test_every_table_has_its_two_notebooks():
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_valid_and_for_any_python3_kernel(name):
+def test_valid_for_any_python3_kernel_and_without_a_path_of_a_machine(name):
     notebook = read(name)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
+    assert [text for text in texts(notebook) if MACHINE_PATH.search(text)] == []
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_no_path_of_a_machine(name):
-    assert [text for text in texts(read(name)) if MACHINE_PATH.search(text)] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("open('/home/me/results')", True),
-        ("/tmp/x", True),
-        ("see C:\\study", True),
-        ("file:///Users/me/", True),
-        ("https://example.org/work/", False),
-        ("../results/work/", False),
-        ("a / b", False),
-    ],
-)
-def test_the_search_for_paths_finds_them(text, found):
-    assert bool(MACHINE_PATH.search(text)) is found
+@pytest.mark.parametrize("path", ["open('/home/me')", "/tmp/x", "C:\\study", "file:///Users/me/"])
+def test_the_search_for_paths_finds_them(path):
+    assert MACHINE_PATH.search(path)
+    assert not MACHINE_PATH.search("https://example.org/work/ ../results/work/ a / b")
 
 
 # Notebooks that train: ready to run as they are.
@@ -154,24 +130,13 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
 
 
 @pytest.mark.parametrize("name", PLOT)
-def test_plot_parameters_are_a_profile_of_real_data(name):
+def test_plot_notebooks_show_a_profile_of_real_data_without_errors(name):
     assert set(parameters(name)) in ({"profile"}, {"profile", "text_model"})
     assert parameters(name)["profile"] in ("reduced", "paper")
-
-
-@pytest.mark.parametrize("name", PLOT)
-def test_plot_notebooks_are_committed_with_outputs(name):
     # Every cell that ends in an expression shows its value.
-    silent = [
-        cell.source
-        for cell in code_cells(name)
-        if isinstance(ast.parse(cell.source).body[-1], ast.Expr) and not cell.outputs
-    ]
-    assert silent == []
-    assert any("image/png" in output.get("data", {}) for output in outputs(name))
-
-
-@pytest.mark.parametrize("name", PLOT)
-def test_plot_notebooks_have_no_errors(name):
+    ends = [(ast.parse(cell.source).body[-1], cell.outputs) for cell in code_cells(name)]
+    assert all(outputs for last, outputs in ends if isinstance(last, ast.Expr))
+    outputs = [output for cell in code_cells(name) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
     # A warning goes to stderr and would stand in the report.
-    assert [output for output in outputs(name) if output.output_type == "error" or output.get("name") == "stderr"] == []
+    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs)

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 import mmel
 from mmel.study.config import ImageRun
+from mmel.study.fields import PROFILES
 from mmel.study.records import Store
 from mmel.study.tables import TINY_BERT
 
@@ -75,14 +76,12 @@ def test_every_requirement_is_locked_at_a_version_that_it_allows(requirement):
 
 
 def test_every_entry_of_the_lock_is_exact_and_hashed():
-    entries = lock_entries()
-    assert len(entries) > 100
-    for entry, hashes in entries:
+    assert len(lock_entries()) > 100
+    for entry, hashes in lock_entries():
         assert re.fullmatch(r"==[\w.+!]+", str(entry.specifier)), entry
+        assert (entry.url, entry.extras) == (None, set()), entry
         assert hashes, entry
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes), entry
-        assert entry.url is None, entry
-        assert not entry.extras, entry
     # No address of an index and no option of pip; a package called httpx may be there.
     assert re.search(r"://|^\s*-(?!-hash=)", LOCK, flags=re.MULTILINE) is None
 
@@ -92,12 +91,10 @@ def test_every_entry_of_the_lock_is_exact_and_hashed():
 
 def test_conda_installs_exactly_the_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    python, pip, from_pip = environment["dependencies"]
-    assert pip == "pip"
-    assert from_pip == {"pip": ["-r requirements.lock"]}
-    name, _, bounds = python.partition(" ")
-    assert name == "python"
-    assert SpecifierSet(bounds) == SpecifierSet(PROJECT["requires-python"])
+    python, *rest = environment["dependencies"]
+    assert rest == ["pip", {"pip": ["-r requirements.lock"]}]
+    assert python.startswith("python ")
+    assert SpecifierSet(python.removeprefix("python ")) == SpecifierSet(PROJECT["requires-python"])
 
 
 def test_one_range_of_pythons():
@@ -149,43 +146,37 @@ def fake_study(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_make_study_reports_whether_or_not_a_run_failed(fake_study, status):
-    code, (sweep, report) = fake_study("study", "TABLES=table1", status=status)
+@pytest.mark.parametrize(
+    ("given", "status", "options"),
+    [
+        ([], 0, ""),
+        ([], 1, ""),
+        (["BUDGET=5"], 0, "--budget-minutes 5"),
+        (["BUDGET=1.5", "RETRY=1"], 0, "--budget-minutes 1.5 --retry-failed"),
+        (["RETRY=0"], 0, ""),
+    ],
+)
+def test_make_study_reports_whether_or_not_a_run_failed(fake_study, given, status, options):
+    code, calls = fake_study("study", "TABLES=table1", "PROFILE=reduced", *given, status=status)
     # Make itself fails with 2.
     assert code == (2 if status else 0)
-    assert sweep == "sweep --table table1 --profile mini --pack 2"
-    assert report == "report --table table1 --profile mini"
-
-
-@pytest.mark.parametrize(
-    ("given", "options"),
-    [
-        (["BUDGET=5"], "--budget-minutes 5"),
-        (["RETRY=1"], "--retry-failed"),
-        (["RETRY=0"], ""),
-        (["BUDGET=1.5", "RETRY=1"], "--budget-minutes 1.5 --retry-failed"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-@pytest.mark.parametrize("target", ["study", "sweep"])
-def test_make_passes_a_budget_and_the_wish_to_retry(fake_study, target, given, options):
-    code, calls = fake_study(target, "TABLES=table1", "PROFILE=reduced", *given)
-    assert code == 0
-    assert calls[0] == f"sweep --table table1 --profile reduced --pack 1 {options}".strip()
+    sweep = f"sweep --table table1 --profile reduced --pack 1 {options}".strip()
+    assert calls == [sweep, "report --table table1 --profile reduced"]
+    assert fake_study("sweep", "TABLES=table1", "PROFILE=reduced", *given)[1][2:] == [sweep]
 
 
 def test_make_clean_removes_what_mini_left_and_nothing_else(fake_study, tmp_path):
-    kept, gone = set(), set()
-    paths = ("run_path", "partial_path", "checkpoint_path", "weights_path", "notebook_path", "predictions_path")
     (tmp_path / "results").mkdir()
     store = Store(tmp_path / "results")
-    for profile, files in (("mini", gone), ("reduced", kept), ("paper", kept)):
-        config = ImageRun(profile=profile)
-        files |= {getattr(store, name)(config) for name in paths}
-        files |= {store.teacher_path(config, "digest"), store.report_dir(profile) / "book" / "index.html"}
-    gone.add(store.model_dir(TINY_BERT) / "model.safetensors")
-    kept.add(store.augmentation_dir() / "texts")
+    paths = {
+        getattr(store, f"{name}_path")(ImageRun(profile=profile))
+        for name in ("run", "partial", "checkpoint", "weights", "notebook", "predictions")
+        for profile in PROFILES
+    }
+    paths |= {store.teacher_path(ImageRun(profile=profile), "digest") for profile in PROFILES}
+    paths |= {store.report_dir(profile) / "book" / "index.html" for profile in PROFILES}
+    gone = {path for path in paths if "mini" in path.parts} | {store.model_dir(TINY_BERT) / "model.safetensors"}
+    kept = paths - gone | {store.augmentation_dir() / "texts"}
     for path in kept | gone:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -5,6 +5,7 @@ A new table is a record here, a run notebook and a plot notebook.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from mmel.study.claims import CLAIMS, Claim
@@ -18,6 +19,7 @@ SEEDS = {"mini": (0, 1), "reduced": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}
 # The text encoder of each profile, unless another is named.
 TINY_BERT = "tiny-bert"
 TEXT_MODELS = {"mini": TINY_BERT, "reduced": "minilm-l6-mlm", "paper": "bert-base-uncased"}
+MMEL = ("mmel_h", "mmel_s")
 MASK_RATIOS = (0.2, 0.4)
 NUM_AUGMENTED = (2, 5, 10, 20)
 IMAGENET_RECIPE = {"epochs": 100, "decay_epochs": (30, 60, 90), "batch_size": 256, "augment": "resized_crop_flip"}
@@ -32,7 +34,7 @@ class Table:
         title: as pages print it.
         about: what it compares, in a few words.
         shows: what a cell is.
-        grid: its runs, from a profile and the name of a text encoder.
+        grid: its runs, from a profile and the name of a text encoder (None stands for the profile's).
         kind: `images` or `text`.
         settings: fields of a run that tell its arm apart, beside the method, and their headings.
         splits: the evaluation sets that have rows of their own; () if it has one.
@@ -60,10 +62,6 @@ class Table:
 
     def runs(self, profile: str, text_model: str | None = None) -> list[Run]:
         """The runs of the table, those first that choose a hyperparameter of others.
-
-        Args:
-            profile: `mini`, `reduced` or `paper`.
-            text_model: name of the text encoder; None for the profile's.
 
         Raises:
             ValueError: on a profile that does not exist.
@@ -97,9 +95,8 @@ def table2(profile: str, text_model: str) -> list[Run]:
     runs: list[Run] = []
     for base in _image_bases(profile)[: 1 if profile == "mini" else None]:
         runs += _seeded(base, "baseline_da")
-        for k in NUM_AUGMENTED:
-            for method in ("mmel_h", "mmel_s"):
-                runs += _seeded(base.replace(num_augmented=k), method)
+        for k, method in product(NUM_AUGMENTED, MMEL):
+            runs += _seeded(base.replace(num_augmented=k), method)
     return runs
 
 
@@ -115,9 +112,8 @@ def table4(profile: str, text_model: str) -> list[Run]:
     runs: list[Run] = []
     for base in _text_bases(profile, text_model, ("cola", "rte"), ("cola",)):
         runs += _seeded(base, "baseline")
-        for source in ("original", "predicted"):
-            for method in ("mmel_h", "mmel_s"):
-                runs += _seeded(base.replace(label_source=source), method)
+        for source, method in product(("original", "predicted"), MMEL):
+            runs += _seeded(base.replace(label_source=source), method)
     return runs
 
 
@@ -135,7 +131,7 @@ def table5(profile: str, text_model: str) -> list[Run]:
     return [
         ImageRun(**(IMAGENET_RECIPE | scale), profile=profile, dataset=name, model=model).with_method(method, 0)
         for name, model in grid
-        for method in ("baseline_da", "mmel_h", "mmel_s")
+        for method in ("baseline_da", *MMEL)
     ]
 
 
@@ -146,12 +142,8 @@ def table6(profile: str, text_model: str) -> list[Run]:
         runs.append(base.with_method("baseline", TEACHER_SEED))
         # A single sentence has no second one to be separate from.
         modes = ("separate", "joint") if base.data.is_pair else ("separate",)
-        for method in ("mmel_h", "mmel_s"):
-            for fill in ("greedy", "beam"):
-                for mode in modes:
-                    for ratio in MASK_RATIOS:
-                        varied = base.replace(fill=fill, pair_mode=mode, mask_ratio=ratio)
-                        runs.append(varied.with_method(method, TEACHER_SEED))
+        for method, fill, mode, ratio in product(MMEL, ("greedy", "beam"), modes, MASK_RATIOS):
+            runs.append(base.replace(fill=fill, pair_mode=mode, mask_ratio=ratio).with_method(method, TEACHER_SEED))
     return runs
 
 
@@ -305,14 +297,7 @@ def _image_bases(profile: str) -> list[ImageRun]:
 def _text_bases(
     profile: str, text_model: str, mini: tuple[str, ...] = GLUE, reduced: tuple[str, ...] = ()
 ) -> list[TextRun]:
-    """One run for each task of Table 3, or for some of them, still without method or seed.
-
-    Args:
-        profile: the profile.
-        text_model: the encoder.
-        mini: the tasks of `mini`.
-        reduced: those of `reduced`; () for all that it has.
-    """
+    """One run for each task of `mini`, `reduced` (() for all that it has) or GLUE, still without method or seed."""
     if profile == "mini":
         # Two layers trained from nothing in half a minute: many small steps, and nothing to regularize.
         scale = {"model": TINY_BERT, "lr": 1.5e-3, "batch_size": 16, "hidden_dropout": 0.0, "attention_dropout": 0.0}
