@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmel.augment.text import MaskedLMAugmenter
-from mmel.study.records import write_atomically
+from mmel.study.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

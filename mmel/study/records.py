@@ -7,7 +7,6 @@ suffix `.partial`; it is renamed when the last line is in it, so a file without 
 
 import contextlib
 import fcntl
-import glob
 import json
 import math
 import os
@@ -18,10 +17,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partialmethod
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 from mmel.study.config import Run, run_type
+from mmel.study.files import delete_torn, write_atomically, write_through
 
 Line = dict[str, Any]
 
@@ -103,9 +102,7 @@ class Store:
     def __init__(self, root: str | Path):
         self.root = Path(root)
         if not self.root.is_dir():
-            raise ResultsError(
-                f"no results folder at {self.root}: make one, or name one with --results or MMEL_RESULTS"
-            )
+            raise ResultsError(f"no results folder at {self.root}: make it, or name one (--results, MMEL_RESULTS)")
         # Caches, which a scratch store shares with the store it came from.
         self._shared = self.root
 
@@ -116,8 +113,7 @@ class Store:
         Raises:
             ResultsError: if it does not exist.
         """
-        named = root or os.environ.get("MMEL_RESULTS")
-        if named:
+        if named := root or os.environ.get("MMEL_RESULTS"):
             return cls(named)
         # A notebook's kernel starts in the notebook's folder; from any other, ../results may be another project's.
         beside = Path.cwd().name == "notebooks" and not Path("results").is_dir() and Path("../results").is_dir()
@@ -237,7 +233,7 @@ class RunWriter:
         """Add a line; it is on disk when this returns."""
         if self._writes:
             with self._partial.open("ab") as file:
-                _write_through(file, _dump(line).encode(), self._partial)
+                write_through(file, _dump(line).encode(), self._partial)
 
     def finish(self, result: Line, predictions: dict[str, Any] | None = None) -> None:
         """Write the predictions, if any, add the last line, give the file its final name, delete the checkpoint."""
@@ -274,7 +270,7 @@ def read_record(path: Path) -> Record:
     own = Path(config.profile, config.dataset, f"{config.run_id}.jsonl")
     if path.parts[-3:] != own.parts or record.header["run_id"] != config.run_id:
         raise ResultsError(
-            f"{path} is the record of another run: by its config {own}, by its run_id {record.header['run_id']}"
+            f"{path} is another run's record: by its config {own}, by its run_id {record.header['run_id']}"
         )
     _check(f"{path}:1", record.header, _TEXT_HEADER if config.is_text else {})
     score = {record.metric: float}
@@ -307,36 +303,6 @@ def _check(where: str, line: Any, types: dict[str, Any]) -> None:
             _check(f"{where}: {name}", line[name], wanted)
         elif wanted not in (found, object):
             raise ResultsError(f"{where}: {name} must be of type {wanted.__name__}, got {line[name]!r}")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with torn.open("xb") as file:
-            _write_through(file, content.encode() if isinstance(content, str) else content, path)
-        torn.replace(path)
-    except BaseException:
-        torn.unlink(missing_ok=True)
-        raise
-
-
-def _write_through(file: BinaryIO, content: bytes, path: Path) -> None:
-    """Write to the disk itself. An error gets the path of the file that is meant: a full disk names none."""
-    try:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def delete_torn(path: Path) -> None:
-    """Delete what killed processes left of their writing to `path`; nobody may be writing there."""
-    for torn in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        torn.unlink()
 
 
 def _dump(line: Line) -> str:

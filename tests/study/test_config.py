@@ -233,19 +233,21 @@ def test_a_field_of_the_other_kind_is_refused(kind, other):
 # A command line.
 
 
-@each_change
-def test_a_field_is_parsed_from_its_spelling(base, name, value):
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    parsed = parse_field(type(base), name, text)
-    assert (parsed, type(parsed)) == (value, type(value))
+SPELLED = [("lr", "1", 1.0), ("lr", "5e-2", 0.05), ("redraw", "true", True), ("lambda_t", "None", None)]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [("lr", "1", 1.0), ("lr", "5e-2", 0.05), ("redraw", "true", True), ("lambda_t", "None", None)],
-)  # fmt: skip
-def test_other_spellings(name, text, value):
-    assert parse_field(ImageRun, name, text) == value
+    ("kind", "name", "text", "value"),
+    [(ImageRun, *row) for row in SPELLED]
+    + [
+        (kind, name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value), value)
+        for kind, others in OTHER.items()
+        for name, value in others.items()
+    ],
+)
+def test_a_field_is_parsed_from_its_spelling(kind, name, text, value):
+    parsed = parse_field(kind, name, text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -263,9 +265,7 @@ def test_what_cannot_be_parsed_is_refused_by_name(name, text):
 @pytest.mark.parametrize("base", [IMAGES, TEXT], ids=lambda base: base.kind)
 def test_views_and_epochs_of_each_method(base):
     for method in methods_for(base.kind):
-        run, k = base.with_method(method, 0), base.num_augmented
-        long = method == "baseline_da_long"
-        assert run.num_augmented == (1 if method in ("baseline", "baseline_da") else k)
+        run, k, long = base.with_method(method, 0), base.num_augmented, method == "baseline_da_long"
         assert run.num_views == (k if method in ("baseline_da_uni", "mmel_h", "mmel_s") else 1)
         assert run.stretch == (k if long else 1)
         # On text its augmented samples are examples by themselves, so its epochs are longer, not more.
@@ -278,23 +278,11 @@ def test_the_side_of_a_view():
     assert [run.side for run in (IMAGES, FILES, FILES.replace(image_size=96))] == [32, 224, 96]
 
 
-@pytest.mark.parametrize(
-    "base",
-    [
-        ImageRun(
-            **{"method": "mmel_s", "lambda_p": 0.5, "lambda_t": 2.0, "target_gradient": True, "epochs": 300},
-            **{"shortcut": "B", "original": "augmented"},
-        ),
-        TextRun(
-            **{"dataset": "rte", "method": "mmel_s", "lambda_p": 0.5, "lambda_t": 2.0, "mask_ratio": 0.2, "epochs": 3},
-            **{"fill": "beam", "pair_mode": "joint", "label_source": "original", "hidden_dropout": 0.0},
-        ),
-    ],
-    ids=lambda base: base.kind,
-)
-def test_another_method_changes_nothing_but_what_it_does_not_use(base):
+@each_type
+def test_another_method_changes_nothing_but_what_it_does_not_use(kind):
+    base = kind(**{name: value for name, value in OTHER[kind].items() if name not in ("image_size", "base_loss")})
     for method in methods_for(base.kind):
         run, absent = base.with_method(method, 7), unused(method)
         single = {"num_augmented": 1} if method in ("baseline", "baseline_da") else {}
-        usual = {name: value for name, value in type(base)().to_dict().items() if name in absent}
+        usual = {name: value for name, value in kind().to_dict().items() if name in absent}
         assert run.to_dict() == base.to_dict() | usual | single | {"method": method, "seed": 7}

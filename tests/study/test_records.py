@@ -11,7 +11,8 @@ from pretend import record_run
 
 from mmel.study.config import ImageRun, TextRun
 from mmel.study.fields import PROFILES
-from mmel.study.records import LockedError, ResultsError, RunWriter, Store, read_record, write_atomically
+from mmel.study.files import write_atomically
+from mmel.study.records import LockedError, ResultsError, RunWriter, Store, read_record
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ImageRun(dataset="digits", model="resnet8", augment="crop", seed=7)

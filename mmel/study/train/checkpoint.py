@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from mmel.study.records import ResultsError, write_atomically
+from mmel.study.files import write_atomically
+from mmel.study.records import ResultsError
 from mmel.study.train import processes
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from mmel.augment.text_cache import weights_digest
 from mmel.study.config import Run, TextRun
+from mmel.study.files import delete_torn
 from mmel.study.needs import teacher_of, with_choices
-from mmel.study.records import Line, Store, delete_torn
+from mmel.study.records import Line, Store
 from mmel.study.train import checkpoint, processes
 from mmel.study.train.encoder import check_encoder
 from mmel.study.train.precision import autocast
