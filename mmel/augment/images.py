@@ -119,7 +119,6 @@ class ImageAugmentation:
         Raises:
             ValueError: as `apply`.
         """
-        check_images(images)
         return _one_batch(images)
 
 
@@ -152,8 +151,7 @@ class RandomCropFlip(ImageAugmentation):
 
     def apply(self, images: Images, codes: Tensor) -> Tensor:
         """As `ImageAugmentation.apply`."""
-        check_images(images, codes)
-        images = _one_batch(images)
+        images = _one_batch(images, codes)
         n, c, h, w = images.shape
         padded = F.pad(images, (self.padding,) * 4).contiguous()
         padded = torch.stack([padded, padded.flip(-1)]) if self.flip else padded[None]
@@ -189,9 +187,8 @@ class AfterAnother(ImageAugmentation):
         """As `ImageAugmentation.apply`, for images that `before` takes."""
         if self.before is not None:
             return self._change(self.before.apply(images, codes), codes)
-        check_images(images, codes)
-        images = _one_batch(images)
-        return self._change(images[:, None].expand(-1, codes.shape[1], -1, -1, -1), codes)
+        copies = _one_batch(images, codes)[:, None].expand(-1, codes.shape[1], -1, -1, -1)
+        return self._change(copies, codes)
 
     def _change(self, views: Tensor, codes: Tensor) -> Tensor:
         raise NotImplementedError
@@ -351,7 +348,8 @@ def check_images(images: Images, codes: Tensor | None = None) -> None:
         )
 
 
-def _one_batch(images: Images) -> Tensor:
+def _one_batch(images: Images, codes: Tensor | None = None) -> Tensor:
+    check_images(images, codes)
     if isinstance(images, Tensor):
         return images
     if len(shapes := {tuple(image.shape) for image in images}) != 1:

