@@ -40,7 +40,7 @@ class Examples:
 
 
 def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Examples]:
-    """Load a GLUE task.
+    """Load the splits of a GLUE task: `train`, `dev` and `test`, for MNLI also the mismatched `dev_mm` and `test_mm`.
 
     It comes from `glue/<Folder>/train.tsv` ... or `<Folder>/train.tsv` ... below the data root, if that folder is
     there; else from the hub, at a pinned revision. A folder may lack all splits but `train` and `dev`. Test labels are
@@ -50,9 +50,6 @@ def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Ex
         data: the task.
         data_root: the folder that holds `glue/CoLA` or `CoLA`; None for MMEL_DATA, else ./data.
 
-    Returns:
-        `train`, `dev`, maybe `test`; for MNLI also `dev_mm` and `test_mm` (mismatched).
-
     Raises:
         DataError: if the data is missing and the hub does not give it, or a file is damaged.
     """
@@ -60,26 +57,19 @@ def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Ex
     for folder in (root / "glue" / data.label, root / data.label):
         if folder.is_dir():
             paths = {split: folder / f"{_official(data, split)}.tsv" for split in data.sizes}
-            return {
-                split: _read(data, path, split)
-                for split, path in paths.items()
-                if split in ("train", "dev") or path.exists()
-            }
+            there = [split for split, path in paths.items() if split in ("train", "dev") or path.exists()]
+            return {split: _read(data, paths[split], split) for split in there}
     return _from_hub(data, root)
 
 
 def subset(examples: Examples, size: int) -> Examples:
     """A fixed part of some examples: the same in every run, each class in its proportion, in the order they had.
 
-    Of scores, and of examples without targets, it is a plain random part. A smaller part of them lies in a larger
-    one, but for an example or so that rounding moves from class to class.
-
-    Args:
-        examples: what to choose from.
-        size: how many; 0 for all.
+    Of scores, and of examples without targets, it is a plain random part. A smaller part lies in a larger one, but for
+    an example or so that rounding moves from class to class. A `size` of 0 means all.
 
     Raises:
-        ValueError: if there are too few, or `size` is negative.
+        ValueError: if there are too few examples, or `size` is negative.
     """
     if not 0 <= size <= len(examples):
         raise ValueError(f"size must be from 0 (all) to the {len(examples)} examples there are, got {size}")

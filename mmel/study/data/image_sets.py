@@ -15,16 +15,13 @@ DIGITS_SEED = 0
 
 
 def load_cifar(data: ImageDataset, data_root: str | Path | None = None) -> tuple[Images, Images]:
-    """Load CIFAR-10 or CIFAR-100 in the official Python format.
+    """Load the training and the test images of CIFAR-10 or CIFAR-100, in the official Python format.
 
     If the folder is not there, torchvision downloads it. Either way torchvision checks the MD5 of every file.
 
     Args:
         data: `cifar10` or `cifar100`.
         data_root: the folder that holds `cifar-10-batches-py` or `cifar-100-python`; None for MMEL_DATA, else ./data.
-
-    Returns:
-        Training images, test images.
 
     Raises:
         DataError: if a file is damaged, or missing and not to be downloaded.
@@ -51,11 +48,7 @@ def load_cifar(data: ImageDataset, data_root: str | Path | None = None) -> tuple
 
 
 def load_digits(data: ImageDataset, data_root: str | Path | None = None) -> tuple[Images, Images]:
-    """Load scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), ink at 255, in a fixed random split.
-
-    Returns:
-        1,437 training images, 360 test images.
-    """
+    """Load scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), ink at 255, in a fixed random split."""
     from sklearn import datasets
 
     bunch = datasets.load_digits()
@@ -68,7 +61,7 @@ def load_digits(data: ImageDataset, data_root: str | Path | None = None) -> tupl
 
 
 def load_imagenet(data: ImageDataset, data_root: str | Path | None = None) -> tuple[EncodedImages, EncodedImages]:
-    """List the images of ImageNet, or of Imagenette, which is laid out alike; nothing is decoded yet.
+    """List the training and the validation images of ImageNet, or of Imagenette; nothing is decoded yet.
 
     They are in `<name>/train/<class>/` and `<name>/val/<class>/` of the data root. Without a folder `<name>` ImageNet
     comes from the hub.
@@ -76,9 +69,6 @@ def load_imagenet(data: ImageDataset, data_root: str | Path | None = None) -> tu
     Args:
         data: `imagenet` or `imagenette`.
         data_root: the folder that holds `imagenet` or `imagenette`; None for MMEL_DATA, else ./data.
-
-    Returns:
-        Training images, validation images.
 
     Raises:
         DataError: if images are missing, or the two parts have not the same classes.

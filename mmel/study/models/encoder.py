@@ -76,15 +76,17 @@ def load_classifier(
         ModelError: if there is none, or its architecture has no dropout of a known name.
     """
     config = _load("AutoConfig", source, num_labels=num_outputs)
-    for names, rate in ((HIDDEN_DROPOUTS, hidden_dropout), (ATTENTION_DROPOUTS, attention_dropout)):
-        if not any(hasattr(config, name) for name in names):
+    rates = {
+        HIDDEN_DROPOUTS: hidden_dropout,
+        ATTENTION_DROPOUTS: attention_dropout,
+        CLASSIFIER_DROPOUTS: hidden_dropout,
+    }
+    for names, rate in rates.items():
+        known = [name for name in names if hasattr(config, name)]
+        if not known and names != CLASSIFIER_DROPOUTS:
             raise ModelError(f"{source}: {config.model_type} has none of the dropouts {', '.join(names)}")
-        for name in names:
-            if hasattr(config, name):
-                setattr(config, name, rate)
-    for name in CLASSIFIER_DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, hidden_dropout)
+        for name in known:
+            setattr(config, name, rate)
     return _load("AutoModelForSequenceClassification", source, config=config, dtype=torch.float32)
 
 

@@ -36,12 +36,8 @@ def build_model(name: str, num_classes: int, in_channels: int = 3, shortcut: str
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with BatchNorm and a shortcut.
 
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: of the first convolution; 2 halves the resolution.
-        shortcut: where the shape changes, `"A"` subsamples and pads with zero channels (no parameters), `"B"`
-            projects by a 1x1 convolution and BatchNorm.
+    Where the shape changes, shortcut `A` subsamples and pads with zero channels (no parameters); `B` projects by a 1x1
+    convolution and BatchNorm.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str):
@@ -78,14 +74,10 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """A ResNet of depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels, then global average pooling.
 
-    Args:
-        depth: 6n + 2 for an n >= 1: 8, 14, 20, 32, 44, 56, ...
-        num_classes: width of the output.
-        in_channels: channels of the images.
-        shortcut: `"A"` (the paper's count of parameters: 269,722 for depth 20 and 10 classes) or `"B"` (272,474).
+    With shortcut `A` it has the paper's count of parameters: 269,722 for depth 20 and 10 classes.
 
     Raises:
-        ValueError: if `depth` is not 6n + 2 or `shortcut` is neither.
+        ValueError: if `depth` is not 6n + 2, or `shortcut` not `A` or `B`.
     """
 
     def __init__(self, depth: int, num_classes: int, in_channels: int = 3, shortcut: str = "A"):
