@@ -7,6 +7,7 @@ myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4
 # papermill executed the notebooks before.
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"
 nb_code_prompt_show = "Code"
 nb_code_prompt_hide = "Code"
 # Widgets would come from the network, and the book is read without one.

@@ -96,8 +96,8 @@ def for_book(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                     cell.metadata["mystnb"] = {"image": {"alt": about["alt"]}}
             data = output.get("data", {})
             for mime in {"text/html", "text/markdown"} & data.keys():
-                # Links to other notebooks and to results, as they hold in notebooks/.
-                text = re.sub(r'(href="[^":]+)\.(?:ipynb|md)\b', r"\1.html", data[mime])
+                # Links hold in notebooks/: those to pages lead to their HTML, those to results out of the book.
+                text = re.sub(r'(href="(?!\.\./results/)[^":]+)\.(?:ipynb|md)\b', r"\1.html", data[mime])
                 data[mime] = text.replace('href="../results/', 'href="../../../../')
     return notebook
 
