@@ -151,7 +151,9 @@ class Stand:
     """In place of a CUDA graph: a replay writes `new`, or a part of it, over the outputs."""
 
     written = slice(None)
-    replays = 0
+
+    def __init__(self, device):
+        self.replays = 0
 
     def capture(self, function):
         self.function, self.outputs = function, function()
