@@ -11,9 +11,9 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Train
 from transformers.trainer_utils import get_last_checkpoint
 
 from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
+from mmel.views import group_views
 
 Criterion = MMELHardLoss | MMELSoftLoss | UniformLoss
-# In the folder of a checkpoint or model: the criterion that it was trained with.
 CRITERION_FILE = "criterion.txt"
 LABELS = ("labels", "label", "label_ids")
 # What the tokenizer says of the original, piece by piece, holds for its samples as well.
@@ -23,15 +23,12 @@ SHARED = ("token_type_ids", "attention_mask")
 class AugmentedCollator:
     """Batches of K samples an example, padded to the longest of the batch: (N, K, L).
 
-    Of each feature, a row of a data set:
-        `input_ids`: K lists of equally many pieces, the original first, as `MaskedLMAugmenter.ids` gives them. Or a
-            single list, an example that is not augmented: K = 1, as for evaluation.
+    Of each feature, a row of a data set, it takes these and leaves out all others:
+        `input_ids`: K lists of equally many pieces, the original first, as `MaskedLMAugmenter.ids` gives them; or a
+            single list, an example that is not augmented, as for evaluation: K = 1.
         `token_type_ids`, `attention_mask` (optional): one list, of the original; its samples share it.
-        `labels`, `label` or `label_ids` (optional): what the loss takes for an example: a class or score, one for each
-            sample, or probabilities for each sample.
+        `labels`, `label` or `label_ids` (optional): a class or score, one for each sample, or probabilities for each.
         `teacher_outputs` (optional): K lists of probabilities, or K scores.
-
-    Other entries are left out.
 
     Args:
         tokenizer: which pads.
@@ -43,15 +40,10 @@ class AugmentedCollator:
         self._pad = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch.
-
-        Returns:
-            `input_ids`, `attention_mask` and, if given, `token_type_ids` (N, K, L); if given, `labels` and
-            `teacher_outputs`, with N in front.
+        """One batch: the model's inputs (N, K, L), `labels` and `teacher_outputs` with N in front.
 
         Raises:
-            ValueError: if the examples have different K, an example's samples or what they share different lengths, or
-                labels stand under two names.
+            ValueError: if examples differ in K, an example's samples in length, or labels stand under two names.
         """
         # Data sets may be formatted as arrays or tensors.
         features = [{name: _as_list(value) for name, value in feature.items()} for feature in features]
@@ -75,15 +67,14 @@ class MMELTrainer(Trainer):
     All inputs of the model have shape (N, K, ...), the original at index 0. In training they go through it in one
     forward, and `labels` and `teacher_outputs` are the criterion's. Evaluation and prediction are of the original
     alone, with the criterion's base loss against its label. `AugmentedCollator`, the default where `processing_class`
-    is a tokenizer, makes such batches of texts; any other collator, of images say, may make them.
+    is a tokenizer, makes such batches of texts; any other collator, of images say, may make them. To group texts by
+    length the training set needs a column of their lengths, named by `length_column_name`.
 
-    To group texts by length the training set needs a column of their lengths, named by `length_column_name`.
-
-    A step minimizes the mean over all examples of its accumulated batches, also where the last one is smaller. The
-    criterion is saved with each checkpoint, in `criterion.txt`, and is to be the same on resuming.
+    A step minimizes the mean over all examples of its accumulated batches, even if the last one is smaller. Checkpoints
+    hold the criterion, in `criterion.txt`, and resume with no other.
 
     Args:
-        criterion: `MMELHardLoss` (Eq. 7), which is the default, `MMELSoftLoss` (Eq. 9) or `UniformLoss` (Eq. 1).
+        criterion: one of `mmel`'s losses; `MMELHardLoss()` if None.
         arguments: Trainer's own, by name.
 
     Raises:
@@ -101,10 +92,8 @@ class MMELTrainer(Trainer):
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func must be None: criterion is the loss")
         if self.args.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor must be 0, got {self.args.label_smoothing_factor}: smooth the labels "
-                "themselves, as probabilities (K, C) of each example"
-            )
+            smoothing = self.args.label_smoothing_factor
+            raise ValueError(f"label_smoothing_factor must be 0, got {smoothing}: smooth the labels, as probabilities")
         if "inputs" in self.args.include_for_metrics:
             raise ValueError("include_for_metrics must not have 'inputs', which Trainer joins as (N, L), not (N, K, L)")
         if hasattr(self.args, "train_sampling_strategy"):
@@ -119,18 +108,13 @@ class MMELTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *arguments: Any, **named: Any) -> Any:
-        """Train; arguments as Trainer's.
-
-        Raises:
-            ValueError: if the checkpoint to resume from was saved with another criterion.
-        """
-        resume = resume_from_checkpoint
-        folder = get_last_checkpoint(self.args.output_dir) if resume is True else resume
+        """Train; arguments as Trainer's. A checkpoint of another criterion is a ValueError that names both."""
+        folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         if folder and (path := Path(folder, CRITERION_FILE)).exists():
             saved, own = path.read_text(encoding="utf-8").strip(), _described(self.criterion)
             if saved != own:
                 raise ValueError(f"criterion must be that of {folder}, {saved}, got {own}; to change it delete {path}")
-        return super().train(resume, *arguments, **named)
+        return super().train(resume_from_checkpoint, *arguments, **named)
 
     def save_model(self, output_dir: str | None = None, *arguments: Any, **named: Any) -> None:
         """Save the model and, beside it, the criterion; arguments as Trainer's."""
@@ -151,17 +135,10 @@ class MMELTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The criterion of a training batch; the base loss of an evaluation batch, as `prediction_step` has cut it.
+        """The criterion of a training batch (N, K, ...); the base loss of an evaluation batch (N, ...).
 
-        Args:
-            model: gives logits (N * K, C), or (N * K, 1) in regression.
-            inputs: tensors (N, K, ...), `labels` and, for `MMELSoftLoss`, `teacher_outputs`.
-            return_outputs: give the model's outputs as well.
-            num_items_in_batch: examples of all batches of the step; the loss is this batch's share of their mean.
-
-        Raises:
-            ValueError: if `labels` are missing, `teacher_outputs` are there for a criterion that takes none, or the
-                inputs do not agree in N and K.
+        Arguments as Trainer's; `num_items_in_batch` are the examples of all batches of the step, and the loss is this
+        batch's share of their mean.
         """
         inputs = dict(inputs)
         labels, teacher = inputs.pop("labels", None), inputs.pop("teacher_outputs", None)
@@ -175,14 +152,12 @@ class MMELTrainer(Trainer):
                 return loss, (loss, *outputs)
         else:
             if teacher is not None and not isinstance(self.criterion, MMELSoftLoss):
-                raise ValueError(
-                    f"teacher_outputs must go with MMELSoftLoss, got {type(self.criterion).__name__}, which takes a "
-                    "teacher's probabilities as labels (K, C) of each example"
-                )
+                name = type(self.criterion).__name__
+                raise ValueError(f"teacher_outputs must go with MMELSoftLoss, got {name}: there they are the labels")
             n, k = _examples_and_samples(inputs)
             outputs = model(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
             extra = () if teacher is None else (teacher,)
-            loss = self.criterion(_logits(outputs).unflatten(0, (n, k)), labels, *extra)
+            loss = self.criterion(group_views(_logits(outputs), k), labels, *extra)
             if num_items_in_batch is not None:
                 loss = loss * n / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
@@ -207,20 +182,14 @@ class MMELTrainer(Trainer):
 
 
 def compute_loss_func(criterion: Criterion) -> Callable[..., Tensor]:
-    """A criterion as Trainer's own `compute_loss_func`, with the scale that Trainer takes such a loss to have.
+    """A criterion, with `reduction="mean"`, as Trainer's own `compute_loss_func`, in the scale that Trainer expects.
 
-    Trainer adds up the losses of a step's batches: the mean of each would make a step of 4 batches 4 times as long. Do
-    not accumulate batches with it before transformers 4.49, which count nothing for such a loss.
-
-    Args:
-        criterion: with `reduction="mean"`.
+    Trainer adds up such losses: the mean of each batch would make a step of 4 batches 4 times as long. Do not
+    accumulate batches with it before transformers 4.49, which does not count the labels of a step.
 
     Returns:
-        A function of the model's outputs, with logits (N * K, C), the labels, N in front, and Trainer's count of the
-        label elements of the step. Where K = 1, as in evaluation, it takes the criterion's base loss.
-
-    Raises:
-        ValueError: if the criterion does not give the mean of a batch.
+        A function of outputs with logits (N * K, C), labels (N, ...) and the number of label elements of the step. If
+        K = 1, as in evaluation, it takes the criterion's base loss.
     """
     _check_reduction(criterion)
 

@@ -31,22 +31,18 @@ class MaskedLMAugmenter:
     `fill="beam"` keeps, at the same positions in the same order, the `beam_width` fills with the highest summed
     log-probability, and gives the K - 1 best of them.
 
-    Special pieces, unused pieces of the vocabulary and the mask itself are never filled in. The original piece may
-    come back, and a variant equal to the original stays. [UNK] stands for a word of the text (all of a text in a script
-    that the vocabulary lacks), which may be masked and filled. A special piece written in the text, "[SEP]" say, is
-    left as it is.
+    Special and unused pieces of the vocabulary are never filled in. The original piece may come back, and a variant
+    equal to the original stays; one without a piece to mask (the empty one) has copies of itself. A word outside the
+    vocabulary, [UNK], may be masked; a special piece written in the text, "[SEP]" say, is left as it is.
 
-    The masked positions depend on `seed`, `mask_ratio` and the sentence's pieces alone: not on the batch, its order or
-    the device, nor on `fill` or K; those of a smaller `mask_ratio` are the first ones of a larger. The fills, too, but
-    for rounding: where two pieces are about equally likely, another batch may pick the other one.
-
-    A sentence without a piece to mask (the empty one) has copies of itself as variants.
+    The masked positions depend on `seed`, `mask_ratio` and the sentence's pieces alone; those of a smaller `mask_ratio`
+    are the first ones of a larger. The fills do not depend on the batch either, but for rounding: where two pieces are
+    about equally likely, another batch may pick the other one.
 
     Args:
-        model: a masked LM of Hugging Face, on any device, in any precision; the caller may put autocast around calls.
-            On a CPU half precision is several times slower than float32, and warned of. The model is run in eval mode
-            and left in the mode it was in. With a cache it must not be changed afterwards: its weights are digested
-            once, here.
+        model: a masked LM of Hugging Face, on any device, in any precision (half precision on a CPU, which is several
+            times slower than float32, is warned of). It runs in eval mode and is left in the mode it was in. With a
+            cache it must not be changed afterwards: its weights are digested here.
         tokenizer: its fast tokenizer.
         num_augmented: K = |B(x)| >= 2, the original included.
         mask_ratio: in (0, 1].
@@ -55,17 +51,16 @@ class MaskedLMAugmenter:
             i of the other) or `joint` (both in one input, positions drawn over both).
         seed: of the masked positions.
         max_length: word pieces of an input, special ones included; text beyond is cut off before masking.
-        cache: folder in which fills are kept by content (weights, vocabulary, settings, pieces), or None. What one
-            call filled, the next reads, also after it was killed; several processes may share it.
+        cache: folder that keeps fills by content (weights, vocabulary, settings, pieces), or None. The next call reads
+            them, also after a kill; several processes may share it.
         beam_width: of the beam search, at least K - 1, which is the default; None for greedy.
         batch_tokens: word pieces in one forward; the default depends on the device.
-        bf16: run the forwards under bfloat16 autocast, except for the last product, whose logits pieces are chosen by:
-            in float32, as bfloat16 would have the best ones tied. False: as the model is, with whatever autocast is
-            around the call. Fills of either are kept apart in the cache.
+        bf16: run the forwards under bfloat16 autocast, but the last product, by whose logits pieces are chosen, in
+            float32: in bfloat16 the best ones would tie. False: with whatever autocast is around the call.
 
     Raises:
-        ValueError: on an argument out of range, a tokenizer without mask piece, or a vocabulary with too few pieces
-            for K - 1 different fills.
+        ValueError: on an argument out of range, a tokenizer without mask piece or of another vocabulary, or too few
+            pieces for K - 1 different fills.
     """
 
     def __init__(
@@ -83,7 +78,23 @@ class MaskedLMAugmenter:
         batch_tokens: int | None = None,
         bf16: bool = False,
     ):
-        _check(tokenizer, num_augmented, mask_ratio, fill, pair_mode, seed, beam_width)
+        for name, value, choices in (("fill", fill, FILLS), ("pair_mode", pair_mode, PAIR_MODES)):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if not isinstance(num_augmented, int) or num_augmented < 2:
+            raise ValueError(f"num_augmented must be an integer of at least 2, original included, got {num_augmented}")
+        if not 0 < mask_ratio <= 1:
+            raise ValueError(f"mask_ratio must be in (0, 1], got {mask_ratio}")
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be an integer, got {seed!r}")
+        if beam_width is not None and (fill != "beam" or beam_width < num_augmented - 1):
+            raise ValueError(
+                f"beam_width must be None, or with fill='beam' at least num_augmented - 1 = {num_augmented - 1}, "
+                f"got {beam_width} with fill={fill!r}"
+            )
+        for name, piece in (("mask", tokenizer.mask_token_id), ("padding", tokenizer.pad_token_id)):
+            if piece is None:
+                raise ValueError(f"tokenizer must have a {name} piece, got {type(tokenizer).__name__} without one")
         room = min(tokenizer.model_max_length, _positions(model))
         if max_length > room:
             raise ValueError(f"max_length must be at most {room}, what model and tokenizer take, got {max_length}")
@@ -104,27 +115,17 @@ class MaskedLMAugmenter:
         self._filler = Filler(model, tokenizer, num_augmented - 1, beam_width, batch_tokens, bf16)
         if self._filler.device.type == "cpu" and (dtype := next(model.parameters()).dtype).itemsize < 4:
             warnings.warn(f"model is in {dtype}, slow on a CPU: model.float() is several times faster", stacklevel=2)
-        self._cache = None
-        if cache is not None:
-            width = self._filler.width
-            settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": width}
-            # Not named where it is off: files that were filled before it could be on keep their names.
-            precision = {"bf16": True} if bf16 else {}
-            self._cache = FillCache(cache, model, tokenizer, {**settings, "seed": seed, **precision})
+        settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": self._filler.width}
+        # Files that were filled before bf16 could be on keep their names.
+        settings |= {"seed": seed} | ({"bf16": True} if bf16 else {})
+        self._cache = None if cache is None else FillCache(cache, model, tokenizer, settings)
 
     def __call__(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[Text]]:
-        """Variants as text, for `datasets.map(batched=True)` too.
-
-        Args:
-            sentences: N strings.
-            pairs: the N second sentences, or None.
+        """Variants as text, for `datasets.map(batched=True)` too; arguments and errors as `ids`.
 
         Returns:
             N lists of K strings, or of K (first, second) tuples: at index 0 the untouched original, then the variants,
             cut to `max_length`. Pieces that did not change stand as in the original, with its case and its blanks.
-
-        Raises:
-            ValueError: as `encode`.
         """
         sides = [strings("sentences", sentences), *([] if pairs is None else [strings("pairs", pairs)])]
         encodings, variants = self._augment(*sides)
@@ -142,8 +143,8 @@ class MaskedLMAugmenter:
             pairs: the N second sentences, or None.
 
         Returns:
-            N lists of K lists of pieces, special ones included; the K of a sentence have one length and the token
-            types that `encode` gives, and index 0 is what it gives.
+            N lists of K lists of pieces, special ones included, all as long as the one that `encode` gives, which
+            comes first, and with its token types.
 
         Raises:
             ValueError: as `encode`.
@@ -151,11 +152,7 @@ class MaskedLMAugmenter:
         return self._augment(sentences, pairs)[1]
 
     def positions(self, sentences: Sequence[str], pairs: Sequence[str] | None = None) -> list[list[int]]:
-        """The masked places in `ids`, in the order in which they are filled (of a pair, `separate`: the first's first).
-
-        Raises:
-            ValueError: as `encode`.
-        """
+        """The masked places in `ids`, in the order of filling (`separate`: the first sentence's first); as `ids`."""
         encodings = encode(self.tokenizer, sentences, pairs, self.max_length)
         return [[place + offset for job, offset in self._jobs(one) for place in job.positions] for one in encodings]
 
@@ -205,8 +202,8 @@ class MaskedLMAugmenter:
             return {job: fills for batch in self._filler.batches(jobs) for job, fills in self._filler(batch)}
         known = self._cache.read(jobs)
         batches = list(self._filler.batches([job for job in jobs if job not in known]))
-        # Several processes that begin on the same texts share them: each goes through the batches in an order of its
-        # own, the longest still first, and leaves out what another one has filled by then.
+        # Processes that augment the same texts share the work: each takes the batches in an order of its own, the
+        # longest still first, and leaves out those that another one has filled by then.
         for batch in [*batches[:1], *random.SystemRandom().sample(batches[1:], len(batches[1:]))]:
             known = self._cache.read(batch)
             if missing := [job for job in batch if job not in known]:
@@ -223,25 +220,3 @@ def _positions(model: nn.Module) -> float:
         if name.endswith("position_embeddings") and (padding := getattr(module, "padding_idx", None)) is not None:
             known -= padding + 1
     return known
-
-
-def _check(
-    tokenizer: Any, num_augmented: int, mask_ratio: float, fill: str, pair_mode: str, seed: int, beam_width: int | None
-) -> None:
-    if not isinstance(num_augmented, int) or num_augmented < 2:
-        raise ValueError(f"num_augmented must be an integer of at least 2, the original included, got {num_augmented}")
-    if not 0 < mask_ratio <= 1:
-        raise ValueError(f"mask_ratio must be in (0, 1], got {mask_ratio}")
-    for name, value, choices in (("fill", fill, FILLS), ("pair_mode", pair_mode, PAIR_MODES)):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    if not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, got {seed!r}")
-    if beam_width is not None and (fill != "beam" or beam_width < num_augmented - 1):
-        raise ValueError(
-            f"beam_width must be None, or with fill='beam' at least num_augmented - 1 = {num_augmented - 1}, "
-            f"got {beam_width} with fill={fill!r}"
-        )
-    for name, piece in (("mask", tokenizer.mask_token_id), ("padding", tokenizer.pad_token_id)):
-        if piece is None:
-            raise ValueError(f"tokenizer must have a {name} piece, got {type(tokenizer).__name__} without one")

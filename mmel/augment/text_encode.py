@@ -10,18 +10,10 @@ if TYPE_CHECKING:
 def encode(
     tokenizer: Any, sentences: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128
 ) -> list["Encoding"]:
-    """Word pieces of sentences or of pairs, at most `max_length` of them, special ones included.
+    """Word pieces of N sentences or pairs, as N encodings of the `tokenizers` library.
 
-    Of a pair the longer sentence is cut first. All that follows, masks and variants, sees what is left here.
-
-    Args:
-        tokenizer: a fast tokenizer of Hugging Face.
-        sentences: N strings.
-        pairs: the N second sentences, or None.
-        max_length: word pieces.
-
-    Returns:
-        N encodings of the `tokenizers` library, each with `ids`, `type_ids` and, in its sentence, `offsets`.
+    Each has at most `max_length` pieces, special ones included; of a pair the longer sentence is cut first. All that
+    follows, masks and variants, sees what is left here.
 
     Raises:
         ValueError: if `sentences` or `pairs` is not a sequence of strings, their lengths differ, `max_length` leaves
@@ -42,11 +34,7 @@ def encode(
 
 
 def strings(name: str, texts: Sequence[str]) -> list[str]:
-    """A list of what must be strings.
-
-    Raises:
-        ValueError: naming `name` and the first that is none.
-    """
+    """A list of what must be strings, or a ValueError that names `name` and the first that is none."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise ValueError(f"{name} must be a sequence of strings, got {texts!r}")
     texts = list(texts)
@@ -72,12 +60,9 @@ def rewrite(
 
     Args:
         tokenizer: made the encoding.
-        encoding: of a sentence, or of a pair.
-        texts: the sentence, or both of the pair.
+        encoding: of `texts`, a sentence or a pair.
+        texts: as many as each variant has in the answer, where they end with the last piece and the blanks behind it.
         variants: lists of pieces like the encoding's `ids`.
-
-    Returns:
-        For each variant as many texts, each up to its last piece and the blanks that follow.
     """
     ids, offsets = encoding.ids, encoding.offsets
     written = _surfaces(tokenizer, {*ids, *(piece for variant in variants for piece in variant)})

@@ -23,10 +23,7 @@ Fills = tuple[tuple[int, ...], ...]
 
 
 class Job(NamedTuple):
-    """One input of the masked LM: its pieces, none masked yet, their token types, and where to mask, in that order.
-
-    Equal jobs have equal fills.
-    """
+    """One input of the masked LM: its pieces, none masked yet, their token types, and where to mask, in that order."""
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
@@ -37,11 +34,8 @@ class Filler:
     """Fills masked positions, greedily or, with a `beam_width`, by beam search; arguments as `MaskedLMAugmenter`.
 
     The first forward sees each sentence once, each later one all its variants. The vocabulary projection is computed
-    at the position that is filled, and nowhere else: the logits of a position must depend on the encoder's output at
-    that position alone, as those of all masked LMs in `transformers` do.
-
-    Raises:
-        ValueError: if the tokenizer is of another vocabulary, or too few pieces of it may be filled in.
+    at the position that is filled alone, which takes a model whose logits there depend on the encoder's output there
+    alone, as those of all masked LMs in `transformers` do.
     """
 
     def __init__(
@@ -110,10 +104,7 @@ class Filler:
         return next(self.model.parameters()).device
 
     def batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Jobs of similar length together, never more than `batch_tokens` (except of a single job).
-
-        The longest come first, so that a batch that does not fit in memory is the first.
-        """
+        """Jobs of similar length together, at most `batch_tokens` unless it is one; the longest come first."""
         limit = self.batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
         batch: list[Job] = []
         for job in sorted(jobs, key=lambda job: (len(job.ids), len(job.positions), job.ids, job.types), reverse=True):

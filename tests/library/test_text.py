@@ -3,12 +3,14 @@ import copy
 import csv
 import itertools
 import os
-import pickle
 import random
 import sqlite3
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -43,7 +45,7 @@ WORDS = TEXT.split()
 PIECES = ["##s", "##er", "##ing", "##ed", "##ly"]
 VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + UNUSED + WORDS + PIECES)}
 SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-# "the two best logits are within 1e-4" (DESIGN section 6).
+# Two logits as close as this may be ranked otherwise in another batch.
 TIE = 1e-4
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,10 +57,8 @@ def make_tokenizer(vocabulary=VOCABULARY):
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
     tokenizer.decoder = decoders.WordPiece()
-    names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **{f"{name}_token": piece for name, piece in names.items()}, model_max_length=512
-    )
+    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)
 
 
 def make_model(seed=0, **changes):
@@ -85,10 +85,7 @@ def model():
 
 @pytest.fixture
 def build(model, tokenizer):
-    def build(**settings):
-        return MaskedLMAugmenter(model, tokenizer, **settings)
-
-    return build
+    return partial(MaskedLMAugmenter, model, tokenizer)
 
 
 # Algorithm 2 once more, as plainly as it is written: one sentence at a time, a forward for each variant and fill, the
@@ -137,7 +134,7 @@ def plain_beam(model, banned, masked, types, positions, num_variants, width):
 
 
 def same_as_plain(augment, sentences, pairs=None, types=True):
-    """Compare with the plain one; how many fills, and how many differ, all of them after a near tie."""
+    """Compare with the plain one: of all fills at most 1 % differ, and these after a near tie. Gives their number."""
     model, tokenizer, beam_width = augment.model, augment.tokenizer, augment._filler.beam_width
     encoded = encode(tokenizer, sentences, pairs, augment.max_length)
     banned = [number for piece, number in tokenizer.get_vocab().items() if piece.startswith("[") and len(piece) > 1]
@@ -161,6 +158,9 @@ def same_as_plain(augment, sentences, pairs=None, types=True):
             arguments = (model, banned, masked, token_types, places, augment.num_augmented - 1)
             plain, gaps = plain_beam(*arguments, beam_width) if beam_width else plain_greedy(*arguments)
             for variant, expected, gap in zip(variants[1:], plain, gaps, strict=True):
+                assert [a for n, a in enumerate(variant) if n not in positions] == [
+                    a for n, a in enumerate(one.ids) if n not in positions
+                ]
                 found = [variant[place + offset] for place in places]
                 wanted = [expected[place] for place in places]
                 fills += len(places)
@@ -168,54 +168,30 @@ def same_as_plain(augment, sentences, pairs=None, types=True):
                     first = next(step for step in range(len(places)) if found[step] != wanted[step])
                     different += len(places) - first
                     assert min(gap[: first + 1]) < TIE, (found, wanted, gap)
-    return fills, different
+    assert different <= 0.01 * fills
+    return fills
 
 
 @pytest.mark.parametrize("mask_ratio", [0.2, 0.4, 1.0])
 @pytest.mark.parametrize("num_augmented", [2, 5])
 def test_greedy_is_algorithm_2(build, mask_ratio, num_augmented):
     augment = build(mask_ratio=mask_ratio, num_augmented=num_augmented)
-    fills, different = same_as_plain(augment, make_sentences(12))
-    assert fills > 50 * mask_ratio * (num_augmented - 1)
-    assert different <= 0.01 * fills
+    # In the first two the order in which a batch is cut is not the one in which its sentences are done.
+    sentences = ["[SEP] " * 9 + "dog cat", "a man sings , she reads .", *make_sentences(12)]
+    assert same_as_plain(augment, sentences) > 50 * mask_ratio * (num_augmented - 1)
 
 
 @pytest.mark.parametrize("pair_mode", ["separate", "joint"])
 @pytest.mark.parametrize("fill", ["greedy", "beam"])
 def test_pairs_are_algorithm_2(build, fill, pair_mode):
     augment = build(fill=fill, pair_mode=pair_mode)
-    fills, different = same_as_plain(augment, make_sentences(5, 1, 9), make_sentences(5, 2, 5))
-    assert fills > 60
-    assert different <= 0.01 * fills
+    assert same_as_plain(augment, make_sentences(5, 1, 9), make_sentences(5, 2, 5)) > 60
 
 
 @pytest.mark.parametrize("beam_width", [None, 9])
 def test_beam_is_plain_beam_search(build, beam_width):
     augment = build(fill="beam", beam_width=beam_width)
-    fills, different = same_as_plain(augment, make_sentences(6, most=12))
-    assert fills > 50
-    assert different <= 0.01 * fills
-
-
-def test_beam_and_greedy_differ_in_fills_and_not_in_positions(build):
-    sentences = make_sentences(10)
-    greedy, beam = build(), build(fill="beam")
-    assert greedy.positions(sentences) == beam.positions(sentences)
-    assert greedy.ids(sentences) != beam.ids(sentences)
-
-
-def test_fewer_variants_are_the_first_of_more(build):
-    sentences = make_sentences(10)
-    few, many = build(num_augmented=3).ids(sentences), build(num_augmented=5).ids(sentences)
-    assert few == [variants[:3] for variants in many]
-
-
-def test_longer_sentences_with_fewer_positions(build):
-    # The order in which a batch is cut and the one in which its sentences are done differ here.
-    sentences = ["[SEP] " * 9 + "dog cat", "a man sings , she reads .", "[MASK] " * 5 + "dog", "the old child eats"]
-    fills, different = same_as_plain(build(), sentences)
-    assert fills == 4 * (1 + 3 + 1 + 2)
-    assert different == 0
+    assert same_as_plain(augment, make_sentences(6, most=12)) > 50
 
 
 CONFIGS = {
@@ -237,9 +213,7 @@ def test_other_encoders(tokenizer, name):
     config.initializer_range = 0.5
     model = AutoModelForMaskedLM.from_config(config).eval()
     augment = MaskedLMAugmenter(model, tokenizer, num_augmented=3)
-    fills, different = same_as_plain(augment, make_sentences(6), types=name not in ("distilbert", "modernbert"))
-    assert fills > 40
-    assert different <= 0.01 * fills
+    assert same_as_plain(augment, make_sentences(6), types=name not in ("distilbert", "modernbert")) > 40
 
 
 def test_minilm_on_cola():
@@ -252,12 +226,7 @@ def test_minilm_on_cola():
     with table.open(encoding="utf-8", newline="") as file:
         sentences = [row[3] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)][:6]
     augment = MaskedLMAugmenter(model, tokenizer)
-    fills, different = same_as_plain(augment, sentences)
-    print(f"{different} of {fills} fills differ")
-    assert fills > 60
-    assert different <= 0.01 * fills
-    joined = " ".join(text for texts in augment(sentences) for text in texts[1:])
-    assert not any(piece in joined for piece in (*tokenizer.all_special_tokens, "[unused"))
+    assert same_as_plain(augment, sentences) > 60
 
 
 # Which positions.
@@ -269,23 +238,7 @@ def test_minilm_on_cola():
 )
 def test_how_many_are_masked(build, mask_ratio, pieces, masked):
     (places,) = build(mask_ratio=mask_ratio).positions(["dog " * pieces])
-    assert len(places) == len(set(places)) == masked
-    assert set(places) <= set(range(1, pieces + 1))
-
-
-def test_only_masked_positions_change_and_the_original_comes_first(build):
-    sentences = make_sentences(20)
-    augment = build()
-    rows = zip(augment.positions(sentences), augment.ids(sentences), encode(augment.tokenizer, sentences), strict=True)
-    for places, variants, one in rows:
-        assert variants[0] == one.ids
-        assert len(variants) == 5
-        for variant in variants[1:]:
-            changed = [place for place, piece in enumerate(variant) if piece != one.ids[place]]
-            assert len(variant) == len(one.ids)
-            assert set(changed) <= set(places)
-        # The first position has K - 1 different pieces.
-        assert len({variant[places[0]] for variant in variants[1:]}) == 4
+    assert len(places) == len({*places} & {*range(1, pieces + 1)}) == masked
 
 
 def test_positions_depend_on_seed_and_sentence_alone(build):
@@ -301,36 +254,21 @@ def test_positions_depend_on_seed_and_sentence_alone(build):
     assert few == [long[: len(short)] for long, short in zip(places, few, strict=True)]
     # Long sentences of one word: not the same draw for each, nor always in order, and each place comes up.
     long = build(mask_ratio=0.2).positions([f"{'dog ' * 9}{word}" for word in WORDS])
-    assert len({tuple(one) for one in long}) > 20
-    assert any(one != sorted(one) for one in long)
+    assert len({tuple(one) for one in long if one != sorted(one)}) > 10
     assert {place for one in long for place in one} == set(range(1, 11))
 
 
-def test_positions_stay_what_they_are(build):
+def test_positions_stay_as_they_are(build):
     # Written down: caches and committed records stand on them.
     assert build().positions(["the dog sleeps under the big table and she reads a book ."]) == [[8, 1, 4, 13, 12]]
 
 
-def test_separate_pairs_do_not_know_of_each_other(build):
-    first, second, other = "she reads a very old book .", "the big dog sleeps", "it is not my cat , it is her cat"
-    augment = build(pair_mode="separate")
-    alone = augment.ids([first, second, other])
-    (variants,) = augment.ids([first], [second])
-    (with_other,) = augment.ids([first], [other])
-    length = len(alone[0][0])
-    assert [ids[:length] for ids in variants] == alone[0] == [ids[:length] for ids in with_other]
-    assert [ids[length:] for ids in variants] == [ids[1:] for ids in alone[1]]
-    assert augment([first], [second])[0] == list(zip(augment([first])[0], augment([second])[0], strict=True))
-
-
 def test_joint_pairs_share_their_positions(build):
-    first, second = "dog " * 6, "cat " * 4
-    (places,) = build(pair_mode="joint").positions([first], [second])
-    assert len(places) == 4
-    drawn = build(pair_mode="joint").positions([first] * 20, [f"{second}{word}" for word in WORDS[:20]])
-    # Now and then only the first sentence is masked, which `separate` never does.
-    assert len({sum(place <= 6 for place in places) for places in drawn}) > 1
-    assert {sum(place <= 6 for place in one) for one in build().positions([first] * 9, WORDS[:9])} == {2}
+    pairs = ["dog " * 6] * 20, [f"{'cat ' * 4}{word}" for word in WORDS[:20]]
+    joint, separate = (build(pair_mode=pair_mode).positions(*pairs) for pair_mode in ("joint", "separate"))
+    # Now and then few of the first sentence are masked, which `separate` never does.
+    assert len({sum(place <= 6 for place in places) for places in joint}) > 1
+    assert {sum(place <= 6 for place in places) for places in separate} == {2}
 
 
 # Batches.
@@ -343,114 +281,66 @@ def test_batch_and_order_do_not_matter(build):
     assert build(batch_tokens=100).ids(sentences[::-1], pairs[::-1]) == whole[::-1]
 
 
-def watch(model, monkeypatch):
-    """Shapes of what each forward reads and of what its vocabulary projection reads."""
-    read, projected = [], []
+def test_forwards(build, model, monkeypatch):
+    augment, read, projected = build(), [], []
     forward = model.forward
 
-    def spy(input_ids, **inputs):
+    def watched(input_ids, **inputs):
         read.append(tuple(input_ids.shape))
         return forward(input_ids=input_ids, **inputs)
 
-    monkeypatch.setattr(model, "forward", spy)
+    monkeypatch.setattr(model, "forward", watched)
     handle = model.get_output_embeddings().register_forward_pre_hook(
         lambda module, arguments: projected.append(tuple(arguments[0].shape[:2]))
     )
-    return read, projected, handle
-
-
-def test_forwards(build, model, monkeypatch):
-    augment = build()
-    augment.ids(["dog"])
-    read, projected, handle = watch(model, monkeypatch)
-    # 10 and 9 pieces, 4 masked each; then one of 4 with 2 masked, which waits for nobody.
-    augment.ids(["dog " * 10, "cat " * 9, "dog " * 4])
+    # 10 and 9 pieces, 4 masked each; then one of 4 with 2 masked, which waits for nobody. Equal ones are filled once.
+    variants = augment.ids(["dog " * 10, "cat " * 9, "dog " * 4, "Dog  " * 4])
     handle.remove()
     assert read == [(3, 12), (12, 12), (8, 12), (8, 12)]
     assert projected == [(3, 1), (12, 1), (8, 1), (8, 1)]
+    assert variants[2] == variants[3]
 
 
-def test_equal_sentences_are_filled_once(build, model, monkeypatch):
-    augment = build()
-    augment.ids(["dog"])
-    read, _, handle = watch(model, monkeypatch)
-    variants = augment.ids(["the dog sleeps"] * 3, ["The dog  sleeps"] * 3)
-    handle.remove()
-    assert read[0] == (1, 5)
-    assert variants[0] == variants[1] == variants[2]
-    variants[0][0][0] = variants[0][1][1] = -1
-    assert variants[1][0][0] != -1 != variants[1][1][1]
-
-
-@pytest.mark.parametrize("batch_tokens", [1, 64, 300])
-def test_batches_keep_to_their_limit(build, batch_tokens):
+@pytest.mark.parametrize(("batch_tokens", "padding"), [(1, 1.0), (300, 1.6), (4096, 1.2)])
+def test_batches_keep_to_their_limit_with_little_padding(build, batch_tokens, padding):
     filler = build(batch_tokens=batch_tokens)._filler
-    jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in [3, 4, 5, 6, 7, 20, 21, 22] * 5]
+    jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in range(3, 60) for _ in range(5)]
     batches = list(filler.batches(jobs))
-    assert sorted(len(job.ids) for batch in batches for job in batch) == sorted(len(job.ids) for job in jobs)
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * 4 * max(len(job.ids) for job in batch) <= batch_tokens
-    # The longest first, where memory fails if it fails.
+    assert sorted(len(job.ids) for batch in batches for job in batch) == [len(job.ids) for job in jobs]
     longest = [max(len(job.ids) for job in batch) for batch in batches]
+    # The longest first, where memory fails if it fails.
     assert longest == sorted(longest, reverse=True)
-
-
-@pytest.mark.parametrize(("count", "most"), [(40, 1.1), (1, 1.2)])
-def test_little_padding(build, count, most):
-    jobs = [text_fill.Job((1,) * length, (0,) * length, (0,)) for length in range(3, 60) for _ in range(count)]
-    batches = list(build(batch_tokens=4096)._filler.batches(jobs))
-    padded = sum(len(batch) * max(len(job.ids) for job in batch) for batch in batches)
-    assert padded < most * sum(len(job.ids) for job in jobs)
+    sizes = [len(batch) * length for batch, length in zip(batches, longest, strict=True)]
+    assert all(len(batch) == 1 or size * 4 <= batch_tokens for batch, size in zip(batches, sizes, strict=True))
+    assert sum(sizes) <= padding * sum(len(job.ids) for job in jobs)
 
 
 def test_a_model_has_as_many_positions_as_it_can_take(tokenizer):
     # RoBERTa's first position is behind that of the padding: 18 rows are 17 positions.
-    torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(
-        RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, max_position_embeddings=18)
-    )
-    text = " ".join(WORDS[:30])
-    (variants,) = MaskedLMAugmenter(model, tokenizer, max_length=17).ids([text])
+    config = RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, max_position_embeddings=18)
+    model = AutoModelForMaskedLM.from_config(config)
+    (variants,) = MaskedLMAugmenter(model, tokenizer, max_length=17).ids([" ".join(WORDS[:30])])
     assert len(variants[0]) == 17
     with pytest.raises(ValueError, match=r"max_length must be at most 17, .* got 18"):
         MaskedLMAugmenter(model, tokenizer, max_length=18)
 
 
-def test_dropout_stays_off_and_the_mode_is_put_back(build, model):
+def test_the_model_is_left_as_it_was(build, model):
     sentences = make_sentences(5)
     expected = build().ids(sentences)
     model.train()
     # A part that somebody has frozen.
-    frozen = model.bert.embeddings.eval()
+    model.bert.embeddings.eval()
+    modes = [module.training for module in model.modules()]
     try:
+        # Dropout is off meanwhile.
+        assert build(bf16=True).ids(sentences[:1])
         assert build().ids(sentences) == expected
-        assert model.training
-        assert model.bert.encoder.training
-        assert not frozen.training
+        assert [module.training for module in model.modules()] == modes
     finally:
         model.eval()
-    build().ids(sentences)
-    assert not model.training
-
-
-def test_no_gradient_and_no_hook_is_left(build, model):
-    build().ids(make_sentences(3))
-    assert not model.base_model._forward_hooks
+    assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
-
-
-def flat(ids):
-    return [piece for variants in ids for variant in variants for piece in variant]
-
-
-def test_autocast_of_the_caller(build):
-    sentences = make_sentences(20)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        coarse = build().ids(sentences)
-    fine = build().ids(sentences)
-    pieces = list(zip(flat(coarse), flat(fine), strict=True))
-    # It reaches the model (something rounds otherwise) and does no harm.
-    assert 0.7 < sum(a == b for a, b in pieces) / len(pieces) < 1
 
 
 def forbid(model, monkeypatch):
@@ -463,33 +353,15 @@ def forbid(model, monkeypatch):
 # Which pieces.
 
 
-def test_special_and_unused_pieces_are_never_filled_in(tokenizer):
-    eager = make_model()
-    banned = [VOCABULARY[piece] for piece in SPECIAL + UNUSED]
+@pytest.mark.parametrize("fill", ["greedy", "beam"])
+def test_special_unused_and_unknown_pieces_are_never_filled_in(tokenizer, fill):
+    # The model has eight rows more than the vocabulary.
+    eager = make_model(vocab_size=len(VOCABULARY) + 8)
+    banned = [*(VOCABULARY[piece] for piece in SPECIAL + UNUSED), *range(len(VOCABULARY), len(VOCABULARY) + 8)]
     with torch.no_grad():
         eager.cls.predictions.bias[banned] = 1e4
-    for fill in ("greedy", "beam"):
-        augment = MaskedLMAugmenter(eager, tokenizer, fill=fill, mask_ratio=1.0)
-        for variants in augment.ids(make_sentences(5)):
-            assert not set(banned) & {piece for ids in variants[1:] for piece in ids[1:-1]}
-
-
-def test_rows_beyond_the_vocabulary_are_never_filled_in(tokenizer):
-    wide = make_model(vocab_size=len(VOCABULARY) + 8)
-    with torch.no_grad():
-        wide.cls.predictions.bias[len(VOCABULARY) :] = 1e4
-    ids = MaskedLMAugmenter(wide, tokenizer).ids(make_sentences(5))
-    assert max(piece for variants in ids for variant in variants for piece in variant) < len(VOCABULARY)
-
-
-def test_the_original_piece_may_come_back(tokenizer):
-    faithful = make_model()
-    with torch.no_grad():
-        faithful.cls.predictions.bias[VOCABULARY["dog"]] = 1e4
-    augment = MaskedLMAugmenter(faithful, tokenizer, mask_ratio=0.6)
-    (variants,) = augment.ids(["dog dog dog dog dog"])
-    assert variants[1] == variants[0]
-    assert sum(variant == variants[0] for variant in variants) == 2
+    for variants in MaskedLMAugmenter(eager, tokenizer, fill=fill, mask_ratio=1.0).ids(make_sentences(5)):
+        assert not set(banned) & {piece for ids in variants[1:] for piece in ids[1:-1]}
 
 
 def test_as_many_fills_as_the_vocabulary_has(tokenizer, model):
@@ -502,89 +374,61 @@ def test_as_many_fills_as_the_vocabulary_has(tokenizer, model):
             MaskedLMAugmenter(model, tokenizer, **settings)
 
 
-# Which sentences.
-
-
 def test_long_sentences_are_cut_before_masking(build):
     text = " ".join(random.Random(0).choices(WORDS, k=200))
-    augment = build()
-    (variants,) = augment.ids([text])
-    assert {len(ids) for ids in variants} == {128}
-    assert variants[0][-1] == VOCABULARY["[SEP]"]
-    (places,) = augment.positions([text])
+    (places,) = build().positions([text])
     assert len(places) == 50  # of 126, not of 200
-    assert augment.positions([text + " dog dog"]) == [places]
+    # The part that is cut off has no say in the draw.
+    assert build().positions([text + " dog dog"]) == [places]
     short = build(max_length=10)
-    assert {len(ids) for ids in short.ids([text])[0]} == {10}
+    assert {(len(ids), ids[-1]) for ids in short.ids([text])[0]} == {(10, VOCABULARY["[SEP]"])}
     original, variant, *_ = short([text])[0]
     assert original == text
     assert len(variant.split()) <= 8
 
 
-def test_long_pairs_lose_of_the_longer(build, tokenizer):
+@pytest.mark.parametrize(
+    ("first", "second", "cut"),
+    [
+        (30, 5, [slice(1, 9), slice(10, 15)]),
+        (5, 30, [slice(1, 6), slice(7, 15)]),
+        # The second keeps the odd piece.
+        (30, 30, [slice(1, 7), slice(8, 15)]),
+    ],
+)
+def test_long_pairs_lose_of_the_longer(build, tokenizer, first, second, cut):
+    pair = ["dog " * first], ["cat " * second]
+    (one,) = encode(tokenizer, *pair, max_length=16)
+    assert list(spans(one)) == cut
     for pair_mode in ("separate", "joint"):
-        augment = build(max_length=16, pair_mode=pair_mode)
-        (variants,) = augment.ids(["dog " * 30], ["cat " * 5])
+        (variants,) = build(max_length=16, pair_mode=pair_mode).ids(*pair)
         assert {len(ids) for ids in variants} == {16}
-        (one,) = encode(tokenizer, ["dog " * 30], ["cat " * 5], max_length=16)
-        assert list(spans(one)) == [slice(1, 9), slice(10, 15)]
-        assert variants[0] == one.ids == tokenizer("dog " * 8, "cat " * 5).input_ids
-        assert one.type_ids == [0] * 10 + [1] * 6
-    # Whichever it is, and both where they are equally long (the second keeps the odd piece).
-    for first, second, cut in ((5, 30, [slice(1, 6), slice(7, 15)]), (30, 30, [slice(1, 7), slice(8, 15)])):
-        (one,) = encode(tokenizer, ["dog " * first], ["cat " * second], max_length=16)
-        assert list(spans(one)) == cut
-    # What is cut off has no say in the draw.
-    augment = build(max_length=16)
-    assert augment.positions(["dog " * 30], ["cat " * 5]) == augment.positions(["dog " * 8], ["cat " * 5])
+        assert variants[0] == one.ids
 
 
 @pytest.mark.parametrize("text", ["", "   ", "[SEP]", "[MASK] [CLS]"])
 def test_nothing_to_mask(build, model, monkeypatch, text):
-    augment = build()
+    augment = build(mask_ratio=1.0)
+    # A special piece in a text stays.
+    (variants,) = augment.ids([f"dog {text} cat"])
+    (one,) = encode(augment.tokenizer, [text])
+    assert {tuple(ids[2:-2]) for ids in variants} == {tuple(one.ids[1:-1])}
     forbid(model, monkeypatch)
     assert augment([text]) == [[text] * 5]
-    (variants,) = augment.ids([text])
-    assert variants == [encode(augment.tokenizer, [text])[0].ids] * 5
+    assert augment.ids([text]) == [[one.ids] * 5]
     assert augment.positions([text]) == [[]]
     assert augment([text], [text]) == [[(text, text)] * 5]
-
-
-def test_one_side_with_nothing_to_mask(build):
-    for pair_mode in ("separate", "joint"):
-        (texts,) = build(pair_mode=pair_mode)(["", "she reads"][1:], [""])
-        assert texts[0] == ("she reads", "")
-        assert {second for _, second in texts} == {""}
-        assert len({first for first, _ in texts[1:]}) > 1
-        assert [first for first, _ in build(pair_mode=pair_mode)([""], ["she reads"])[0]] == [""] * 5
-
-
-def test_special_pieces_in_the_text_stay(build):
-    augment = build(mask_ratio=1.0)
-    (variants,) = augment.ids(["dog [SEP] cat [MASK]"])
-    assert augment.positions(["dog [SEP] cat [MASK]"])[0] in ([1, 3], [3, 1])
-    assert {(ids[2], ids[4]) for ids in variants} == {(VOCABULARY["[SEP]"], VOCABULARY["[MASK]"])}
+    assert augment([]) == augment.ids([]) == augment.positions([]) == augment([], []) == []
 
 
 def test_text_outside_the_vocabulary(build):
     # Each of its words is [UNK], a piece like another: masked and filled; where it stays, so does the word.
     text = "日 本 語 です ок"
-    augment = build()
-    (places,) = augment.positions([text])
-    (one,) = encode(augment.tokenizer, [text])
-    assert one.ids[1:-1] == [VOCABULARY["[UNK]"]] * 5
-    assert len(places) == 2
-    (texts,) = augment([text])
+    (texts,) = build()([text])
     assert texts[0] == text
     for variant in texts[1:]:
         assert [a != b for a, b in zip(text.split(), variant.split(), strict=True)].count(True) == 2
         assert "[UNK]" not in variant
-    assert VOCABULARY["[UNK]"] not in {ids[place] for ids in augment.ids([text])[0][1:] for place in places}
-
-
-def test_nothing_at_all(build):
-    assert build()([]) == build().ids([]) == build().positions([]) == []
-    assert build()([], []) == []
 
 
 # Text in, text out.
@@ -596,9 +440,7 @@ def test_call_gives_the_original_and_the_variants_of_ids(build, tokenizer):
     for sentence, row, variants in zip(sentences, augment(sentences), augment.ids(sentences), strict=True):
         assert row[0] == sentence
         assert tokenizer(row).input_ids == variants
-    (pairs,) = augment(sentences[:1], sentences[1:])
-    assert pairs[0] == tuple(sentences)
-    assert all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+    assert augment(sentences, sentences) == [[(text, text) for text in row] for row in augment(sentences)]
 
 
 @pytest.mark.parametrize(
@@ -627,24 +469,21 @@ def test_what_is_not_replaced_stays_as_it_is_written(text, changes, expected):
     assert rewrite(tokenizer, encoding, [text], [variant]) == [(expected,)]
 
 
-def test_tokenizers_that_mark_blanks_and_split_characters():
+@pytest.mark.parametrize(
+    ("text", "piece", "expected"),
+    [("dog, Dog cat", "Ġdog", "dog, Dog dog"), ("dog, Dog cat", "s", "dog, Dogs"), ("dog é cat", "Ġdog", "dog é dog")],
+)
+def test_tokenizers_that_mark_blanks_and_split_characters(text, piece, expected):
     """Pieces of bytes as RoBERTa has them: its own decoding serves where a character has several."""
-    letters = pre_tokenizers.ByteLevel.alphabet()
     merges = [("d", "o"), ("do", "g"), ("c", "a"), ("ca", "t"), ("Ġ", "dog"), ("Ġ", "cat")]
-    pieces = ["<pad>", *sorted(letters), *(a + b for a, b in merges)]
+    pieces = ["<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
     backend = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
-    for text, place, piece, expected in [
-        ("dog, Dog cat", -1, "Ġdog", "dog, Dog dog"),
-        ("dog, Dog cat", -1, "s", "dog, Dogs"),
-        ("dog é cat", -1, "Ġdog", "dog é dog"),
-    ]:
-        (encoding,) = encode(tokenizer, [text])
-        variant = encoding.ids
-        variant[place] = tokenizer.convert_tokens_to_ids(piece)
-        assert rewrite(tokenizer, encoding, [text], [variant]) == [(expected,)]
+    (encoding,) = encode(tokenizer, [text])
+    variant = [*encoding.ids[:-1], tokenizer.convert_tokens_to_ids(piece)]
+    assert rewrite(tokenizer, encoding, [text], [variant]) == [(expected,)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -655,35 +494,21 @@ def test_half_precision_on_a_cpu_is_warned_of(tokenizer, dtype):
 
 
 def test_sequences_of_other_kinds(build):
-    import numpy as np
-
-    augment = build()
-    expected = augment(["a dog", "my cat"], ["it is red", "he runs"])
-    assert augment(("a dog", "my cat"), iter(["it is red", "he runs"])) == expected
-    assert augment(np.array(["a dog", "my cat"]), np.array(["it is red", "he runs"])) == expected
+    expected = build()(["a dog", "my cat"], ["it is red", "he runs"])
+    assert build()(("a dog", "my cat"), iter(["it is red", "he runs"])) == expected
+    assert build()(np.array(["a dog", "my cat"]), np.array(["it is red", "he runs"])) == expected
 
 
-def test_inside_datasets_map(build, tmp_path):
+def test_inside_datasets_map(build):
     datasets = pytest.importorskip("datasets")
-    sentences = make_sentences(12)
-    augment = build()
-    expected = augment(sentences)
+    sentences, augment = make_sentences(12), build()
     table = datasets.Dataset.from_dict({"sentence": sentences})
     mapped = table.map(lambda batch: {"variants": augment(batch["sentence"])}, batched=True, batch_size=5)
-    assert mapped["variants"][:] == expected
-    from datasets.fingerprint import Hasher
-
+    assert mapped["variants"][:] == augment(sentences)
     # The same augmenter has the same fingerprint, so that datasets finds what it has mapped; another has another.
-    assert Hasher.hash(augment) == Hasher.hash(build()) != Hasher.hash(build(seed=1))
-    assert Hasher.hash(augment) != Hasher.hash(MaskedLMAugmenter(make_model(seed=1), augment.tokenizer))
-
-
-def test_pickled(build, tmp_path):
-    sentences = make_sentences(4)
-    augment = build(cache=tmp_path)
-    expected = augment(sentences)
-    assert pickle.loads(pickle.dumps(augment))(sentences) == expected
-    assert copy.deepcopy(augment)(sentences) == expected
+    digest = datasets.fingerprint.Hasher.hash
+    assert digest(augment) == digest(build()) != digest(build(seed=1))
+    assert digest(augment) != digest(MaskedLMAugmenter(make_model(seed=1), augment.tokenizer))
 
 
 # Precision.
@@ -692,6 +517,7 @@ def test_pickled(build, tmp_path):
 @pytest.mark.parametrize("fill", ["greedy", "beam"])
 def test_in_bf16_the_encoder_is_bf16_and_the_choice_is_not(build, model, monkeypatch, fill):
     sentences, dtypes, found = make_sentences(40), [], []
+    exact = build(fill=fill).ids(sentences)
     layer = model.bert.encoder.layer[0].output.dense
     handle = layer.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     original = Filler._logits
@@ -701,31 +527,34 @@ def test_in_bf16_the_encoder_is_bf16_and_the_choice_is_not(build, model, monkeyp
         return found[-1].clone()
 
     monkeypatch.setattr(Filler, "_logits", watched)
-    exact = build(fill=fill).ids(sentences)
-    assert set(dtypes) == {torch.float32}
-    dtypes.clear()
-    found.clear()
     rough = build(fill=fill, bf16=True).ids(sentences)
     handle.remove()
     assert set(dtypes) == {torch.bfloat16}
     logits = torch.cat(found)
-    assert logits.dtype == torch.float32
     # Not bfloat16's values in another type: those would tie.
+    assert logits.dtype == torch.float32
     assert (logits != logits.bfloat16()).float().mean() > 0.9
-    same = [a == b for ours, theirs in zip(rough, exact, strict=True) for a, b in zip(ours, theirs, strict=True)]
+    same = [ours == theirs for ours, theirs in zip(chain(*rough), chain(*exact), strict=True)]
     assert sum(same) > 0.8 * len(same)
     # The call leaves nothing behind.
-    assert not torch.is_autocast_enabled("cpu")
     assert build(fill=fill).ids(sentences) == exact
 
 
-def test_in_bf16_a_head_that_is_no_linear_layer_is_left_to_autocast(build, model, monkeypatch):
-    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
-    ids = build(bf16=True).ids(make_sentences(5))
-    assert [len(variants) for variants in ids] == [5] * 5
-
-
 # The cache.
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches that have been filled, each as its jobs."""
+    fill, found = Filler.__call__, []
+
+    def watched(self, jobs):
+        answer = fill(self, jobs)
+        found.append(jobs)
+        return answer
+
+    monkeypatch.setattr(Filler, "__call__", watched)
+    return found
 
 
 @pytest.mark.parametrize("fill", ["greedy", "beam"])
@@ -733,135 +562,89 @@ def test_a_second_call_reads(build, model, tmp_path, monkeypatch, fill):
     sentences, pairs = make_sentences(700, most=8), make_sentences(700, 1, most=8)
     augment = build(fill=fill, cache=tmp_path / "new" / "folder", num_augmented=3)
     first = augment.ids(sentences, pairs)
-    assert first == build(fill=fill, num_augmented=3).ids(sentences, pairs)
     forbid(model, monkeypatch)
-    assert augment.ids(sentences, pairs) == first
-    # By another augmenter, in another order, cut differently, alone or in pairs.
+    # By another augmenter, in another order, cut differently, alone or in pairs; pickled.
     again = build(fill=fill, cache=tmp_path / "new" / "folder", num_augmented=3, max_length=100, batch_tokens=7)
     assert again.ids(sentences[::-1], pairs[::-1]) == first[::-1]
-    assert again.ids(sentences[:50]) == augment.ids(sentences[:50])
+    assert again.ids(sentences[:50]) == copy.deepcopy(augment).ids(sentences[:50])
     with pytest.raises(AssertionError, match="the model was asked"):
         again.ids(["she never reads the very old book under the big table in the park"])
 
 
-def test_a_killed_call_resumes(build, model, tmp_path, monkeypatch):
+def test_a_killed_call_resumes(build, model, tmp_path, monkeypatch, batches):
     sentences = make_sentences(30)
     expected = build().ids(sentences)
-    forward, fill, forwards, filled = model.forward, Filler.__call__, [], []
+    batches.clear()
+    forward, calls = model.forward, itertools.count()
 
     def killed(**inputs):
-        if len(forwards) == 12:
+        if next(calls) == 12:
             raise KeyboardInterrupt
-        forwards.append(len(inputs["input_ids"]))
         return forward(**inputs)
 
-    def watched(self, jobs):
-        result = fill(self, jobs)
-        filled.extend(jobs)
-        return result
-
-    monkeypatch.setattr(Filler, "__call__", watched)
     monkeypatch.setattr(model, "forward", killed)
     with pytest.raises(KeyboardInterrupt):
         build(cache=tmp_path, batch_tokens=100).ids(sentences)
-    before = len(filled)
-    assert 0 < before < len(set(sentences))
+    before = len(batches)
     monkeypatch.setattr(model, "forward", forward)
     assert build(cache=tmp_path, batch_tokens=100).ids(sentences) == expected
-    # What the killed one did is not done again, but for its last batch.
-    assert len(filled) == len(set(filled)) > before
+    # The part that the killed one filled is not filled again.
+    jobs = [job for batch in batches for job in batch]
+    assert 0 < before < len(batches)
+    assert len(jobs) == len(set(jobs))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"seed": 1}, {"mask_ratio": 0.2}, {"num_augmented": 3}, {"fill": "beam"}, {"fill": "beam", "beam_width": 6}],
-)
-def test_other_settings_are_filled_anew(build, tmp_path, changes):
+def test_other_settings_models_and_precisions_are_filled_anew(build, tokenizer, model, tmp_path):
     sentences = make_sentences(6)
-    build(cache=tmp_path).ids(sentences)
-    assert build(cache=tmp_path, **changes).ids(sentences) == build(**changes).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 2
 
+    def fill(model, **settings):
+        """How many files the cache has after a call."""
+        cached = MaskedLMAugmenter(model, tokenizer, cache=tmp_path, **settings).ids(sentences, sentences[::-1])
+        assert cached == MaskedLMAugmenter(model, tokenizer, **settings).ids(sentences, sentences[::-1])
+        return len(list(tmp_path.glob("*.sqlite")))
 
-def test_another_model_or_precision_is_filled_anew(build, tokenizer, model, tmp_path):
-    sentences = make_sentences(6)
-    build(cache=tmp_path).ids(sentences)
-    other = make_model()
-    assert weights_digest(other) == weights_digest(model)
-    MaskedLMAugmenter(other, tokenizer, cache=tmp_path).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 1
+    assert fill(model) == fill(make_model()) == fill(model, pair_mode="joint") == fill(model, batch_tokens=9) == 1
+    changed = make_model()
     with torch.no_grad():
-        other.bert.encoder.layer[1].output.dense.bias[3] += 0.5
-    assert weights_digest(other) != weights_digest(model)
-    changed = MaskedLMAugmenter(other, tokenizer, cache=tmp_path).ids(sentences)
-    assert changed == MaskedLMAugmenter(other, tokenizer).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 2
+        changed.bert.encoder.layer[1].output.dense.bias[3] += 0.5
     # The same parameters, put together otherwise.
     heads = make_model(num_attention_heads=3)
     heads.load_state_dict(model.state_dict())
-    assert weights_digest(heads) == weights_digest(model)
-    assert MaskedLMAugmenter(heads, tokenizer, cache=tmp_path).ids(sentences) == MaskedLMAugmenter(
-        heads, tokenizer
-    ).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 3
+    assert weights_digest(heads) == weights_digest(model) != weights_digest(changed)
+    assert (fill(changed), fill(heads)) == (2, 3)
+    others = [{"seed": 1}, {"mask_ratio": 0.2}, {"num_augmented": 3}, {"fill": "beam"}]
+    others += [{"fill": "beam", "beam_width": 6}, {"bf16": True}]
+    assert [fill(model, **settings) for settings in others] == list(range(4, 10))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        build(cache=tmp_path).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 4
-
-
-def test_bf16_fills_have_files_of_their_own_and_the_others_keep_their_names(build, model, tokenizer, tmp_path):
-    sentences = make_sentences(6)
-    for bf16, count in ((False, 1), (True, 2), (True, 2)):
-        assert build(cache=tmp_path, bf16=bf16).ids(sentences) == build(bf16=bf16).ids(sentences)
-        assert len(list(tmp_path.glob("*.sqlite"))) == count
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        build(cache=tmp_path).ids(sentences)
-    assert len(list(tmp_path.glob("*.sqlite"))) == 3
-    # As it was before there was a choice.
+        assert fill(model) == 10
+    # Files that were filled before there was a choice of bf16 keep their names.
     settings = {"num_augmented": 5, "mask_ratio": 0.4, "fill": "greedy", "width": 4, "seed": 0}
-    assert build(cache=tmp_path)._cache.path == FillCache(tmp_path, model, tokenizer, settings).path
+    assert FillCache(tmp_path, model, tokenizer, settings).path.exists()
 
 
-def test_separate_and_joint_share_a_folder(build, tmp_path):
-    sentences, pairs = make_sentences(5), make_sentences(5, 1)
-    for pair_mode in ("separate", "joint", "separate"):
-        cached = build(cache=tmp_path, pair_mode=pair_mode).ids(sentences, pairs)
-        assert cached == build(pair_mode=pair_mode).ids(sentences, pairs)
+def test_batches_that_another_process_has_filled_meanwhile_are_left_out(build, tmp_path, monkeypatch, batches):
+    sentences, write = make_sentences(40), FillCache.write
+
+    def overtaken(self, batch):
+        monkeypatch.setattr(FillCache, "write", write)
+        write(self, batch)
+        build(cache=tmp_path, batch_tokens=100).ids(sentences)
+
+    monkeypatch.setattr(FillCache, "write", overtaken)
+    found = build(cache=tmp_path, batch_tokens=100).ids(sentences)
+    jobs = [job for batch in batches for job in batch]
+    assert len(jobs) == len(set(jobs)) > max(map(len, batches))
+    assert found == build(batch_tokens=100).ids(sentences)
 
 
-def test_what_another_process_has_filled_meanwhile_is_left_out(build, tmp_path, monkeypatch):
-    sentences = make_sentences(40)
-    expected = build(batch_tokens=100).ids(sentences)
-    augment = build(cache=tmp_path, batch_tokens=100)
-    fill, filled = Filler.__call__, []
-
-    def watched(self, jobs):
-        filled.append(len(jobs))
-        if len(filled) == 3:
-            monkeypatch.setattr(Filler, "__call__", fill)
-            build(cache=tmp_path, batch_tokens=100).ids(sentences)
-            monkeypatch.setattr(Filler, "__call__", watched)
-        return fill(self, jobs)
-
-    monkeypatch.setattr(Filler, "__call__", watched)
-    assert augment.ids(sentences) == expected
-    assert len(filled) == 3
-
-
-def test_processes_that_share_texts_begin_at_different_batches(build, tmp_path, monkeypatch):
-    sentences, orders = make_sentences(60), []
-    fill = Filler.__call__
-
-    def watched(self, jobs):
-        orders[-1].append(tuple(job.ids for job in jobs))
-        return fill(self, jobs)
-
-    monkeypatch.setattr(Filler, "__call__", watched)
+def test_processes_that_share_texts_begin_at_different_batches(build, tmp_path, batches):
+    orders = []
     for name in ("one", "other"):
-        orders.append([])
         # As in processes that were forked or seeded alike.
         random.seed(0)
-        build(cache=tmp_path / name, batch_tokens=100).ids(sentences)
+        build(cache=tmp_path / name, batch_tokens=100).ids(make_sentences(60))
+        orders.append([tuple(job.ids for job in batch) for batch in batches])
+        batches.clear()
     one, other = orders
     assert one != other
     assert sorted(one) == sorted(other)
@@ -871,27 +654,13 @@ def test_processes_that_share_texts_begin_at_different_batches(build, tmp_path, 
 
 
 def test_several_writers(build, tmp_path):
-    sentences = make_sentences(40)
-    expected = build().ids(sentences)
+    expected = build().ids(make_sentences(40))
     writers = [MaskedLMAugmenter(make_model(), make_tokenizer(), cache=tmp_path, batch_tokens=100) for _ in range(4)]
-    found = []
-    threads = [threading.Thread(target=lambda one=one: found.append(one.ids(sentences))) for one in writers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [expected] * 4
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: one.ids(make_sentences(40)), writers)) == [expected] * 4
 
 
-def test_a_damaged_cache_is_named(build, tmp_path):
-    build(cache=tmp_path).ids(["dog"])
-    (path,) = tmp_path.glob("*.sqlite")
-    path.write_bytes(b"not a database, whatever else it may be" * 100)
-    with pytest.raises(ValueError, match=f"cache file .*{path.name} cannot be read .*delete it"):
-        build(cache=tmp_path).ids(["dog"])
-
-
-def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
+def test_a_cache_that_is_damaged_or_in_use_is_named(build, tmp_path, monkeypatch):
     expected = build(cache=tmp_path).ids(["dog"])
     (path,) = tmp_path.glob("*.sqlite")
     monkeypatch.setattr(text_cache, "PATIENCE_SECONDS", 0.1)
@@ -900,6 +669,9 @@ def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=rf"{path.name} cannot be used \(database is locked\): another process"):
             build(cache=tmp_path).ids(["cat"])
     assert build(cache=tmp_path).ids(["dog"]) == expected
+    path.write_bytes(b"not a database, whatever else it may be" * 100)
+    with pytest.raises(ValueError, match=f"cache file .*{path.name} cannot be read .*delete it"):
+        build(cache=tmp_path).ids(["dog"])
 
 
 # Bad input.
@@ -909,9 +681,7 @@ def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
     ("settings", "message"),
     [
         ({"num_augmented": 1}, "num_augmented must be an integer of at least 2, .* got 1"),
-        ({"num_augmented": 2.5}, "num_augmented must be an integer"),
         ({"mask_ratio": 0}, r"mask_ratio must be in \(0, 1\], got 0"),
-        ({"mask_ratio": 1.01}, r"mask_ratio must be in \(0, 1\], got 1.01"),
         ({"mask_ratio": float("nan")}, "mask_ratio must be in .* got nan"),
         ({"fill": "sample"}, "fill must be one of greedy, beam, got 'sample'"),
         ({"pair_mode": "both"}, "pair_mode must be one of separate, joint, got 'both'"),
@@ -919,7 +689,6 @@ def test_a_cache_in_use_is_not_one_to_delete(build, tmp_path, monkeypatch):
         ({"beam_width": 4}, "beam_width must be None, .* got 4 with fill='greedy'"),
         ({"beam_width": 3, "fill": "beam"}, "beam_width must be .* at least num_augmented - 1 = 4, got 3"),
         ({"max_length": 2}, "max_length must be more than 2, .* got 2"),
-        ({"max_length": 513}, "max_length must be at most 512, .* got 513"),
     ],
 )
 def test_bad_settings(build, settings, message):
@@ -940,24 +709,18 @@ def test_bad_settings(build, settings, message):
     ],
 )
 def test_bad_sentences(build, tokenizer, arguments, message):
-    augment = build()
-    for function in (augment, augment.ids, augment.positions):
+    for function in (build(), build().ids, build().positions, partial(encode, tokenizer)):
         with pytest.raises(ValueError, match=message):
             function(*arguments)
-    with pytest.raises(ValueError, match=message):
-        encode(tokenizer, *arguments)
 
 
 def test_bad_tokenizers_and_models(model, tokenizer):
     for lacks, has in (("mask", {"pad_token": "[PAD]"}), ("padding", {"mask_token": "[MASK]"})):
-        lacking = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **has)
         with pytest.raises(ValueError, match=f"tokenizer must have a {lacks} piece"):
-            MaskedLMAugmenter(model, lacking)
-    other = make_tokenizer({**VOCABULARY, "more": len(VOCABULARY)})
+            MaskedLMAugmenter(model, PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **has))
     with pytest.raises(ValueError, match=f"tokenizer must be the model's: it has piece {len(VOCABULARY)}"):
-        MaskedLMAugmenter(model, other)
+        MaskedLMAugmenter(model, make_tokenizer({**VOCABULARY, "more": len(VOCABULARY)}))
     with pytest.raises(ValueError, match="tokenizer must be a fast one"):
         encode(object(), ["a dog"])
-    encoder = BertModel(model.config)
     with pytest.raises(ValueError, match=r"model must be a masked LM .* got BertModel"):
-        MaskedLMAugmenter(encoder, tokenizer).ids(["a dog"])
+        MaskedLMAugmenter(BertModel(model.config), tokenizer).ids(["a dog"])
