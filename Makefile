@@ -41,7 +41,7 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(PYTEST)
 	$(PYTEST) --nbval notebooks/plot_*.ipynb notebooks/explore_mmel.ipynb
 	folder=$$(mktemp -d) && MMEL_RESULTS=$$folder MMEL_HEADLESS=1 \
-	    $(PYTEST) --nbval-lax notebooks/run_*.ipynb && rm -r $$folder
+	    $(PYTEST) --nbval-lax notebooks/run_*.ipynb notebooks/use_*.ipynb && rm -r $$folder
 
 bench: $(READY)  ## the timings of benchmarks/README.md, on this machine
 	$(BIN)/python -m benchmarks
