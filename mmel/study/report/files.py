@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmel.study.records import Store, write_atomically
+from mmel.study.files import write_atomically
+from mmel.study.records import Store
 from mmel.study.report import frames, notes, tables
 from mmel.study.report.hyperparameters import table7
 
