@@ -12,6 +12,8 @@ SWEEP   := $(BIN)/mmel sweep $(ARGS) --pack $(PACK) $(if $(BUDGET),--budget-minu
            $(if $(filter-out 0,$(RETRY)),--retry-failed)
 # Tests train tiny networks: a process on each core, up to four, is faster than threads that wait for each other.
 PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# The oldest that pyproject.toml takes, and what the library's tests need beside them.
+OLDEST  := torch==2.4.1 torchvision==0.19.1 transformers==4.46.3 accelerate datasets pytest scipy
 # What a profile keeps for itself. The augmented texts are shared between profiles, and cost hours at paper scale.
 FOLDERS := runs report executed checkpoints weights predictions teacher
 
@@ -19,7 +21,7 @@ FOLDERS := runs report executed checkpoints weights predictions teacher
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help study sweep report test bench bench-gpu lab lint lock clean
+.PHONY: help study sweep report test test-old bench bench-gpu lab lint lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +44,12 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(PYTEST) --nbval notebooks/plot_*.ipynb notebooks/explore_mmel.ipynb
 	folder=$$(mktemp -d) && MMEL_RESULTS=$$folder MMEL_HEADLESS=1 \
 	    $(PYTEST) --nbval-lax notebooks/run_*.ipynb notebooks/use_*.ipynb && rm -r $$folder
+
+test-old: $(READY)  ## the library's tests, from its sdist, with the oldest torch and transformers that it takes: gigabytes
+	folder=$$(mktemp -d) && $(BIN)/uv build --quiet --out-dir $$folder . && tar -xzf $$folder/mmel-*.tar.gz -C $$folder && \
+	    $(BIN)/uv venv --quiet --python $(BIN)/python $$folder/venv && \
+	    $(BIN)/uv pip install --quiet --python $$folder/venv $$folder/mmel-*.whl $(OLDEST) && \
+	    cd $$folder/mmel-*/ && OMP_NUM_THREADS=1 ../venv/bin/pytest tests/library && rm -r $$folder
 
 bench: $(READY)  ## the timings of benchmarks/README.md, on this machine
 	$(BIN)/python -m benchmarks

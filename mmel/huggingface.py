@@ -243,7 +243,8 @@ def _examples_and_samples(inputs: dict[str, Tensor]) -> tuple[int, int]:
     shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
     if len({shape[:2] for shape in shapes.values()}) != 1 or min(map(len, shapes.values())) < 3:
         raise ValueError(f"inputs must be tensors (N, K, ...), got shapes {shapes}; see AugmentedCollator")
-    return next(iter(shapes.values()))[:2]
+    n, k, *_ = next(iter(shapes.values()))
+    return n, k
 
 
 def _logits(outputs: Any) -> Tensor:

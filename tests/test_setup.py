@@ -18,11 +18,12 @@ from mmel.study.records import Store
 from mmel.study.tables import TINY_BERT
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = CONFIG["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)})
-# The machines that pyproject promises: every Python in its range, on Linux and macOS.
+# The machines of the study: every Python in its range, on Linux and macOS.
 MACHINES = [
     {
         "python_version": python,
@@ -75,16 +76,24 @@ def test_conda_installs_exactly_the_lock():
     python, *rest = environment["dependencies"]
     assert rest == ["pip", {"pip": ["-r requirements.lock"]}]
     assert python.startswith("python ")
-    assert SpecifierSet(python.removeprefix("python ")) == SpecifierSet(PROJECT["requires-python"])
+    assert SpecifierSet(python.removeprefix("python ")) == pythons_of("mmel/study/__init__.py")
+
+
+def pythons_of(path):
+    """The range of Pythons that a file of the checkout checks for."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = re.search(r"\((\d+), (\d+)\) <= sys\.version_info\S* < \((\d+), (\d+)\)", text)
+    low, high = ".".join(found.groups()[:2]), ".".join(found.groups()[2:])
+    return SpecifierSet(f">={low},<{high}")
 
 
 def test_one_range_of_pythons():
-    promised = SpecifierSet(PROJECT["requires-python"])
+    promised = pythons_of("mmel/study/__init__.py")
     tried = {machine["python_version"] for machine in MACHINES}
     assert tried == {f"3.{minor}" for minor in range(8, 20) if f"3.{minor}.9" in promised}
-    found = re.search(r"\((\d+), (\d+)\) <= sys\.version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
-    low, high = ".".join(found.groups()[:2]), ".".join(found.groups()[2:])
-    assert SpecifierSet(f">={low},<{high}") == promised
+    assert pythons_of("Makefile") == promised
+    # The library runs on these and on an older one.
+    assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(f">={CONFIG['tool']['mypy']['python_version']}")
 
 
 def test_one_version():

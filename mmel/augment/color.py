@@ -61,7 +61,8 @@ class ColorJitter(AfterAnother):
             if name == "brightness":
                 pixels = pixels * factor
             else:
-                other = sum(share * pixels[:, :, c : c + 1] for c, share in enumerate(GREY))
+                red, green, blue = (share * pixels[:, :, c : c + 1] for c, share in enumerate(GREY))
+                other = red + green + blue
                 if name == "contrast":
                     other = other.mean(dim=(-2, -1), keepdim=True)
                 pixels = torch.lerp(other, pixels, factor)

@@ -129,7 +129,7 @@ class MaskedLMAugmenter:
         """
         sides = [strings("sentences", sentences), *([] if pairs is None else [strings("pairs", pairs)])]
         encodings, variants = self._augment(*sides)
-        texts = [
+        texts: list[list[Any]] = [
             [originals, *rewrite(self.tokenizer, encoding, originals, row[1:])]
             for encoding, row, originals in zip(encodings, variants, zip(*sides, strict=True), strict=True)
         ]

@@ -28,14 +28,14 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 class FillCache:
     """A folder, made if missing, with one SQLite file per masked LM, vocabulary and settings of the augmentation."""
 
-    def __init__(self, folder: str | Path, model: nn.Module, tokenizer: Any, settings: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         config = {name: value for name, value in model.config.to_dict().items() if name not in _VOLATILE}

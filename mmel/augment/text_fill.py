@@ -40,7 +40,7 @@ class Filler:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         num_variants: int,
         beam_width: int | None = None,
@@ -125,7 +125,7 @@ class Filler:
         n, width = len(jobs), self.width
         forbidden = torch.tensor(self.forbidden, device=ids.device)
 
-        logits = self._logits(ids, types, attention, positions[:, 0])
+        logits = self._logits(positions[:, 0], ids, types, attention)
         scores, pieces = self._scores(logits, forbidden).topk(width)
         ids = ids[:, None].repeat(1, width, 1)
         ids.scatter_(2, positions[:, :1, None].expand(n, width, 1), pieces[..., None])
@@ -135,7 +135,7 @@ class Filler:
             length = max(len(job.ids) for job in jobs[:n])
             place = positions[:n, step]
             rows = [tensor[:n, None, :length].expand(n, width, length).flatten(0, 1) for tensor in (types, attention)]
-            logits = self._logits(ids[:n, :, :length].flatten(0, 1), *rows, place.repeat_interleave(width))
+            logits = self._logits(place.repeat_interleave(width), ids[:n, :, :length].flatten(0, 1), *rows)
             if self.beam_width:
                 # Of the width * width best continuations of a sentence's beams, the best: (n, width).
                 best, pieces = self._scores(logits, forbidden).view(n, width, -1).topk(width)
@@ -165,7 +165,7 @@ class Filler:
         scores = logits.log_softmax(1) if self.beam_width else logits
         return scores.index_fill_(1, forbidden, -torch.inf)
 
-    def _logits(self, ids: Tensor, types: Tensor, attention: Tensor, places: Tensor) -> Tensor:
+    def _logits(self, places: Tensor, ids: Tensor, types: Tensor, attention: Tensor) -> Tensor:
         """(rows, V) float32 logits at one place of each row of ids, types and attention (rows, length)."""
         inputs = {"input_ids": ids, "attention_mask": attention}
         if self._takes_types:
@@ -183,7 +183,7 @@ class Filler:
         return logits[:, 0].float()
 
 
-def _keep(places: Tensor, module: nn.Module, inputs: tuple, output: Any) -> Any:
+def _keep(places: Tensor, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     """The output of an encoder with the states at `places` alone, each a sequence of one."""
     hidden = output[0][torch.arange(len(places), device=places.device), places][:, None]
     if isinstance(output, tuple):
