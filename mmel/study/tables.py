@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from mmel.study.claims import CLAIMS, Claim
 from mmel.study.config import ImageRun, Run, TextRun
 from mmel.study.datasets import DATASETS, GLUE
 from mmel.study.fields import PROFILES
@@ -39,7 +38,6 @@ class Table:
         settings: fields of a run that tell its arm apart, beside the method, and their headings.
         splits: the evaluation sets that have rows of their own; () if it has one.
         borrowed: arms that the paper prints in another table: method -> table.
-        pooled: whether its claims are about all pairs of arms that differ in one setting.
         notes: what a reader must know of it whatever is recorded.
     """
 
@@ -52,13 +50,7 @@ class Table:
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     splits: tuple[str, ...] = ()
     borrowed: Mapping[str, str] = field(default_factory=dict, hash=False)
-    pooled: bool = False
     notes: tuple[str, ...] = ()
-
-    @property
-    def claims(self) -> tuple[Claim, ...]:
-        """The paper's claims about it; none for a figure."""
-        return CLAIMS.get(self.name, ())
 
     def runs(self, profile: str, text_model: str | None = None) -> list[Run]:
         """The runs of the table, those first that choose a hyperparameter of others.
@@ -213,7 +205,6 @@ TABLES: dict[str, Table] = {
             grid=table6,
             kind="text",
             settings={"fill": "Search", "pair_mode": "Pair", "mask_ratio": "Masked"},
-            pooled=True,
             notes=(
                 _GRID,
                 "One run per cell: differences of a point or two are what seeds alone make, and no claim is decided "

@@ -1,5 +1,6 @@
 """Executes the plot notebooks and builds the book: they, the other notebooks and the documents as a folder of HTML."""
 
+import os
 import re
 import shutil
 import sys
@@ -12,12 +13,10 @@ from sphinx.application import Sphinx
 from mmel import __version__
 from mmel.study import code_version
 from mmel.study.records import Store
-from mmel.study.report.files import write_tables
+from mmel.study.report.files import write_claims, write_tables
 from mmel.study.sweep.notebook import NOTEBOOKS, warm_kernel
 from mmel.study.tables import TABLES
 
-# The first page, if there is such a notebook; else the first table is.
-ANSWER = "plot_claims"
 OTHER_NOTEBOOKS = ("explore_*.ipynb", "use_*.ipynb")
 DOCUMENTS = ("docs/*.md", "mmel/study/paper/NOTES.md", "results/README.md", "benchmarks/README.md")
 # papermill leaves the parameters as they were, and adds those that it executed with.
@@ -41,15 +40,16 @@ def report(names: list[str], profile: str, store: Store, text_model: str | None 
         ResultsError: if a record cannot be read, naming its file.
     """
     executed, plots = store.root / "executed" / profile, []
+    if text_model:
+        # Read by `frames.load`, in the notebooks' kernel as well.
+        os.environ["MMEL_TEXT_MODEL"] = text_model
+    write_claims(store, profile)
+    for name in names:
+        write_tables(name, store, profile)
     with warm_kernel(store) as kernel:
-        if (NOTEBOOKS / f"{ANSWER}.ipynb").exists():
-            plots.append(executed / f"{ANSWER}.ipynb")
-            kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile})
-        for name in names:
-            write_tables(name, store, profile, text_model)
-            encoder = {"text_model": text_model} if TABLES[name].kind == "text" else {}
+        for name in ("claims", *names):
             plots.append(executed / f"plot_{name}.ipynb")
-            kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile, **encoder})
+            kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile})
     work, book = executed / "book", store.report_dir(profile) / "book"
     shutil.rmtree(work, ignore_errors=True)
     root = _gather(plots, work / "pages")

@@ -1,6 +1,6 @@
-"""The study's figures, with matplotlib; each draws the numbers it is given."""
+"""The figures of tables; each draws the numbers it is given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
@@ -8,31 +8,101 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import softmax
 
 from mmel.study.datasets import DATASETS, GLUE
 from mmel.study.methods import METHODS
+from mmel.study.records import Store
 from mmel.study.report import frames
+from mmel.study.report.contrasts import VERDICTS, primary
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import METHOD_LABELS, METRIC_LABELS
+from mmel.study.report.pictures import INK, STYLE, Picture
 from mmel.study.report.runs import finished
-from mmel.study.report.tables import VERDICTS, labels
+from mmel.study.report.tables import interval, labels
 
-STYLE = {
-    "figure.dpi": 110,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "font.size": 9,
-}
-VERDICT_COLORS = {"holds": "#0072b2", "undecided": "#7f7f7f", "contradicted": "#d55e00"}
-PAPER_COLOR = "#b9a06a"
+# Verdicts have shapes as well as colours, and no colour of a method.
+VERDICT_COLORS = dict(zip(VERDICTS, ("#332288", "#aa1155", "#8a7a00", "#8d949c"), strict=True))
+VERDICT_MARKERS = dict(zip(VERDICTS, "oXsD", strict=True))
 
 
-def methods_figure(table: RecordedTable) -> Figure:
+def forest(found: pd.DataFrame, names: Mapping[str, str], columns: int = 4, order: Sequence[str] = ()) -> Picture:
+    """Contrasts with their 95 % intervals: a panel for each, a row for each place, the paper's above ours.
+
+    The paper's markers are hollow, ours filled; shape and colour are the verdict's. A band shows how far from 0 a
+    difference of ours has to be before its interval excludes it. Beyond one point the axis is logarithmic.
+
+    Args:
+        found: rows of `contrasts.contrasts`.
+        names: place -> its name.
+        columns: panels in a row.
+        order: of the places, from the top; by default as found.
+    """
+    found = found[(found["quantity"] != "time") & found["place"].isin(names)]
+    if found.empty:
+        with plt.rc_context(STYLE):
+            figure = plt.figure(figsize=(4, 1))
+            figure.text(0.5, 0.5, "no runs yet", ha="center")
+        return Picture(figure, "No runs yet.")
+    places = [place for place in order or dict.fromkeys(found["place"]) if place in set(found["place"])]
+    groups = list(found.groupby("label", sort=False))
+    columns = min(columns, len(groups))
+    rows = -(-len(groups) // columns)
+    with plt.rc_context(STYLE):
+        size = (2.1 + 2.35 * columns, rows * (0.75 + 0.33 * len(places)) + 0.4)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
+        for axis in axes.flat[len(groups) :]:
+            axis.remove()
+        for axis, (label, group) in zip(axes.flat, groups, strict=False):
+            axis.axvline(0, color=INK, lw=0.8)
+            for row in group.to_dict("records"):
+                _draw(axis, row, places.index(row["place"]) + (0.18 if row["source"] == "ours" else -0.18))
+            axis.set_xscale("symlog", linthresh=1.0, linscale=1.0)
+            reach = np.nanmax(np.abs(group[["difference", "low", "high"]].to_numpy(float)))
+            ticks = [tick for tick in (-10, -1, 0, 1, 10) if abs(tick) <= max(reach, 1)]
+            axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
+            axis.minorticks_off()
+            axis.set_xlim(-1.3 * max(reach, 1), 1.3 * max(reach, 1))
+            axis.set_ylim(len(places) - 0.5, -0.5)
+            axis.set_yticks(range(len(places)), [names[place] for place in places])
+            axis.set_title(label.replace(" − ", "\n− "), fontsize=9)
+        figure.supxlabel("difference (points; logarithmic beyond 1)", fontsize=9)
+        _forest_legend(figure)
+    told = [
+        f"{row['label']}, {names[row['place']]}, {row['source']}: "
+        f"{interval(row['difference'], row['low'], row['high'])} {row['verdict']}"
+        for row in found.to_dict("records")
+    ]
+    return Picture(figure, f"Differences with 95 % intervals. {'; '.join(told)}.")
+
+
+def primary_forest(store: Store, profile: str) -> Picture:
+    """The contrasts of the primary claims, images and text below each other."""
+    both = [frames.load(name, store, profile) for name in ("table1", "table3")]
+    names = {place: name for table in both for place, name in labels(table, columns=True).items()}
+    return forest(primary(both), names, columns=2)
+
+
+def _draw(axis: Axes, row: Mapping[str, object], height: float) -> None:
+    color, ours = VERDICT_COLORS[row["verdict"]], row["source"] == "ours"
+    if ours and not np.isnan(row["half_width"]):
+        axis.fill_betweenx([height - 0.16, height + 0.16], -row["half_width"], row["half_width"], color="#e8e4d8", lw=0)
+    if not np.isnan(row["low"]):
+        axis.hlines(height, row["low"], row["high"], color=color, lw=1.8 if ours else 1.1)
+    fill = color if ours else "white"
+    axis.plot(row["difference"], height, VERDICT_MARKERS[row["verdict"]], color=color, mfc=fill, ms=5.5)
+
+
+def _forest_legend(figure: Figure) -> None:
+    handles = [
+        plt.Line2D([], [], ls="", marker=VERDICT_MARKERS[said], color=VERDICT_COLORS[said], label=said)
+        for said in VERDICTS
+    ]
+    handles.append(plt.Line2D([], [], ls="", marker="o", color=INK, mfc="white", label="paper (hollow)"))
+    handles.append(plt.Rectangle((0, 0), 1, 1, color="#e8e4d8", label="too small for ours to see"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
+
+
+def methods_figure(table: RecordedTable) -> Picture:
     """Score of each method side by side: every seed a dot, the mean a bar across; one panel per model or task."""
     with _panels(table, finished(table.runs)) as (figure, panels):
         for axis, group in panels:
@@ -45,10 +115,10 @@ def methods_figure(table: RecordedTable) -> Figure:
             axis.set_xticks(range(len(methods)), [METHOD_LABELS[m].replace("(", "\n(") for m in methods], fontsize=7)
             axis.set_xlim(-0.6, len(methods) - 0.4)
             axis.grid(axis="x", visible=False)
-    return figure
+    return Picture(figure, _alt(table))
 
 
-def over_k_figure(table: RecordedTable) -> Figure:
+def over_k_figure(table: RecordedTable) -> Picture:
     """Accuracy over K for MMEL-H and MMEL-S beside Baseline(DA): mean line, every seed a dot; one panel per model."""
     with _panels(table, finished(table.runs)) as (figure, panels):
         for axis, group in panels:
@@ -65,10 +135,10 @@ def over_k_figure(table: RecordedTable) -> Figure:
             axis.minorticks_off()
             axis.set_xlabel("K = |B(x)|")
         _legend(figure, METHOD_LABELS.values())
-    return figure
+    return Picture(figure, _alt(table))
 
 
-def settings_figure(table: RecordedTable) -> Figure:
+def settings_figure(table: RecordedTable) -> Picture:
     """Scores of MMEL-H and MMEL-S for each way of making augmented texts, every run a dot; one panel per task.
 
     A dashed line is the baseline's mean.
@@ -89,10 +159,10 @@ def settings_figure(table: RecordedTable) -> Figure:
             axis.set_ylim(len(settings) - 0.5, -0.5)
             axis.grid(axis="y", visible=False)
         _legend(figure, METHOD_LABELS.values())
-    return figure
+    return Picture(figure, _alt(table))
 
 
-def curves_figure(table: RecordedTable) -> Figure:
+def curves_figure(table: RecordedTable) -> Picture:
     """The dev score over training, as Figure 2: a line per method, a band from its lowest to its highest seed.
 
     Tasks without runs are named below the panels.
@@ -110,90 +180,15 @@ def curves_figure(table: RecordedTable) -> Figure:
             axis.set_xlim(left=0)
         figure.supxlabel(f"epoch      (no runs: {absent})" if absent and drawn else "epoch", fontsize=9)
         _legend(figure, METHOD_LABELS.values())
-    return figure
+    return Picture(figure, _alt(table))
 
 
-def contrasts_figure(table: RecordedTable) -> Figure:
-    """The contrasts with their 95 % intervals, ours beside the paper's: a row per contrast, a panel per place.
-
-    The colour of ours is its verdict. Without an interval a dot stands alone; if the paper has no such model, the range
-    over its cells is a line without a dot. Places without a run of ours are left out.
-    """
-    found = frames.contrasts(table)
-    found = found[found.groupby("place")["difference"].transform("count") > 0]
-    names = labels(table, columns=True)
-    longest = found.groupby("place").size().max() if len(found) else 4
-    with _grid(found, names, 2, (3.6, 0.75 + 0.3 * longest), (1.6, 0.35)) as (figure, panels):
-        for axis, group in panels:
-            axis.axvline(0, color="#1d2125", lw=0.8)
-            for height, row in enumerate(group.to_dict("records")):
-                said = VERDICTS.get(row["verdict"], row["verdict"])
-                mine = (row["difference"], row["low"], row["high"])
-                _interval(axis, height - 0.15, *mine, VERDICT_COLORS[said], "o", f"ours: {said}")
-                printed = (row["paper_difference"], row["paper_low"], row["paper_high"])
-                if np.isnan(row["paper_difference"]):
-                    printed = (np.nan, row["paper_min"], row["paper_max"])
-                _interval(axis, height + 0.2, *printed, PAPER_COLOR, "D", "paper")
-            axis.set_yticks(range(len(group)), group["claim"], fontsize=8)
-            axis.set_ylim(len(group) - 0.4, -0.6)
-            axis.grid(axis="y", visible=False)
-            axis.set_xlabel("difference (points)")
-        _legend(figure, [*(f"ours: {said}" for said in VERDICT_COLORS), "paper"])
-    return figure
-
-
-def training_curve(epochs: Sequence[dict]) -> Figure:
-    """Loss, score and the spread of P* over a run's epochs, as `mmel.study.train.train` yields them."""
-    lines = pd.DataFrame(epochs)
-    metric = next(column for column in lines if column in METRIC_LABELS)
-    drawn = {"train_loss": "training loss", metric: METRIC_LABELS[metric], "weight_max": "largest weight of P*"}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
-        for axis, (column, label) in zip(axes, drawn.items(), strict=True):
-            axis.plot(lines["epoch"], lines[column], color="#0072b2")
-            axis.set_xlabel("epoch")
-            axis.set_title(label)
-        plt.close(figure)
-    return figure
-
-
-def weighted_views(views: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> Figure:
-    """The views of one image in a row, each with its loss and its weight under P*; the original first.
-
-    Args:
-        views: (K, H, W, C) uint8.
-        losses: (K,), NaN for a view that is not weighted.
-        weights: (K,) summing to one; NaN likewise.
-    """
-    k = len(views)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.7), squeeze=False, layout="constrained")
-        for index, (axis, view, loss, weight) in enumerate(zip(axes[0], views, losses, weights, strict=True)):
-            axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_axis_off()
-            axis.set_title("x" if index == 0 else f"z{index}", fontsize=8, pad=2)
-            shown = "not weighted" if np.isnan(weight) else f"loss {loss:.3f}\nweight {weight:.3f}"
-            axis.text(0.5, -0.06, shown, transform=axis.transAxes, ha="center", va="top", fontsize=8)
-        plt.close(figure)
-    return figure
-
-
-def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Figure:
-    """P* (Eq. 6) of one example's K losses for several lambda_P, one group of bars for each loss."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-        width = 0.8 / len(lambdas)
-        shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(lambdas)))
-        for index, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
-            left = np.arange(len(losses)) + (index - (len(lambdas) - 1) / 2) * width
-            axis.bar(left, softmax(losses / value), width, color=shade, label=f"$\\lambda_P$ = {value:g}")
-        axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
-        axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
-        axis.set_ylabel("weight P*")
-        axis.grid(axis="x", visible=False)
-        axis.legend(fontsize=8)
-        plt.close(figure)
-    return figure
+def _alt(table: RecordedTable) -> str:
+    """The means that a figure shows, in words."""
+    names, means = labels(table), frames.cells(table).dropna(subset="mean")
+    means = means[means["place"].isin(names)]
+    told = [f"{names[place]}, {arm}: {mean:.2f}" for place, arm, mean in means[["place", "arm", "mean"]].to_numpy()]
+    return f"{table.spec.title}, mean scores in percent. {'; '.join(told)}." if told else "No runs yet."
 
 
 def _named(method: str) -> dict[str, str]:
@@ -224,7 +219,6 @@ def _grid(
         for axis, (place, _) in zip(axes.flat, groups, strict=False):
             axis.set_title(names[place])
         yield figure, [(axis, group) for axis, (_, group) in zip(axes.flat, groups, strict=False)]
-        plt.close(figure)
 
 
 @contextmanager
@@ -245,13 +239,3 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
     ordered = [label for label in order if label in found]
     if ordered:
         figure.legend([found[label] for label in ordered], ordered, loc="outside upper center", ncols=len(ordered))
-
-
-def _interval(
-    axis: Axes, height: float, value: float, low: float, high: float, color: str, marker: str, label: str
-) -> None:
-    """An interval as a line, the difference as a dot on it; NaN is not drawn."""
-    if not np.isnan(low):
-        axis.hlines(height, low, high, color=color, lw=1.6, label=label)
-    if not np.isnan(value):
-        axis.plot(value, height, marker, color=color, ms=4.5, label=label)

@@ -4,20 +4,18 @@ A *place* is where methods are compared: a data set and network (`cifar10/resnet
 (`cola`). An *arm* is a method with its settings (`MMEL-H-5`; `MMEL-H, predicted`).
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-import numpy as np
 import pandas as pd
 
-from mmel.study.claims import Claim, verdict
 from mmel.study.datasets import DATASETS
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
 from mmel.study.report.layout import AVERAGE, COLUMNS, LAYOUTS, METHOD_LABELS, Layout
 from mmel.study.report.runs import finished, load_runs
-from mmel.study.report.statistics import stratified_permutation_test, welch
 from mmel.study.tables import TABLES, Table
 
 PLAIN = [name for name, method in METHODS.items() if method.is_single]
@@ -46,8 +44,12 @@ class RecordedTable:
 
 
 def load(name: str, store: Store, profile: str, text_model: str | None = None) -> RecordedTable:
-    """One of `mmel.study.tables.TABLES` with what is recorded of its runs; by default with the profile's encoder."""
-    spec = TABLES[name]
+    """One of `mmel.study.tables.TABLES` with what is recorded of its runs.
+
+    The text encoder is the named one, else that of MMEL_TEXT_MODEL, which `mmel report --text-model` sets for its
+    notebooks, else the profile's.
+    """
+    spec, text_model = TABLES[name], text_model or os.environ.get("MMEL_TEXT_MODEL")
     loaded = (load_runs(store, runs) for runs in (spec.reported(profile, text_model), spec.float32_checks(profile)))
     return RecordedTable(spec, profile, *(_with_arms(spec, runs) if len(runs) else runs for runs in loaded))
 
@@ -101,89 +103,6 @@ def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
         source, lines = f"paper, {other.replace('table', 'Table ')}", paper_cells(other)
         parts.insert(0, lines[lines["method"] == method].assign(source=source, **dict.fromkeys(spec.settings, "")))
     return pd.concat(parts, ignore_index=True)
-
-
-def pairs(spec: Table, claim: Claim, found: pd.DataFrame) -> pd.DataFrame:
-    """The pairs of a table's cells, ours or the paper's, that one of its claims compares, with Welch's contrasts.
-
-    Returns:
-        `place`, `arm_a`, `arm_b`, `n_a`, `n_b`, `difference`, `low`, `high`, `p`; NaN if a cell has no run.
-    """
-    first, second = (found[(found[list(side)] == pd.Series(side)).all(axis="columns")] for side in (claim.a, claim.b))
-    # A plain baseline has no settings to be alike in.
-    alike = [] if claim.b["method"] in PLAIN else sorted(set(spec.settings) - set(claim.a))
-    both = first.merge(second, on=["place", *alike], suffixes=("_a", "_b"))
-    # A number that is printed without its runs is taken as of one run.
-    n_a, n_b = both["n_a"].fillna(1), both["n_b"].fillna(1)
-    contrast = welch(both["mean_a"], both["sd_a"], n_a, both["mean_b"], both["sd_b"], n_b)
-    return both[["place", "arm_a", "arm_b", "n_a", "n_b"]].assign(**contrast._asdict())
-
-
-def contrasts(table: RecordedTable) -> pd.DataFrame:
-    """Each claim of a table at each place, ours beside the paper's.
-
-    Returns:
-        One row per place, claim and pair of arms, in the places' order: what `pairs` has, `claim` (its label),
-        `verdict`, and of the paper `paper_difference`, `paper_low`, `paper_high`; `paper_min` and `paper_max` over its
-        `paper_places`, which stand in if it has no such place.
-    """
-    ours, paper, parts = cells(table), paper_cells(table.spec.name), []
-    for claim in table.spec.claims:
-        printed = pairs(table.spec, claim, paper)
-        numbers = {f"paper_{key}": printed[key] for key in ("difference", "low", "high")}
-        beside = printed[["place", "arm_a", "arm_b"]].assign(**numbers)
-        both = pairs(table.spec, claim, ours).merge(beside, on=["place", "arm_a", "arm_b"], how="left")
-        both["claim"] = claim_label(table.spec, claim)
-        both["verdict"] = [verdict(low, high) for low, high in zip(both["low"], both["high"], strict=True)]
-        both["paper_min"], both["paper_max"] = printed["difference"].min(), printed["difference"].max()
-        both["paper_places"] = len(printed)
-        parts.append(both)
-    found = pd.concat(parts, ignore_index=True)
-    order = list(dict.fromkeys(ours["place"])) if table.layout.arms_across else [*COLUMNS, AVERAGE]
-    return found.sort_values("place", key=lambda place: place.map(order.index), kind="stable", ignore_index=True)
-
-
-def over_pairs(found: pd.DataFrame) -> pd.DataFrame:
-    """From `contrasts` of claims about several pairs of arms their mean, and how many are above 0.
-
-    Returns:
-        One row per place and claim: `ours`, `ours_above`, `ours_pairs`, and the same of the paper.
-    """
-    groups = found.groupby(["place", "claim"], sort=False)
-    parts = {}
-    for source, column in (("ours", "difference"), ("paper", "paper_difference")):
-        parts[source], parts[f"{source}_pairs"] = groups[column].mean(), groups[column].count()
-        # Scores of one decimal subtract to 1e-15 rather than to 0.
-        parts[f"{source}_above"] = groups[column].agg(lambda values: int((values.round(9) > 0).sum()))
-    return pd.DataFrame(parts).reset_index()
-
-
-def claim_tests(table: RecordedTable) -> pd.DataFrame:
-    """Each claim over all models or tasks at once: one permutation test within places; of MNLI the matched set counts.
-
-    Returns:
-        One row per claim: `claim`, `places`, `runs`, `difference` (mean over places), `p`, and `left_out`: place ->
-        runs of the two sides, if one has under two, so that there is nothing to permute.
-    """
-    groups = table.runs.dropna(subset="score").groupby(["place", "arm"])["score"]
-    of_cell = groups.apply(list).to_dict()
-    rows = []
-    for claim in table.spec.claims:
-        arms = [arm_label(table.spec, side) for side in (claim.a, claim.b)]
-        sides = {place: [of_cell.get((place, arm), []) for arm in arms] for place in dict.fromkeys(table.runs["place"])}
-        tested = [both for both in sides.values() if min(map(len, both)) > 1]
-        differences = [np.mean(a) - np.mean(b) for a, b in tested]
-        rows.append(
-            {
-                "claim": claim_label(table.spec, claim),
-                "places": len(tested),
-                "runs": sum(len(a) + len(b) for a, b in tested),
-                "difference": np.mean(differences) if tested else np.nan,
-                "p": stratified_permutation_test(tested) if tested else np.nan,
-                "left_out": {place: (len(a), len(b)) for place, (a, b) in sides.items() if min(len(a), len(b)) < 2},
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def times(table: RecordedTable) -> pd.DataFrame:
@@ -249,11 +168,6 @@ def arm_label(spec: Table, fields: Mapping[str, object]) -> str:
     settings = () if fields["method"] in PLAIN else spec.settings
     parts = [METHOD_LABELS[fields["method"]], *(str(fields[setting]) for setting in settings)]
     return LAYOUTS[spec.kind].joiner.join(parts)
-
-
-def claim_label(spec: Table, claim: Claim) -> str:
-    """`MMEL-H − Baseline(DA)`."""
-    return claim.label or " − ".join(arm_label(spec, side) for side in (claim.a, claim.b))
 
 
 def _with_arms(spec: Table, found: pd.DataFrame) -> pd.DataFrame:

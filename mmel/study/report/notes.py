@@ -6,6 +6,7 @@ import pandas as pd
 
 from mmel.study.datasets import DATASETS
 from mmel.study.needs import DROPOUT_CANDIDATES
+from mmel.study.report.claims import claims_of
 from mmel.study.report.frames import RecordedTable, cells
 from mmel.study.report.layout import AVERAGE
 from mmel.study.report.runs import finished
@@ -27,10 +28,8 @@ def caption(table: RecordedTable) -> str:
     start = f"{table.spec.title} ({table.spec.about}), profile {table.profile}"
     if done.empty:
         return f"{start}: no runs recorded yet."
-    row = "row" if layout.arms_across else "column, ours and the paper's apart"
-    bold = f" Bold is the highest mean of a {row}; it says nothing of significance." if table.spec.claims else ""
     encoders = "" if layout.arms_across else f" {_encoders(done)}."
-    return f"{start}: {table.spec.shows}.{bold} {_sizes(table, done)}.{encoders} {_where_trained(done)}."
+    return f"{start}: {table.spec.shows}. {_sizes(table, done)}.{encoders} {_where_trained(done)}."
 
 
 def notes(table: RecordedTable) -> list[str]:
@@ -68,7 +67,7 @@ def _teacher_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
     names = labels(table)
     medians = taught.groupby("place", sort=False)["disagreement_pct"].median().items()
     shares = ", ".join(f"{names[place]} {share:.1f} %" for place, share in medians)
-    reading = ": intervals are to be read as over seeds given that teacher" if table.spec.claims else ""
+    reading = ": intervals are to be read as over seeds given that teacher" if claims_of(table.spec.name) else ""
     yield (
         "Runs on a teacher's labels share the teacher of their task (Baseline, seed 0; if its weights are missing, "
         f"trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another class "

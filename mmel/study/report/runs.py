@@ -14,7 +14,7 @@ from mmel.study.records import Line, Record, Store
 _RESULTS = (
     *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
     *("device", "threads", "trained_in", "num_train", "num_available", "num_eval", "sampled", "num_unreadable"),
-    *("num_parameters", "dropout", "disagreement_pct", "teacher_weights", "dirty"),
+    *("num_parameters", "dropout", "disagreement_pct", "teacher_weights", "dirty", "weight_max"),
 )
 
 
@@ -90,6 +90,7 @@ def _result(record: Record | None) -> dict[str, object]:
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
         "teacher_weights": header.get("teacher_weights", np.nan),
         "dirty": header["dirty"],
+        "weight_max": record.epochs[-1].get("weight_max", np.nan),
     }
     if "hidden_dropout" in header:
         found["dropout"] = f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}"

@@ -9,14 +9,15 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from mmel.study.datasets import DATASETS
+from mmel.study.report import contrasts as numbers
 from mmel.study.report import frames
+from mmel.study.report.claims import claims_of
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
 from mmel.study.report.runs import device_label, finished
+from mmel.study.tables import TABLES
 
 TIME = "Time (ratio to Baseline)"
-# Words of the tables for `claims.verdict`.
-VERDICTS = {"supported": "holds", "opposed": "contradicted"}
 
 
 def level(mean: float, sd: float, n: float, decimals: int = 2) -> str:
@@ -27,9 +28,15 @@ def level(mean: float, sd: float, n: float, decimals: int = 2) -> str:
     return f"{mean:.{decimals}f}{spread}" + ("" if pd.isna(n) else f" ({n:.0f})")
 
 
-def interval(difference: float, low: float, high: float) -> str:
-    """`+0.63 [+0.48, +0.78]`; the difference alone without an interval."""
-    return f"{difference:+.2f}" + ("" if pd.isna(low) else f" [{low:+.2f}, {high:+.2f}]")
+def interval(difference: float, low: float, high: float, *, ratio: bool = False) -> str:
+    """`+0.63 [+0.48, +0.78]`, a ratio `0.43 [0.42, 0.44]`; the number alone without an interval."""
+    bounds = "" if pd.isna(low) else f" [{number(low, ratio)}, {number(high, ratio)}]"
+    return number(difference, ratio) + bounds
+
+
+def number(value: float, ratio: bool = False) -> str:
+    """`+0.63`, or `0.63` of a ratio."""
+    return f"{value:.2f}" if ratio else f"{value:+.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -37,10 +44,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def model_label(model: str) -> str:
-    """`ResNet-20` of `resnet20`, `ResNet-18 (narrow)` of `resnet18_narrow`."""
+def place_label(place: str) -> str:
+    """`CIFAR-10, ResNet-20` of `cifar10/resnet20`; `..., ResNet-18 (narrow)` of `.../resnet18_narrow`."""
+    dataset, model = place.split("/")
     depth, _, kind = model.removeprefix("resnet").partition("_")
-    return f"ResNet-{depth}" + (f" ({kind})" if kind else "")
+    return f"{DATASETS[dataset].label}, ResNet-{depth}" + (f" ({kind})" if kind else "")
 
 
 def kinds(runs: pd.DataFrame) -> dict[str, str]:
@@ -62,9 +70,9 @@ def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> d
         form: how a difference is said.
     """
     if table.layout.arms_across:
-        places = dict.fromkeys([*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]])
-        parts = {place: place.split("/") for place in places}
-        return {place: f"{DATASETS[name].label}, {model_label(model)}" for place, (name, model) in parts.items()}
+        return {
+            place: place_label(place) for place in [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
+        }
     found = kinds(table.runs)
     names = (COLUMNS if columns else COLUMNS | {"mnli": DATASETS["mnli"].label}) | {AVERAGE: "Avg"}
     said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
@@ -72,37 +80,30 @@ def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> d
     return {place: f"{name} {form.format(said[place])}" if said[place] else name for place, name in names.items()}
 
 
-def levels(table: RecordedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The scores of a table, ours and then the paper's, as text; and whether a cell is the highest of its place.
+def levels(table: RecordedTable) -> pd.DataFrame:
+    """The scores of a table, ours and then the paper's, as text.
 
-    On images a place is a row and an arm a column, on texts the other way round. Cells that print alike are equally
-    high, and a cell by itself is not the highest. An empty cell is not in the grid, `-` is a planned one without a run.
+    On images a place is a row and an arm a column, on texts the other way round. An empty cell is not in the grid, `-`
+    is a planned one without a run.
     """
-    parts = [_levels(table, split) for split in table.spec.splits or ("dev",)]
-    return tuple(pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
+    return pd.concat([_levels(table, split) for split in table.spec.splits or ("dev",)], ignore_index=True)
 
 
-def _levels(table: RecordedTable, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     spec, layout = table.spec, table.layout
     ours, paper = frames.cells(table, split), frames.paper_cells(table.spec.name, split)
     # In the paper's order; an arm that it has not comes last.
     arms = list(dict.fromkeys([*paper["arm"], *ours["arm"]]))
     ours = ours.sort_values("arm", key=lambda arm: arm.map(arms.index), kind="stable")
-    ours = ours.assign(source=f"ours ({table.profile})", decimals=2, whose=0)
-    found = pd.concat([ours, paper.assign(decimals=layout.decimals, whose=1)], ignore_index=True)
+    ours = ours.assign(source=f"ours ({table.profile})", decimals=2)
+    found = pd.concat([ours, paper.assign(decimals=layout.decimals)], ignore_index=True)
     found["text"] = [level(*cell) for cell in found[["mean", "sd", "n", "decimals"]].itertuples(index=False)]
-    rounded = found["mean"].round(2)
-    among = rounded.groupby([found["whose"], found["place"]])
-    found["best"] = rounded.eq(among.transform("max")) & (among.transform("count") > 1)
 
     row, across = ("place", "arm") if layout.arms_across else ("arm", "place")
     shown = [arm for arm in arms if arm in set(ours["arm"])] if layout.arms_across else [*COLUMNS, AVERAGE]
     heads = found.drop_duplicates(["source", row]).reset_index(drop=True)
     order = pd.MultiIndex.from_frame(heads[["source", row]])
-    texts, best = (
-        found.pivot(index=["source", row], columns=across, values=value).reindex(index=order, columns=shown)
-        for value in ("text", "best")
-    )
+    texts = found.pivot(index=["source", row], columns=across, values="text").reindex(index=order, columns=shown)
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
     names = labels(table, columns=True, form="(ours: {})")
@@ -110,8 +111,7 @@ def _levels(table: RecordedTable, split: str) -> tuple[pd.DataFrame, pd.DataFram
     frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
     if table.spec.name == "table3":
         frame[TIME] = _total_times(table, heads)
-    marks = best.reset_index(drop=True).rename(columns=names).eq(True)
-    return frame, marks.reindex(columns=frame.columns, fill_value=False)
+    return frame
 
 
 def _headed(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
@@ -145,50 +145,193 @@ def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
 
 
 def contrasts(table: RecordedTable) -> pd.DataFrame:
-    """The claims of a table at each place: ours with interval and verdict, the paper's beside it."""
-    found = frames.contrasts(table)
-    found = frames.over_pairs(found) if table.spec.pooled else found
-    text = _headed(table, found["place"], labels(table, columns=True)).assign(Contrast=found["claim"])
-    if table.spec.pooled:
-        for key, heading in (("ours", "Ours"), ("paper", "Paper")):
-            above, count = found[f"{key}_above"].astype(str), found[f"{key}_pairs"]
-            text[heading] = found[key].map("{:+.2f}".format).where(count > 0, "no runs yet")
-            text[f"{heading}: pairs above 0"] = (above + " of " + count.astype(str)).where(count > 0, "")
-        return text
-    tested = (found["n_a"] > 0) & (found["n_b"] > 0)
-    text["Ours [95 %]"] = _intervals(found, "").where(tested, "no runs yet")
-    text["n"] = (found["n_a"].astype(str) + " + " + found["n_b"].astype(str)).where(tested, "")
-    text["Verdict"] = found["verdict"].replace(VERDICTS).where(tested, "")
-    low, high = found["paper_min"].map("{:+.2f}".format), found["paper_max"].map("{:+.2f}".format)
-    elsewhere = low + " to " + high + " over " + found["paper_places"].astype(str) + " cells"
-    text["Paper [95 %]"] = _intervals(found, "paper_").where(found["paper_difference"].notna(), elsewhere)
-    return text
+    """The claims of a table wherever we have runs of both arms: ours and the paper's, each with interval and verdict.
 
-
-def _intervals(found: pd.DataFrame, whose: str) -> pd.Series:
-    bounds = found[[f"{whose}difference", f"{whose}low", f"{whose}high"]]
-    return pd.Series([interval(*each) for each in bounds.itertuples(index=False)], index=found.index)
-
-
-def claim_tests(table: RecordedTable) -> pd.DataFrame:
-    """Each claim over all models or tasks: mean difference and p, `-` if too few runs are recorded to test it."""
-    names, rows = labels(table), []
-    for found in frames.claim_tests(table).to_dict("records"):
-        left: dict[str, list[str]] = {}
-        for place, (first, second) in found["left_out"].items():
-            left.setdefault(f"{first} + {second} runs", []).append(names[place])
-        p = f"{found['p']:.3f}" if found["p"] >= 0.0005 else "< 0.001"
+    Where the paper has no such place the range of its differences stands.
+    """
+    found = numbers.contrasts(table)
+    ours, paper = (found[found["source"] == source] for source in ("ours", "paper"))
+    keys = ["claim", "place", "arm_a", "arm_b"]
+    printed = paper.set_index(keys)
+    names, claims, rows = labels(table, columns=True), claims_of(table.spec.name), []
+    for row in ours.to_dict("records"):
+        times = claims[row["claim"]].quantity == "time"
+        key = tuple(row[name] for name in keys)
+        beside = printed.loc[key] if key in printed.index else None
+        whole = paper.loc[paper["claim"] == row["claim"], "difference"]
+        said = interval(*beside[["difference", "low", "high"]], ratio=times) if beside is not None else ""
+        if beside is None and len(whole):
+            said = f"{number(whole.min(), times)} to {number(whole.max(), times)} ({len(whole)} cells)"
         rows.append(
             {
-                "Contrast": found["claim"],
-                "Strata": found["places"],
-                "Runs": found["runs"],
-                "Mean difference": f"{found['difference']:+.2f}" if found["places"] else "-",
-                "p (two-sided)": p if found["places"] else "-",
-                "Left out, under 2 runs a side": "; ".join(f"{' / '.join(of)}: {runs}" for runs, of in left.items()),
+                "Where": names.get(row["place"], "all tasks"),
+                "Contrast": _contrast_name(row, table),
+                "Claimed": _claimed(claims[row["claim"]]),
+                "Ours [95 %]": interval(row["difference"], row["low"], row["high"], ratio=times),
+                "Runs": f"{row['n_a']} + {row['n_b']}",
+                "Verdict": row["verdict"],
+                "Paper [95 %]": said,
+                "Paper's own": "" if beside is None else beside["verdict"],
+                "Note": _note(row, times),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _contrast_name(row: Mapping[str, Any], table: RecordedTable) -> str:
+    """The label of a claim, or of a claim about many pairs the pair."""
+    return f"{row['arm_a']} − {row['arm_b']}" if len(table.spec.settings) > 1 else row["label"]
+
+
+def _claimed(claim: Any) -> str:
+    if claim.quantity == "time":
+        return {"<": "< 1", "=": f"1 ± {claim.margin:g}"}[claim.direction]
+    forms = {">": f"> {claim.more_than:g}", "<": "< 0", "=": f"0 ± {claim.margin:g}", ">=": f"> -{claim.margin:g}"}
+    return forms[claim.direction]
+
+
+def _note(row: Mapping[str, Any], times: bool) -> str:
+    """Of an undecided contrast how much it can see, of a decided one whether it differs in size from the paper's."""
+    if row["kind"] == "none":
+        return "single runs" if max(row["n_a"], row["n_b"]) == 1 else "no spread"
+    how = {"prediction": "one run on a side, equal spread assumed", "paired": "paired by seed"}.get(row["kind"], "")
+    notes = [how] if how else []
+    if row["verdict"] == "undecided" and not times:
+        notes.insert(0, f"sees {row['half_width']:.1f}")
+        if row["seeds"] == row["seeds"]:
+            notes.append(f"the paper's {abs(row['effect']):.2f} would take {seeds_text(row['seeds'])} seeds a side")
+    if row["differs_in_size"]:
+        notes.append("differs in size from the paper's")
+    return "; ".join(notes)
+
+
+def seeds_text(seeds: float) -> str:
+    """A number of seeds, `over 1000` from there on."""
+    return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
+
+
+def pooled_tests(table: RecordedTable) -> pd.DataFrame:
+    """Each claim over all models or tasks at once, where enough runs share their seeds."""
+    found = numbers.pooled_tests(table)
+    return pd.DataFrame(
+        {
+            "Contrast": found["label"],
+            "Places": found["places"],
+            "Runs": found["runs"],
+            "Mean difference in standard deviations": found["effect"].map("{:+.2f}".format),
+            "One place left out": found["low"].map("{:+.2f}".format) + " to " + found["high"].map("{:+.2f}".format),
+            "p (two-sided)": [p_text(p) for p in found["p"]],
+        }
+    )
+
+
+def p_text(p: float) -> str:
+    """`0.031`, or `< 0.001`; empty if there is none."""
+    return "" if p != p else f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
+def answers(found: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """The claims table of the first page, from `contrasts.answers`."""
+    agrees = {True: "yes", False: "no", None: "cannot tell"}
+    rows = []
+    for row in found.to_dict("records"):
+        unit = "" if row["quantity"] == "time" else " points"
+        rows.append(
+            {
+                "Claim": f"“{row['words']}”",
+                "Section": row["section"],
+                "Contrast": row["label"] + (" *" if row["primary"] else ""),
+                "The paper's own numbers": _counted(row, "paper"),
+                f"Ours ({profile})": _counted(row, "ours"),
+                "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
+                "Ours can see": f"{row['half_width']:.1f}{unit}" if row["half_width"] == row["half_width"] else "",
+                "The paper's effect": f"{row['effect']:.2f}{unit}" if row["effect"] == row["effect"] else "",
+                "Seeds a side for it": seeds_text(row["seeds"]) if row["seeds"] == row["seeds"] else "",
+                "More": TABLES[row["table"]].title,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _counted(row: Mapping[str, Any], source: str) -> str:
+    """`supported 5, undecided 3`; of single runs `as claimed in 54 of 72, no intervals`; empty without any."""
+    number_of = row[f"{source}_places"]
+    if not number_of:
+        return ""
+    if not row[f"{source}_tested"]:
+        return f"as claimed in {row[f'{source}_toward']} of {number_of}, single runs"
+    counts = [(said, row[f"{source}_{said}"]) for said in numbers.VERDICTS]
+    told = [f"{said} {count}" for said, count in counts if count]
+    return f"{', '.join(told)}" + (f" of {number_of}" if number_of > 1 else "")
+
+
+def headline(found: pd.DataFrame, profile: str) -> str:
+    """The first sentence of the first page, from `contrasts.answers`: does weighting beat equal weights?"""
+    rows = found[found["primary"]]
+    told = []
+    for method in ("MMEL-H", "MMEL-S"):
+        parts = {"paper": [], "ours": []}
+        for row in rows[rows["label"].str.startswith(method)].to_dict("records"):
+            kind = "image cells" if row["table"] == "table1" else "GLUE columns"
+            for source, counts in parts.items():
+                against = f" and below them in {row[f'{source}_opposed']}" if row[f"{source}_opposed"] else ""
+                counts.append(f"{row[f'{source}_supported']} of {row[f'{source}_places']} {kind}{against}")
+        told.append(
+            f"**{method}** is above equal weights (Baseline(DA+UNI)) in {' and '.join(parts['paper'])} of the paper's "
+            f"own numbers, in {' and '.join(parts['ours'])} of ours (`{profile}`)"
+        )
+    return f"{'; '.join(told)}: those are the intervals that exclude 0, the others decide nothing."
+
+
+def pooled_sentence(found: pd.DataFrame) -> str:
+    """The p-values of the primary claims over all places, from `contrasts.answers`."""
+    tested = found[found["primary"] & found["p"].notna()]
+    intervals = int(found["ours_tested"].sum() + found["paper_tested"].sum())
+    said = [
+        f"{row['label']} ({TABLES[row['table']].title}) p = {p_text(row['p'])}" for row in tested.to_dict("records")
+    ]
+    pooled = f" Over all places at once, by Holm's method: {'; '.join(said)}." if said else ""
+    return f"The table rests on {intervals} intervals; of as many, 1 in 20 misses by chance.{pooled}"
+
+
+def answer(table: RecordedTable) -> str:
+    """One sentence on the first claim of a table, for MMEL-H and MMEL-S, from the paper's numbers and ours."""
+    found, parts = numbers.contrasts(table), []
+    claims = claims_of(table.spec.name)
+    for index in [n for n, claim in enumerate(claims) if claim.words == claims[0].words]:
+        of = found[found["claim"] == index]
+        if of.empty:
+            continue
+        told = [f"**{of['label'].iloc[0]}**"]
+        for source, whose in (("paper", "the paper's own numbers"), ("ours", f"ours (`{table.profile}`)")):
+            mine = of[of["source"] == source]
+            if mine.empty:
+                told.append(f"{whose}: none")
+                continue
+            decided = mine["verdict"].value_counts()
+            counts = ", ".join(f"{said} in {decided[said]}" for said in numbers.VERDICTS if said in decided)
+            sees = ""
+            if source == "ours" and decided.get("undecided", 0) and mine["half_width"].notna().any():
+                sees = f", seeing differences from {mine['half_width'].median():.1f} points on"
+            told.append(f"{whose}: {counts} of {len(mine)}{sees}")
+        parts.append(" — ".join([told[0], "; ".join(told[1:])]))
+    return ". ".join(parts) + "." if parts else "No claim of this table can be tested yet."
+
+
+def weights(found: pd.DataFrame) -> pd.DataFrame:
+    """How unequal the trained weights are, from `contrasts.weights`."""
+    names = [place_label(place) if "/" in place else DATASETS[place].label for place in found["place"]]
+    return pd.DataFrame(
+        {
+            "Where": names,
+            "Method": found["method"].map(METHOD_LABELS),
+            "Views weighted": found["num_weighted"],
+            "Largest weight, mean": found["largest"].map("{:.3f}".format),
+            "Equal weights": found["equal"].map("{:.3f}".format),
+            "Ratio": (found["largest"] / found["equal"]).map("{:.2f}".format),
+            "Runs": found["n"],
+        }
+    )
 
 
 def times(table: RecordedTable) -> pd.DataFrame:
@@ -226,16 +369,14 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     return found[[*fields, "seed", "metric", "score", "best_score", *filled]].reset_index(drop=True)
 
 
-def show(frame: pd.DataFrame, best: pd.DataFrame | None = None) -> HTML:
-    """A table for a notebook, its `best` cells in bold: no index, the same bytes at every execution.
+def show(frame: pd.DataFrame) -> HTML:
+    """A table for a notebook: no index, the same bytes at every execution.
 
     Its text is escaped, its fractions have two decimals at most.
     """
     if frame.empty:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
     cells = frame.apply(_html)
-    if best is not None:
-        cells = emphasized(cells, best, "<b>{}</b>")
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 
@@ -256,11 +397,6 @@ def weighted_texts(samples: Sequence[Mapping[str, Any]]) -> Styler:
         return "" if value != value else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     return pd.DataFrame(samples).style.format(rounded).set_properties(**{"text-align": "left"})
-
-
-def emphasized(cells: pd.DataFrame, best: pd.DataFrame, form: str) -> pd.DataFrame:
-    """A table of texts whose best cells are put into a form, `**{}**` say."""
-    return cells.mask(best.to_numpy(), cells.map(form.format))
 
 
 def _html(column: pd.Series) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmel.study.needs import teacher_of
 from mmel.study.records import RunWriter, Store, write_atomically
-from mmel.study.report import frames, tables
+from mmel.study.report import contrasts, frames, tables
 from mmel.study.report.hyperparameters import table7
 from mmel.study.tables import TABLES, runs_of
 
@@ -17,12 +17,25 @@ GOLDEN = FROZEN / "golden"
 DEVICE = {"type": "cuda", "name": "test device"}
 
 
-def write_run(store, run, score=0.0, *, history=None, mm=None, train_seconds=10.0, error=None, result=(), **header):
+def write_run(
+    store,
+    run,
+    score=0.0,
+    *,
+    history=None,
+    mm=None,
+    train_seconds=10.0,
+    weight_max=None,
+    error=None,
+    result=(),
+    **header,
+):
     """Record a run as training would have; with `error` it failed.
 
     Args:
         score: after the last evaluation, in percent.
         history: the score at every evaluation, by default two whatever the configuration says.
+        weight_max: mean largest weight at every evaluation.
         mm: of MNLI's mismatched dev set, one for all evaluations or one for each.
         result: further fields of the last line.
         header: fields of the first line.
@@ -55,6 +68,7 @@ def write_run(store, run, score=0.0, *, history=None, mm=None, train_seconds=10.
             "epoch": number / run.evals_per_epoch,
             "train_loss": 2.5 - number,
             "eval_seconds": 0.1,
+            **({} if weight_max is None else {"weight_max": weight_max}),
             **both,
         }
         for number, both in enumerate(scores, start=1)
@@ -89,16 +103,16 @@ def row(frame, **wanted):
 def golden_frames(store):
     """File name -> CSV of every table that the frozen runs make."""
     found = {"table7.csv": table7("mini")}
-    for name, spec in TABLES.items():
+    for name in TABLES:
         table = frames.load(name, store, "mini")
-        if not spec.claims:
+        found[f"{name}_contrasts.csv"] = tables.contrasts(table)
+        if name == "figure2":
             found[f"{name}_levels.csv"] = tables.curves(table)
             continue
-        found[f"{name}_levels.csv"], _ = tables.levels(table)
-        found[f"{name}_contrasts.csv"] = tables.contrasts(table)
-        found[f"{name}_time.csv"] = tables.times(table)
-        if name not in ("table5", "table6"):
-            found[f"{name}_claim_tests.csv"] = tables.claim_tests(table)
+        found[f"{name}_levels.csv"], found[f"{name}_time.csv"] = tables.levels(table), tables.times(table)
+        found[f"{name}_pooled.csv"] = tables.pooled_tests(table)
+    answers = contrasts.answers(store, "mini")
+    found["claims.csv"], found["weights.csv"] = tables.answers(answers, "mini"), contrasts.weights(store, "mini")
     return {name: frame.to_csv(index=False) for name, frame in found.items()}
 
 

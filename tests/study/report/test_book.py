@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -36,6 +37,7 @@ class Executed:
 
     def execute(self, notebook, output, parameters):
         self.parameters[notebook.stem] = parameters
+        self.encoder = os.environ.get("MMEL_TEXT_MODEL")
         shown = nbformat.read(notebook, as_version=4)
         shown.metadata["papermill"] = {"output_path": str(output)}
         shown.cells.append(new_code_cell("profile = 'mini'", metadata={"tags": ["injected-parameters"]}))
@@ -46,17 +48,18 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The store, the folder of the book, what Sphinx warned of, and the parameters of each plot notebook."""
+    """The store, the folder of the book, Sphinx' warnings, the plot notebooks' parameters and the encoder they see."""
     store, kernel, warnings = Store(tmp_path_factory.mktemp("results")), Executed(), io.StringIO()
     shutil.copytree(FROZEN / "runs", store.root / "runs")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(warnings):
+        patch.setenv("MMEL_TEXT_MODEL", "")
         patch.setattr(book, "warm_kernel", lambda store: contextlib.nullcontext(kernel))
         # A page that an older report left.
         (old := store.report_dir("mini") / "book" / "old.html").parent.mkdir(parents=True)
         old.touch()
         entry = book.report([*TABLES], "mini", store, text_model="an-encoder")
     assert not old.exists()
-    return store, entry.parent, warnings.getvalue(), kernel.parameters
+    return store, entry.parent, warnings.getvalue(), kernel.parameters, kernel.encoder
 
 
 def pages(folder):
@@ -66,12 +69,12 @@ def pages(folder):
 
 
 def test_sphinx_warns_of_nothing(built):
-    _, _, warnings, _ = built
+    _, _, warnings, *_ = built
     assert warnings == ""
 
 
 def test_the_first_file_leads_to_the_first_page_which_lists_all_others(built):
-    _, folder, _, parameters = built
+    _, folder, _, parameters, _ = built
     first = next(iter(parameters))
     entry = (folder / "index.html").read_text()
     assert re.search(r"url=([^\"]+)", entry)[1] == f"notebooks/{first}.html"
@@ -82,13 +85,13 @@ def test_the_first_file_leads_to_the_first_page_which_lists_all_others(built):
 
 
 def test_plot_notebooks_get_the_profile_and_texts_the_encoder(built):
-    *_, parameters = built
-    assert parameters["plot_table1"] == {"profile": "mini"}
-    assert parameters["plot_table3"] == {"profile": "mini", "text_model": "an-encoder"}
+    *_, parameters, encoder = built
+    assert parameters == {f"plot_{name}": {"profile": "mini"} for name in ("claims", *TABLES)}
+    assert encoder == "an-encoder"
 
 
 def test_every_link_and_picture_leads_somewhere(built):
-    _, folder, _, parameters = built
+    _, folder, _, parameters, _ = built
     outside = 0
     for page, html in pages(folder).items():
         # Nothing is loaded from elsewhere: the book is read without a network.
@@ -103,7 +106,7 @@ def test_every_link_and_picture_leads_somewhere(built):
 
 
 def test_pictures_have_their_alt_text_and_code_is_folded(built):
-    _, folder, _, _ = built
+    _, folder, *_ = built
     html = (folder / "notebooks" / "plot_table1.html").read_text(encoding="utf-8")
     assert len(re.findall(r'<img [^>]*alt="MMEL-H − Baseline: \+0\.5 points, &quot;holds&quot;"', html)) == 1
     assert "injected" not in html
@@ -114,7 +117,7 @@ def test_pictures_have_their_alt_text_and_code_is_folded(built):
 
 
 def test_no_path_of_this_machine(built):
-    store, folder, _, _ = built
+    store, folder, *_ = built
     for path in folder.rglob("*"):
         if path.suffix in (".html", ".ipynb", ".js", ".txt", ".svg", ".jsonl"):
             text = path.read_text(encoding="utf-8")
@@ -123,7 +126,7 @@ def test_no_path_of_this_machine(built):
 
 
 def test_the_footer_says_whose_numbers_these_are(built):
-    _, folder, _, _ = built
+    _, folder, *_ = built
     for html in pages(folder).values():
         assert re.search(r"mmel [\d.]+, commit \w+, written \d{4}-\d\d-\d\d \d\d:\d\d UTC", html)
         assert "results/runs/mini" in html

@@ -10,7 +10,7 @@ from invented import FROZEN, mini_run, reported
 from matplotlib.collections import PathCollection
 
 from mmel.study.records import Store
-from mmel.study.report import figures, frames
+from mmel.study.report import contrasts, figures, frames, pictures, tables
 
 plt.switch_backend("Agg")
 OF_TABLES = [
@@ -20,18 +20,16 @@ OF_TABLES = [
     (figures.settings_figure, "table4", 2),
     (figures.settings_figure, "table6", 2),
     (figures.curves_figure, "figure2", 8),
-    (figures.contrasts_figure, "table1", 2),
-    (figures.contrasts_figure, "table3", 10),
 ]
 
 
-def drawn(figure):
+def drawn(picture):
     """Draw without a warning, which would stand in the report, and leave nothing open, which would be shown twice."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure.canvas.draw()
+        picture.figure.canvas.draw()
     assert plt.get_fignums() == []
-    return figure
+    return picture.figure
 
 
 @pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
@@ -49,12 +47,39 @@ def test_no_runs_give_a_panel_that_says_so(tmp_path, draw, name, panels):
 
 
 @pytest.mark.parametrize("name", ["table1", "table3"])
+def test_a_forest_has_a_marker_for_every_contrast_and_tells_its_numbers(name):
+    table = frames.load(name, Store(FROZEN), "mini")
+    found = contrasts.contrasts(table)
+    found = found[found["quantity"] != "time"]
+    shown = tables.labels(table, columns=True)
+    found = found[found["place"].isin(shown)]
+    picture = figures.forest(found, shown)
+    points = [line.get_xdata()[0] for axis in drawn(picture).axes for line in axis.lines if len(line.get_xdata()) == 1]
+    assert sorted(points) == pytest.approx(sorted(found["difference"]))
+    assert len(picture.figure.axes) == found["label"].nunique()
+    assert all(f"{difference:+.2f}" in picture.alt for difference in found["difference"])
+
+
+def test_a_forest_of_nothing_says_so():
+    picture = figures.forest(contrasts.contrasts(frames.load("table1", Store(FROZEN), "mini")).iloc[:0], {})
+    assert picture.alt == "No runs yet."
+
+
+def test_a_picture_is_the_same_bytes_at_every_execution_and_has_an_alternative_text():
+    losses = np.array([0.0, 1.0])
+    (data, metadata), (again, _) = (pictures.weights_over_lambda(losses, [1.0])._repr_mimebundle_() for _ in range(2))
+    assert data == again
+    assert data["image/svg+xml"].startswith("<svg")
+    assert metadata["image/svg+xml"]["alt"] == "Weights of losses 0, 1. lambda_P 1: 0.27, 0.73."
+
+
+@pytest.mark.parametrize("name", ["table1", "table3"])
 def test_every_seed_is_a_dot(name):
     table = frames.load(name, Store(FROZEN), "mini")
     scores = table.runs["score"].dropna()
     dots = [
         offset[1]
-        for axis in figures.methods_figure(table).axes
+        for axis in figures.methods_figure(table).figure.axes
         for dots in axis.collections
         if isinstance(dots, PathCollection)
         for offset in dots.get_offsets()
@@ -68,7 +93,7 @@ def test_every_seed_is_a_dot(name):
 )
 def test_the_training_curve_shows_a_runs_own_metric(run):
     record = Store(FROZEN).read(run)
-    lines = [axis.lines[0].get_ydata().tolist() for axis in drawn(figures.training_curve(record.epochs)).axes]
+    lines = [axis.lines[0].get_ydata().tolist() for axis in drawn(pictures.training_curve(record.epochs)).axes]
     assert lines == [[line[key] for line in record.epochs] for key in ("train_loss", record.metric, "weight_max")]
 
 
@@ -76,10 +101,10 @@ def test_the_training_curve_shows_a_runs_own_metric(run):
 def test_views_stand_with_their_losses_and_weights(channels):
     views = np.random.default_rng(0).integers(0, 256, size=(3, 8, 8, channels), dtype=np.uint8)
     losses, weights = np.array([np.nan, 1.5, 2.0]), np.array([np.nan, 0.25, 0.75])
-    first, *others = (axis.texts[0].get_text() for axis in drawn(figures.weighted_views(views, losses, weights)).axes)
+    first, *others = (axis.texts[0].get_text() for axis in drawn(pictures.weighted_views(views, losses, weights)).axes)
     assert not re.search(r"\d", first)
     assert [re.findall(r"[\d.]+", text) for text in others] == [["1.500", "0.250"], ["2.000", "0.750"]]
-    axes = figures.weighted_views(views, losses, weights).axes
+    axes = pictures.weighted_views(views, losses, weights).figure.axes
     assert all(
         np.array_equal(axis.images[0].get_array(), view.squeeze()) for axis, view in zip(axes, views, strict=True)
     )
@@ -87,5 +112,5 @@ def test_views_stand_with_their_losses_and_weights(channels):
 
 def test_weights_over_lambda_are_those_of_the_library():
     losses = np.array([0.0, np.log(3.0)])
-    (axis,) = drawn(figures.weights_over_lambda(losses, [1.0])).axes
+    (axis,) = drawn(pictures.weights_over_lambda(losses, [1.0])).axes
     assert [bar.get_height() for bar in axis.patches] == pytest.approx([0.25, 0.75])

@@ -7,7 +7,7 @@ from invented import FROZEN, mini_run, reported, row, write_run
 from mmel.study.needs import SELECTION_SEED
 from mmel.study.records import Store
 from mmel.study.report import frames
-from mmel.study.report.statistics import stratified_permutation_test, welch
+from mmel.study.report.contrasts import contrasts
 from mmel.study.tables import TABLES
 
 
@@ -80,80 +80,6 @@ def test_runs_of_another_encoder_are_a_table_of_their_own(store):
     write_run(store, TABLES["table3"].reported("reduced", "some/bert")[0], 40.0)
     for name, number in ((None, 0), ("some/bert", 1)):
         assert (frames.load("table3", store, "reduced", name).runs["status"] == "finished").sum() == number
-
-
-# Contrasts.
-
-
-def test_contrasts_are_welchs_with_the_papers_beside(store):
-    better, worse = [46.0, 46.5, 47.0], [40.0, 41.0, 40.5]
-    write_reduced(store, {("cola", "mmel_h"): better, ("cola", "baseline"): worse, ("cola", "mmel_s"): worse[:1]})
-    found = frames.contrasts(frames.load("table3", store, "reduced"))
-    cell = row(found, place="cola", claim="MMEL-H − Baseline")
-    # Both deviations are 0.5: standard error 0.40825, 4 degrees of freedom, t = 2.7764.
-    assert cell[["difference", "low", "high"]].tolist() == pytest.approx([6.0, 6 - 1.1335, 6 + 1.1335], abs=1e-4)
-    assert (cell["n_a"], cell["n_b"], cell["verdict"]) == (3, 3, "supported")
-    # 62.1 ± 0.55 and 59.7 ± 0.61, five runs each.
-    paper = welch(62.1, 0.55, 5, 59.7, 0.61, 5)
-    assert cell[["paper_difference", "paper_low", "paper_high"]].tolist() == pytest.approx(list(paper[:3]))
-    alone = row(found, place="cola", claim="MMEL-S − Baseline")
-    assert alone["verdict"] == "undecided"
-    assert np.isnan(alone["low"])
-    # Baseline(DA+Long) is not in this grid.
-    assert not found["claim"].str.contains("Long").any()
-
-
-def test_on_another_data_set_the_papers_range_stands_in():
-    cell = row(frames.contrasts(frozen("table2")), claim="MMEL-S-20 − MMEL-S-10")
-    assert np.isnan(cell["paper_difference"])
-    # ResNet-32 on CIFAR-100 loses most, 72.57 - 72.00.
-    assert cell[["paper_min", "paper_max", "paper_places"]].tolist() == pytest.approx([-0.57, 0.08, 8])
-
-
-def test_claims_about_all_settings_are_means_over_pairs():
-    found = frames.over_pairs(frames.contrasts(frozen("table6")))
-    cell = row(found, place="cola", claim="MMEL-H, beam − greedy")
-    # 43 - 45 and 47 - 46; the paper's separate rows 60.0 - 60.2 and 60.8 - 62.8.
-    assert cell[["ours", "ours_above", "ours_pairs"]].tolist() == pytest.approx([-0.5, 1, 2])
-    assert cell[["paper", "paper_above", "paper_pairs"]].tolist() == pytest.approx([-1.1, 0, 2])
-    cell = row(found, place="rte", claim="MMEL-H, separate − joint")
-    # One of four pairs is recorded: 65 - 64. The paper's four on RTE: 2.2, 0.0, 0.7 and -0.1.
-    assert cell[["ours", "ours_pairs", "paper", "paper_above"]].tolist() == pytest.approx([1.0, 1, 0.7, 2])
-    # A single sentence is joined with nothing.
-    assert not found.loc[found["place"] == "cola", "claim"].str.contains("joint").any()
-
-
-# One test over all places.
-
-
-def test_a_claim_over_all_tasks_is_stratified_by_task(store):
-    scores = {
-        ("cola", "mmel_h"): [46.0, 47.0, 48.0],
-        ("cola", "baseline"): [40.0, 41.0, 47.5],
-        ("rte", "mmel_h"): [66.0, 67.0, 68.0],
-        ("rte", "baseline"): [65.0, 66.5, 66.0],
-        ("mrpc", "mmel_h"): [80.0],
-        ("mrpc", "baseline"): [70.0, 71.0, 72.0],
-    }
-    write_reduced(store, scores)
-    tests = frames.claim_tests(frames.load("table3", store, "reduced"))
-    found = row(tests, claim="MMEL-H − Baseline")
-    strata = [(scores[task, "mmel_h"], scores[task, "baseline"]) for task in ("cola", "rte")]
-    # (47 - 42.8333 + 67 - 65.8333) / 2.
-    assert found[["places", "runs", "difference"]].tolist() == pytest.approx([2, 12, 2.6667], abs=1e-4)
-    assert found["p"] == stratified_permutation_test(strata)
-    assert found["left_out"] == {"mrpc": (1, 3), "stsb": (0, 0)}
-    untested = row(tests, claim="MMEL-H − Baseline(DA+Long)")
-    assert (untested["places"], untested["left_out"]["cola"]) == (0, (3, 0))
-    assert np.isnan(untested["p"])
-
-
-def test_mnli_counts_once(store):
-    for method in ("mmel_h", "baseline"):
-        for run in reported("table3", "paper", dataset="mnli", method=method)[:3]:
-            write_run(store, run, 80.0 + run.seed, mm=10.0)
-    found = row(frames.claim_tests(frames.load("table3", store, "paper")), claim="MMEL-H − Baseline")
-    assert (found["places"], found["runs"], found["difference"]) == (1, 6, 0.0)
 
 
 # Times.
@@ -232,6 +158,5 @@ def test_a_method_that_the_paper_has_not_stands_in_our_rows_alone(monkeypatch):
         assert "Baseline(DA+UNI)" in set(frames.cells(frozen(name))["arm"])
         times = frames.times(frozen(name)).set_index("arm")
         assert times.loc["Baseline(DA+UNI)", "paper_ratio"].isna().all()
-        found = frames.contrasts(frozen(name))
-        assert found["claim"].str.contains("UNI").any()
-        assert found.loc[found["claim"].str.contains("UNI"), "paper_difference"].isna().all()
+        found = contrasts(frozen(name))
+        assert set(found.loc[found["label"].str.contains("UNI"), "source"]) == {"ours"}

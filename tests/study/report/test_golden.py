@@ -6,7 +6,7 @@ import pytest
 from invented import FROZEN, GOLDEN, golden_frames
 
 from mmel.study.records import Store
-from mmel.study.report.files import write_tables
+from mmel.study.report.files import write_claims, write_tables
 from mmel.study.tables import TABLES, runs_of
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"
@@ -34,10 +34,13 @@ def test_every_frozen_run_is_in_a_table_and_invented():
     assert {record.header["device"]["name"] for record in records} == {"test device"}
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["claims", *TABLES])
 def test_the_committed_report_is_what_the_committed_records_make(tmp_path, monkeypatch, name):
     # What `mmel report --profile reduced` writes; the book takes a minute of notebooks.
     monkeypatch.setattr(Store, "report_dir", lambda self, profile: tmp_path)
-    write_tables(name, Store(RESULTS), "reduced")
+    if name == "claims":
+        write_claims(Store(RESULTS), "reduced")
+    else:
+        write_tables(name, Store(RESULTS), "reduced")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (COMMITTED / path.name).read_bytes(), path.name

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmel.study.report.statistics import sampling_error, stratified_permutation_test, welch
+from mmel.study.report.statistics import (
+    Cell,
+    combination,
+    holm,
+    paired,
+    pooled,
+    sampling_error,
+    seeds_needed,
+    welch,
+)
 
 SAMPLES = [
     ([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]),
@@ -16,90 +25,126 @@ SAMPLES = [
 ]
 
 
-def summary(sample):
-    return np.mean(sample), np.std(sample, ddof=1) if len(sample) > 1 else np.nan, len(sample)
+def cell(sample):
+    return Cell(np.mean(sample), np.std(sample, ddof=1) if len(sample) > 1 else np.nan, len(sample))
 
 
-# Welch's contrast.
+# Contrasts.
 
 
 def test_welch_by_hand():
     # Equal variances of 1, three runs each: standard error sqrt(2/3), 4 degrees of freedom, t(0.975) = 2.776; the
     # test statistic 2 / 0.8165 = 2.449 has p = 0.0705 there.
-    found = welch(98.0, 1.0, 3, 96.0, 1.0, 3)
-    assert found == pytest.approx((2.0, 2 - 2.2669, 2 + 2.2669, 0.0705), abs=1e-4)
+    found = welch(Cell(98.0, 1.0, 3), Cell(96.0, 1.0, 3))
+    assert found[:4] == pytest.approx((2.0, 2 - 2.2669, 2 + 2.2669, 0.0705), abs=1e-4)
 
 
 @pytest.mark.parametrize(("first", "second"), SAMPLES)
 def test_welch_equals_scipys(first, second):
-    found = welch(*summary(first), *summary(second))
+    found = welch(cell(first), cell(second))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         expected = stats.ttest_ind(first, second, equal_var=False)
-    interval = expected.confidence_interval(0.95)
-    assert found == pytest.approx((np.mean(first) - np.mean(second), *interval, expected.pvalue), rel=1e-9)
+    bounds = expected.confidence_interval(0.95)
+    assert found[:4] == pytest.approx((np.mean(first) - np.mean(second), *bounds, expected.pvalue), rel=1e-9)
 
 
-def test_welch_of_columns_is_welch_of_each_row():
-    columns = zip(*(summary(sample) for sample in (first for first, _ in SAMPLES)), strict=True)
-    others = zip(*(summary(second) for _, second in SAMPLES), strict=True)
-    found = np.array(welch(*map(np.array, columns), *map(np.array, others))).T
-    expected = [welch(*summary(first), *summary(second)) for first, second in SAMPLES]
-    assert found == pytest.approx(np.array(expected), rel=1e-12)
+def test_one_run_on_a_side_has_a_prediction_interval():
+    # t(0.975, 2) = 4.3027, s = 0.1, three runs: 4.3027 * 0.1 * sqrt(4 / 3).
+    for found in (welch(Cell(10.1, 0.1, 3), Cell(9.0, np.nan, 1)), welch(Cell(10.1, np.nan, 1), Cell(9.0, 0.1, 3))):
+        assert found[:3] == pytest.approx((1.1, 1.1 - 0.49683, 1.1 + 0.49683), abs=1e-4)
+        assert found.kind == "prediction"
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [([99.0], [10.0]), ([99.0], [10.0, 10.1, 10.2]), ([94.0, 94.1], [95.0]), ([95.0, 95.0], [94.0, 94.0])],
-)
+def test_a_prediction_interval_covers_a_new_run_95_times_in_100():
+    draws = np.random.default_rng(0).normal(size=(4000, 4))
+    found = [welch(cell(draw[:3]), Cell(draw[3], np.nan, 1)) for draw in draws]
+    assert np.mean([one.low < 0 < one.high for one in found]) == pytest.approx(
+        0.95, abs=4 * (0.05 * 0.95 / 4000) ** 0.5
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [([99.0], [10.0]), ([95.0, 95.0], [94.0, 94.0])])
 def test_without_scatter_there_is_a_difference_and_no_interval(first, second):
     with warnings.catch_warnings():
         # A notebook would show the warning in the report.
         warnings.simplefilter("error")
-        difference, *rest = welch(*summary(first), *summary(second))
-    assert difference == pytest.approx(np.mean(first) - np.mean(second))
-    assert np.isnan(rest).all()
+        found = welch(cell(first), cell(second))
+    assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert np.isnan(found[1:4]).all()
+    assert found.kind == "none"
 
 
-# One test over several models.
+def test_paired_equals_scipys():
+    first, second = [70.0, 71.5, 72.0], [68.0, 69.0, 60.0]
+    expected = stats.ttest_rel(first, second)
+    bounds = expected.confidence_interval(0.95)
+    assert paired(first, second)[1:4] == pytest.approx((*bounds, expected.pvalue), rel=1e-9)
+    # Differences that are all alike have no scatter.
+    assert paired([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]).kind == "none"
 
 
-def exact_p(strata):
-    """The share of all ways to label the runs within strata that are at least as extreme as the data."""
-    per_stratum = []
-    for first, second in strata:
-        pooled = np.array([*first, *second])
-        chosen = [list(index) for index in itertools.combinations(range(len(pooled)), len(first))]
-        per_stratum.append([pooled[one].mean() - np.delete(pooled, one).mean() for one in chosen])
-    observed = sum(np.mean(first) - np.mean(second) for first, second in strata)
-    return np.mean([abs(sum(each)) >= abs(observed) - 1e-9 for each in itertools.product(*per_stratum)])
+def test_a_combination_of_two_cells_is_welchs_and_single_runs_have_none():
+    first, second = map(cell, SAMPLES[1])
+    assert combination([(1, first), (-1, second)]) == welch(first, second)
+    # Halved cells: half the difference and half the interval.
+    half = combination([(0.5, first), (-0.5, second)])
+    assert half[:3] == pytest.approx([value / 2 for value in welch(first, second)[:3]])
+    single = Cell(1.0, np.nan, 1)
+    assert combination([(1, first), (-1, second), (-1, single), (1, single)]).kind == "none"
+
+
+# Several cells at once.
+
+
+def exact_p(cells):
+    """The share of all sign flips of single seeds' standardised differences that are at least as extreme."""
+    parts = [np.subtract(a, b) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2) for a, b in cells]
+    flat = np.concatenate(parts)
+    means = [np.mean(np.multiply(signs, flat)) for signs in itertools.product((-1, 1), repeat=len(flat))]
+    return flat.mean(), np.mean(np.abs(means) >= abs(flat.mean()) - 1e-12)
 
 
 @pytest.mark.parametrize(
-    "strata",
+    "cells",
     [
-        [([3.0, 4.0], [1.0, 2.0])],
-        [([97.0, 98.0], [95.0, 96.0]), ([50.0, 51.0], [50.5, 49.0])],
-        # Sides and strata of different sizes, with ties.
-        [([97.0, 98.0, 97.5], [95.0, 97.0]), ([50.0], [50.5, 49.0, 48.0]), ([70.0, 70.0], [70.0, 71.0])],
-        # The second model is far better, and mostly the first method ran on it: strata are not pooled.
-        [([50.0, 52.0], [51.0, 50.5, 51.5, 50.8]), ([91.0, 90.5, 91.5, 90.8], [90.0, 92.0])],
+        [([97.0, 98.0, 97.5], [95.0, 97.0, 96.0]), ([50.0, 51.0, 50.0], [50.5, 49.0, 48.0])],
+        [([70.0, 71.0, 72.0, 70.5], [70.0, 71.5, 71.0, 70.0]), ([0.1, 0.3], [0.2, 0.4])],
     ],
 )
-def test_the_permutation_test_equals_enumeration(strata):
-    expected, num = exact_p(strata), 20_000
-    # Four standard errors of the draw, and the one that counts the data itself.
-    tolerance = 4 * (expected * (1 - expected) / num) ** 0.5 + 1 / num
-    assert stratified_permutation_test(strata, num_resamples=num) == pytest.approx(expected, rel=0, abs=tolerance)
+def test_the_pooled_test_flips_the_signs_of_all_seeds(cells):
+    effect, p = exact_p(cells)
+    found = pooled(cells)
+    assert (found.effect, found.p) == pytest.approx((effect, p))
+    alone = [exact_p([one])[0] for one in cells]
+    assert (found.low, found.high) == pytest.approx((min(alone), max(alone)))
 
 
-def test_the_permutation_test_is_two_sided_reproducible_and_never_zero():
-    strata = [([9.0, 9.1, 9.2, 9.3, 9.4, 9.5], [1.0, 1.1, 1.2, 1.3, 1.4, 1.5])] * 3
-    assert stratified_permutation_test(strata, num_resamples=99) == 1 / 100
-    assert stratified_permutation_test([sides[::-1] for sides in strata], num_resamples=99) == 1 / 100
-    other = [([1.0, 2.0, 4.0], [1.5, 2.5, 1.0])]
-    assert stratified_permutation_test(other, seed=3) == stratified_permutation_test(other, seed=3)
-    assert stratified_permutation_test([([95.0, 95.0], [95.0, 95.0])]) == 1.0
+def test_a_pooled_test_does_not_depend_on_the_units_of_a_cell():
+    cells = [([97.0, 98.0, 97.5], [95.0, 97.0, 96.0]), ([50.0, 51.0, 50.0], [50.5, 49.0, 48.0])]
+    scaled = [cells[0], tuple([value * 100 for value in side] for side in cells[1])]
+    assert pooled(cells) == pytest.approx(pooled(scaled))
+
+
+@pytest.mark.parametrize("cells", [[], [([3.0, 4.0, 5.0], [1.0, 2.0, 3.1])], [([1.0] * 6, [0.0] * 6)]])
+def test_too_few_seeds_or_no_spread_give_no_pooled_test(cells):
+    # Three differences: the smallest two-sided p is 0.25.
+    assert pooled(cells) is None
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("width", "n", "target"), [(2.3, 3, 1.0), (1.0, 5, 0.2), (0.5, 5, 0.4)])
+def test_the_seeds_needed_bring_the_interval_down_to_the_target_and_fewer_do_not(width, n, target):
+    def half_width(seeds):
+        spread = width / stats.t.ppf(0.975, 2 * n - 2) * np.sqrt(n / 2)
+        return stats.t.ppf(0.975, 2 * seeds - 2) * spread * np.sqrt(2 / seeds)
+
+    needed = seeds_needed(width, n, target)
+    assert half_width(needed) <= target < half_width(needed - 1 - needed // 40)
 
 
 # The evaluation set's own error.

@@ -1,0 +1,117 @@
+"""A figure as vector graphics with a text for those who cannot see it; figures of one run and of the weights."""
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import softmax
+
+from mmel.study.report.layout import METRIC_LABELS
+
+STYLE = {
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "font.size": 9,
+    # The same figure is the same bytes.
+    "svg.hashsalt": "mmel",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+}
+INK = "#1d2125"
+
+
+class Picture:
+    """A figure for a notebook: SVG, with an alternative text.
+
+    Args:
+        figure: drawn; it is closed here, so that it is not shown twice.
+        alt: what it shows, in words and numbers.
+    """
+
+    def __init__(self, figure: Figure, alt: str):
+        plt.close(figure)
+        self.figure, self.alt = figure, alt
+
+    @property
+    def svg(self) -> str:
+        """The figure as an SVG element, the same at every execution."""
+        with plt.rc_context(STYLE), io.StringIO() as file:
+            self.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+            text = file.getvalue()
+        return re.sub(r"[ \t]+$", "", text[text.index("<svg") :], flags=re.MULTILINE)
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        return (
+            {"image/svg+xml": self.svg, "text/plain": self.alt},
+            {"image/svg+xml": {"alt": self.alt}},
+        )
+
+
+def training_curve(epochs: Sequence[dict]) -> Picture:
+    """Loss, score and the spread of P* over a run's epochs, as `mmel.study.train.train` yields them."""
+    lines = pd.DataFrame(epochs)
+    metric = next(column for column in lines if column in METRIC_LABELS)
+    drawn = {"train_loss": "training loss", metric: METRIC_LABELS[metric], "weight_max": "largest weight of P*"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
+        for axis, (column, label) in zip(axes, drawn.items(), strict=True):
+            axis.plot(lines["epoch"], lines[column], color="#0072b2")
+            axis.set_xlabel("epoch")
+            axis.set_title(label)
+    ends = [
+        f"{label} from {lines[column].iloc[0]:.3g} to {lines[column].iloc[-1]:.3g}" for column, label in drawn.items()
+    ]
+    return Picture(figure, f"Over {lines['epoch'].iloc[-1]:g} epochs: {'; '.join(ends)}.")
+
+
+def weighted_views(views: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> Picture:
+    """The views of one image in a row, each with its loss and its weight under P*; the original first.
+
+    Args:
+        views: (K, H, W, C) uint8.
+        losses: (K,), NaN for a view that is not weighted.
+        weights: (K,) summing to one; NaN likewise.
+    """
+    k = len(views)
+    told = []
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, k, figsize=(1.05 * k, 1.7), squeeze=False, layout="constrained")
+        for index, (axis, view, loss, weight) in enumerate(zip(axes[0], views, losses, weights, strict=True)):
+            axis.imshow(view.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_axis_off()
+            name = "x" if index == 0 else f"z{index}"
+            axis.set_title(name, fontsize=8, pad=2)
+            shown = "not weighted" if np.isnan(weight) else f"loss {loss:.3f}\nweight {weight:.3f}"
+            axis.text(0.5, -0.06, shown, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+            told.append(f"{name} {shown}".replace("\n", ", "))
+    return Picture(figure, f"{k} views of one image: {'; '.join(told)}.")
+
+
+def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Picture:
+    """P* (Eq. 6) of one example's K losses for several lambda_P, one group of bars for each loss."""
+    told = []
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
+        width = 0.8 / len(lambdas)
+        shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(lambdas)))
+        for index, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
+            left = np.arange(len(losses)) + (index - (len(lambdas) - 1) / 2) * width
+            weights = softmax(losses / value)
+            axis.bar(left, weights, width, color=shade, label=f"$\\lambda_P$ = {value:g}")
+            told.append(f"lambda_P {value:g}: {', '.join(f'{weight:.2f}' for weight in weights)}")
+        axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
+        axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
+        axis.set_ylabel("weight P*")
+        axis.grid(axis="x", visible=False)
+        axis.legend(fontsize=8)
+    return Picture(figure, f"Weights of losses {', '.join(f'{v:g}' for v in losses.round(3))}. {'; '.join(told)}.")
