@@ -149,6 +149,8 @@ def test_a_retired_field_of_another_value_named_another_run(store):
         (b'{"kind": "run"}\n{"kind": "epoch"}\n{"kind": "res', 3),
         (b'{"kind": "run"}\n\n{"kind": "result"}\n', 2),
         (b"this is no record\n", 1),
+        # No JSON number is infinite, however it is written.
+        (b'{"kind": "run"}\n{"kind": "epoch", "train_loss": 1e999}\n{"kind": "result"}\n', 2),
         (b"[" * 100_000, 1),
         (b"\xff\xfe\x00\x01\n", 1),
         (b"", None),
