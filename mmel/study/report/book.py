@@ -67,7 +67,7 @@ def _gather(plots: list[Path], folder: Path) -> str:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path)
     (folder / "notebooks").mkdir()
-    pages = {path.stem: for_book(nbformat.read(path, as_version=4)) for path in (*plots, *others)}
+    pages = {path.stem: _for_book(path) for path in (*plots, *others)}
     first, *rest = (path.stem for path in plots)
     titles = {f"plot_{name}": f"{table.title} " for name, table in TABLES.items()}
     contents = {
@@ -83,13 +83,18 @@ def _gather(plots: list[Path], folder: Path) -> str:
     return f"notebooks/{first}"
 
 
-def for_book(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook with its code folded, the alt text of pictures where MyST-NB reads it, and links as of the book."""
+def _for_book(path: Path) -> nbformat.NotebookNode:
+    """A notebook with the alt text of pictures where MyST-NB reads it, links as of the book, and its code folded.
+
+    The code of a recipe stays in sight.
+    """
+    notebook, folded = nbformat.read(path, as_version=4), not path.stem.startswith("use_")
     # It names folders of this machine.
     notebook.metadata.pop("papermill", None)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         tags = cell.metadata.setdefault("tags", [])
-        tags.append("remove-cell" if PARAMETERS & set(tags) else "hide-input")
+        if folded:
+            tags.append("remove-cell" if PARAMETERS & set(tags) else "hide-input")
         for output in cell.outputs:
             for mime, about in output.get("metadata", {}).items():
                 if mime.startswith("image/") and "alt" in about:

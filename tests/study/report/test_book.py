@@ -105,15 +105,19 @@ def test_every_link_and_picture_leads_somewhere(built):
     assert outside == 2 * len(parameters)
 
 
-def test_pictures_have_their_alt_text_and_code_is_folded(built):
+def test_pictures_have_their_alt_text_and_code_is_folded_but_of_recipes(built):
     _, folder, *_ = built
     html = (folder / "notebooks" / "plot_table1.html").read_text(encoding="utf-8")
     assert len(re.findall(r'<img [^>]*alt="MMEL-H − Baseline: \+0\.5 points, &quot;holds&quot;"', html)) == 1
+    # Without a text of its own a picture would be read out as the name of its file.
+    for page in folder.glob("notebooks/plot_*.html"):
+        assert re.findall(r'<img [^>]*alt="[^"]*[.]\w+g"', page.read_text(encoding="utf-8")) == [], page
     assert "injected" not in html
     assert "profile = &#39;mini&#39;" not in html
     folded = re.findall(r"<details .*?</details>", html, re.DOTALL)
     assert 'math notranslate nohighlight">\\(x\\)' in html
     assert html.count('class="cell_input') == "".join(folded).count('class="cell_input') > 3
+    assert "<details" not in (folder / "notebooks" / "use_pytorch.html").read_text(encoding="utf-8")
 
 
 def test_no_path_of_this_machine(built):
