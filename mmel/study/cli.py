@@ -1,6 +1,7 @@
 """The command line: `mmel run | sweep | report | augment | data`; `python -m mmel.study` is the same."""
 
 import argparse
+import functools
 import math
 import os
 import signal
@@ -8,9 +9,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from mmel import __version__
 from mmel.study.config import ImageRun, Run, TextRun, run_type
@@ -23,12 +24,40 @@ from mmel.study.records import ResultsError, Store
 from mmel.study.sweep import NotebookError
 from mmel.study.tables import TABLES, TEXT_MODELS, recipe
 
-if TYPE_CHECKING:
-    from mmel.study.sweep.local import Executor
-
+# Variables, because grids, notebooks, kernels and workers must see the same choice.
+VARIABLES = {"data_root": "MMEL_DATA", "text_model": "MMEL_TEXT_MODEL", "device": "MMEL_DEVICE"}
 RUN_FIELDS = tuple(dict.fromkeys((*ImageRun.field_names(), *TextRun.field_names())))
-# The fields of a run that `mmel augment` takes.
 AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "pair_mode")
+
+
+def _option(text: str, **keywords: Any) -> dict[str, Any]:
+    return {"help": text, **keywords}
+
+
+# Option or argument -> its keywords for argparse; the fields of runs are options too.
+OPTIONS = {
+    "--results": _option("default: MMEL_RESULTS, else ./results (augment: the user's cache folder)", metavar="DIR"),
+    "--text-model": _option("encoder, by hub name or folder; default: MMEL_TEXT_MODEL, the profile's", metavar="NAME"),
+    "--data-root": _option("default: MMEL_DATA, else ./data", metavar="DIR"),
+    "--device": _option("cpu, cuda, cuda:1; default: MMEL_DEVICE, else the first GPU, else the CPU"),
+    "--table": _option(f"default: {' '.join(TABLES)}", nargs="+", choices=TABLES, default=[*TABLES], metavar="TABLE"),
+    "--profile": _option("default: mini", choices=PROFILES, default="mini"),
+    "--only": _option("keep runs with this value, and the runs they need", action="append", metavar="FIELD=VALUE"),
+    "--plan": _option("list the runs and their cost; train nothing", action="store_true"),
+    "--budget-minutes": _option("stop before; a run that has begun is evaluated once", type=float, metavar="M"),
+    "--pack": _option("train N runs side by side; default: 1", type=int, metavar="N"),
+    "--executor": _option("default: local", choices=("local", "ray"), default="local"),
+    "--address": _option("with --executor ray: of the cluster (auto, host:port); default: this machine"),
+    "--gpus-per-run": _option("with --executor ray; default: 1 if there are any", type=float, metavar="G"),
+    "--retry-failed": _option("train runs again that failed", action="store_true"),
+    "--no-notebook": _option("train without papermill, as `mmel run` always does", action="store_true"),
+    "--glue-submission": _option("instead: the zip for GLUE's server", metavar="METHOD", choices=methods_for("text")),
+    "source": _option("the file"),
+    "target": _option("the file to write: a row for each variant, in the format of its suffix"),
+    "--column": _option("the sentences", required=True),
+    "--pair-column": _option("the second sentences, of a pair task"),
+    "dataset": _option(f"one of {', '.join(DATASETS)}", choices=DATASETS, metavar="DATASET"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,38 +71,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         # An empty field may mean something; the run checks it.
         if empty := [name for name, value in vars(arguments).items() if value == "" and name not in RUN_FIELDS]:
             raise ValueError(f"{empty[0]} must not be empty")
-        # Variables, because grids, notebooks and kernels must see the same choice.
-        for name, variable in (("data_root", "MMEL_DATA"), ("text_model", "MMEL_TEXT_MODEL")):
-            if value := getattr(arguments, name, None):
-                os.environ[variable] = value
+        os.environ |= {VARIABLES[name]: value for name, value in vars(arguments).items() if name in VARIABLES and value}
         status = arguments.command(arguments)
         # Here, as an error at the end of Python is a traceback.
         sys.stdout.flush()
         return status
     except ModuleNotFoundError as error:
         print(
-            f"mmel: {error.name} is missing: pip install '.[study]' in the checkout, or use `make study`'s environment",
-            file=sys.stderr,
+            f"mmel: {error.name} is missing: pip install '.[study]' in the checkout (or `make study`)", file=sys.stderr
         )
+    except BrokenPipeError:
+        # As of other tools whose reader has gone (`mmel sweep --plan | head`).
+        return 128 + signal.SIGPIPE
     except (OSError, ValueError, ImportError, DataError, ModelError, NotebookError, ResultsError) as error:
-        if isinstance(error, BrokenPipeError):
-            # As of other tools whose reader has gone (`mmel sweep --plan | head`).
-            return 128 + signal.SIGPIPE
         print(f"mmel: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("mmel: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
     finally:
-        _drop_unwritable_output()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # Text that cannot be written would raise once more as Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
-
-
-def _drop_unwritable_output() -> None:
-    """Drop what standard output still holds if it cannot be written: as Python ends it would raise once more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,107 +105,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mmel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser(
-        "run",
-        help="train one configuration and print a line for each evaluation",
-        description="Defaults are those of CIFAR / of GLUE; ImageNet has its own recipe, and plain baselines K = 1.",
-    )
-    run.set_defaults(command=_run)
-    _add_fields(run, RUN_FIELDS)
-    run.add_argument("--no-notebook", action="store_true", help="as with sweep; a run never uses one")
-    _add_places(run)
-
-    sweep = commands.add_parser("sweep", help="train what is missing of one or more tables")
-    sweep.set_defaults(command=_sweep)
-    _add_tables(sweep)
-    sweep.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="only runs with this value, and what they need; several values of one field mean any of them",
-    )
-    sweep.add_argument("--plan", action="store_true", help="list the runs and their cost; train nothing")
-    sweep.add_argument(
-        "--budget-minutes",
-        type=float,
-        metavar="M",
-        help="stop before, runs under way at an evaluation after their first",
-    )
-    sweep.add_argument("--pack", type=int, default=1, metavar="N", help="train N runs side by side; default: 1")
-    sweep.add_argument("--executor", choices=("local", "ray"), default="local", help="default: local")
-    sweep.add_argument("--address", help="with --executor ray: of the cluster (auto, host:port); default: this machine")
-    sweep.add_argument(
-        "--gpus-per-run", type=float, metavar="G", help="with --executor ray; default: 1 if there are any"
-    )
-    sweep.add_argument("--retry-failed", action="store_true", help="train runs again that failed")
-    sweep.add_argument("--no-notebook", action="store_true", help="train in this process, without papermill")
-    _add_places(sweep)
-
-    report = commands.add_parser("report", help="write the tables of a profile and build its book")
-    report.set_defaults(command=_report)
-    _add_tables(report)
-    _add_places(report, device=False)
-    report.add_argument(
-        "--glue-submission",
-        metavar="METHOD",
-        choices=methods_for("text"),
-        help="instead: write the zip for the GLUE server from the test predictions of this method's best runs",
-    )
-
-    augment = commands.add_parser("augment", help="augment a text column of a CSV, TSV or Parquet file (Algorithm 2)")
-    augment.set_defaults(command=_augment)
-    augment.add_argument("source", help="the file")
-    augment.add_argument("target", help="the file to write: a row a variant, in the format of its suffix")
-    augment.add_argument("--column", required=True, help="the sentences")
-    augment.add_argument("--pair-column", help="the second sentences, of a pair task")
-    _add_fields(augment, AUGMENT_FIELDS, (TextRun,))
-    _add_places(augment, results="MMEL_RESULTS, else the user's cache folder")
-
-    data = commands.add_parser("data", help="fetch and check a data set")
-    data.set_defaults(command=_data)
-    data.add_argument("dataset", help=f"one of {', '.join(DATASETS)}")
-    _add_data_root(data)
+    tables, places = ("--table", "--profile"), ("--results", "--text-model", "--data-root")
+    cluster = ("--executor", "--address", "--gpus-per-run")
+    sweep = (*tables, "--only", "--plan", "--budget-minutes", "--pack", *cluster, "--retry-failed", "--no-notebook")
+    files = ("source", "target", "--column", "--pair-column")
+    for command, help_text, options, fields in (
+        (_run, "train one run and print its evaluations", (*places, "--device", "--no-notebook"), RUN_FIELDS),
+        (_sweep, "train the missing runs of one or more tables", (*sweep, *places, "--device"), ()),
+        (_report, "write the tables of a profile and build its book", (*tables, *places, "--glue-submission"), ()),
+        (_augment, "augment a text column of a file (Algorithm 2)", (*files, *places, "--device"), AUGMENT_FIELDS),
+        (_data, "fetch and check a data set", ("dataset", "--data-root"), ()),
+    ):
+        subparser = commands.add_parser(command.__name__.removeprefix("_"), help=help_text, description=help_text)
+        subparser.set_defaults(command=command)
+        for name in options:
+            subparser.add_argument(name, **OPTIONS[name])
+        for name in fields:
+            subparser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {_defaults(name)}")
     return parser
 
 
-def _add_tables(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table", nargs="+", choices=TABLES, default=[*TABLES], metavar="TABLE", help=f"default: {' '.join(TABLES)}"
-    )
-    parser.add_argument("--profile", choices=PROFILES, default="mini", help="default: mini")
+def _defaults(name: str) -> str:
+    """The defaults of a field, of runs on images and on text if they differ, as one writes them."""
+    values = [kind.defaults([name])[name] for kind in (ImageRun, TextRun) if name in kind.field_names()]
+    return " / ".join(dict.fromkeys(",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values))
 
 
-def _add_fields(
-    parser: argparse.ArgumentParser, names: Sequence[str], kinds: Sequence[type[Run]] = (ImageRun, TextRun)
-) -> None:
-    for name in names:
-        defaults = [kind.defaults([name])[name] for kind in kinds if name in kind.field_names()]
-        texts = dict.fromkeys(",".join(map(str, d)) if isinstance(d, tuple) else str(d) for d in defaults)
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"default: {' / '.join(texts)}")
-
-
-def _given(arguments: argparse.Namespace, kind: type[Run], names: Sequence[str]) -> dict[str, Any]:
+def _given(arguments: argparse.Namespace, kind: type[Run], names: Iterable[str]) -> dict[str, Any]:
     return {name: parse_field(kind, name, text) for name in names if (text := getattr(arguments, name)) is not None}
-
-
-def _add_places(
-    parser: argparse.ArgumentParser, device: bool = True, results: str = "MMEL_RESULTS, else ./results"
-) -> None:
-    parser.add_argument("--results", metavar="DIR", help=f"default: {results}")
-    parser.add_argument(
-        "--text-model",
-        metavar="NAME",
-        help="encoder with a masked-LM head, by Hugging Face name or folder; default: MMEL_TEXT_MODEL, the profile's",
-    )
-    _add_data_root(parser)
-    if device:
-        parser.add_argument("--device", help="cpu, cuda, cuda:1; default: the first GPU, else the CPU")
-
-
-def _add_data_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-root", metavar="DIR", help="default: MMEL_DATA, else ./data")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -194,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from mmel.study.train import TrainingError, processes, train
 
     try:
-        for line in train(config, store, device=arguments.device):
+        for line in train(config, store):
             scores = [f"{name.removesuffix('_pct')} {line[name]:.2f} %" for name in line if name.endswith("_pct")]
             unit = next(name for name in line if name.endswith("_per_second"))
             speed = f"{line[unit]:.0f} {unit.removesuffix('_per_second')}/s"
@@ -221,94 +169,67 @@ def _config(arguments: argparse.Namespace) -> Run:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from mmel.study.sweep import Outcome
+    from mmel.study.sweep.cost import Speed, duration, plan_lines
     from mmel.study.sweep.driver import Sweep
-    from mmel.study.sweep.plan import duration, estimate_speed, plan
-    from mmel.study.sweep.view import plan_lines, sigterm_as_interrupt, watch
+    from mmel.study.sweep.plan import plan
 
-    store = Store.find(arguments.results)
     on_ray = arguments.executor == "ray"
-    if not on_ray and (arguments.address or arguments.gpus_per_run is not None):
-        raise ValueError("address and gpus_per_run are for executor 'ray', got executor 'local'")
-    if on_ray and arguments.pack != 1:
-        raise ValueError(f"pack must be 1 with executor 'ray', which fills the cluster by itself, got {arguments.pack}")
-    if arguments.pack < 1:
-        raise ValueError(f"pack must be at least 1, got {arguments.pack}")
-    stop_at = _stop_time(arguments.budget_minutes)
-    # Which devices a cluster has shows in what it records; a record's times are cut to whole seconds.
-    device = None if on_ray else _describe_device(arguments.device, arguments.pack)
-    since = datetime.now(UTC).replace(microsecond=0) if on_ray else None
-
-    def replan() -> list:
-        speed = estimate_speed(store, device=device, since=since)
-        return plan(arguments.table, arguments.profile, store, arguments.only, speed, text_model_name())
-
+    for name in ("pack",) if on_ray else ("address", "gpus_per_run"):
+        if (value := getattr(arguments, name)) is not None:
+            raise ValueError(f"{name} must not be given with executor {arguments.executor!r}, got {value!r}")
+    if (pack := 1 if arguments.pack is None else arguments.pack) < 1:
+        raise ValueError(f"pack must be at least 1, got {pack}")
+    if (minutes := arguments.budget_minutes) is not None:
+        if not 0 <= minutes < math.inf:
+            raise ValueError(f"budget_minutes must be a number from 0, got {minutes}")
+        os.environ["MMEL_STOP_AT"] = repr(time.time() + minutes * 60)
+    store = Store.find(arguments.results)
+    runs = plan(arguments.table, arguments.profile, arguments.only or (), text_model_name())
+    # Those of a cluster are not known.
+    device = None if on_ray else _describe_device(pack)
+    records = (record for profile in PROFILES for record in store.records(profile) if record.finished)
+    speed = Speed(device, records)
     if arguments.plan:
-        print(*plan_lines(replan(), arguments.table, device and device["name"]), sep="\n")
+        print(*plan_lines(runs, store, speed, device and device["name"]), sep="\n")
         return 0
+    from mmel.study.train.loop import stop_time
+
+    stop_at = stop_time()
     # Else each run would fail by itself where nothing can be written.
     tempfile.TemporaryFile(dir=store.root).close()
+    # As batch systems send it before they kill.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin = time.perf_counter()
-    with sigterm_as_interrupt(), watch() as (report, status), _executor(arguments, store, stop_at) as executor:
-        sweep = Sweep(
-            replan,
-            store,
-            executor,
-            slots=None if on_ray else arguments.pack,
-            stop_at=math.inf if stop_at is None else stop_at,
-            retry_failed=arguments.retry_failed,
-            report=report,
-            status=status,
-        )
-        ended = sweep.run()
-    count = Counter(outcome for _, (outcome, _) in ended)
+    with _executor(arguments, store, pack) as executor:
+        slots = None if on_ray else pack
+        ended = Sweep(runs, store, executor.submit, speed, slots, stop_at, arguments.retry_failed).run()
+    count = Counter(outcome for outcome, _ in ended.values())
     spent = duration(time.perf_counter() - begin)
     print(f"{count[Outcome.RECORDED]} recorded before, {count[Outcome.TRAINED]} trained in {spent}")
-    for run, (outcome, reason) in ended:
-        if reason:
-            recorded = outcome is Outcome.FAILED and store.read(run.config) is not None
-            again = "--retry-failed trains it again" if recorded else "the next sweep tries it again"
-            print(f"{outcome.value}: {run.config.run_id}: {reason}; {again}")
+    if others := [(run, outcome, reason) for run, (outcome, reason) in ended.items() if reason]:
+        print(*(f"{outcome.value}: {run.run_id}: {reason}" for run, outcome, reason in others), sep="\n")
+        print("The same command trains them; those that are recorded as failed, with --retry-failed.")
     return 1 if count[Outcome.FAILED] or count[Outcome.LOST] else 0
 
 
-def _executor(arguments: argparse.Namespace, store: Store, stop_at: float | None) -> "Executor":
-    options = {
-        "notebook": not arguments.no_notebook,
-        "data_root": arguments.data_root,
-        "device": arguments.device,
-        "stop_at": stop_at,
-    }
-    if arguments.executor == "ray":
-        from mmel.study.sweep.ray import RayExecutor
+def _executor(arguments: argparse.Namespace, store: Store, pack: int) -> Any:
+    notebook = not arguments.no_notebook
+    if arguments.executor == "local":
+        from mmel.study.sweep.local import LocalExecutor
 
-        return RayExecutor(store, address=arguments.address, gpus_per_run=arguments.gpus_per_run, **options)
-    from mmel.study.sweep.local import local_executor
+        return LocalExecutor(store, slots=pack, notebook=notebook)
+    from mmel.study.sweep.ray import RayExecutor
 
-    return local_executor(store, slots=arguments.pack, **options)
+    return RayExecutor(store, address=arguments.address, gpus_per_run=arguments.gpus_per_run, notebook=notebook)
 
 
-def _stop_time(budget_minutes: float | None) -> float | None:
-    """When a sweep has to stop: after its budget, or at MMEL_STOP_AT."""
-    if budget_minutes is not None:
-        if not 0 <= budget_minutes < math.inf:
-            raise ValueError(f"budget_minutes must be a number from 0, got {budget_minutes}")
-        return time.time() + budget_minutes * 60
-    if not os.environ.get("MMEL_STOP_AT"):
-        return None
-    from mmel.study.train.loop import stop_time
-
-    return stop_time()
-
-
-def _describe_device(device: str | None, pack: int) -> dict[str, Any]:
-    """The device, and the precision that `auto` takes, as runs see them of which `pack` share the device."""
+def _describe_device(pack: int) -> dict[str, Any]:
+    """The device as runs see it of which `pack` share it."""
     from mmel.study.sweep.local import threads_of
     from mmel.study.train.machine import describe_device, pick_device
-    from mmel.study.train.precision import resolve
 
-    chosen = pick_device(device)
-    described = describe_device(chosen) | {"precision": resolve("auto", chosen)}
-    return described | {"threads": threads_of(pack)} if pack > 1 and "threads" in described else described
+    described, threads = describe_device(pick_device()), threads_of(pack)
+    return described | {"threads": threads} if threads and "threads" in described else described
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -332,32 +253,26 @@ def _augment(arguments: argparse.Namespace) -> int:
 
     from platformdirs import user_cache_path
 
-    from mmel.study.augment_files import augment_file, check_files
-
-    # It is of use without a study too, whose results folder then is none that it should write to.
-    named = arguments.results or os.environ.get("MMEL_RESULTS")
-    places = (arguments.source, arguments.target, arguments.column)
-    check_files(*places, arguments.pair_column)
-    store = Store.find(named) if named else Store(user_cache_path("mmel", ensure_exists=True))
-
+    from mmel.study.augment_files import augment_file
     from mmel.study.train.encoder import build_augmenter, find_model
     from mmel.study.train.machine import pick_device
 
-    augmenter = build_augmenter(config, find_model(config.model, store), store, pick_device(arguments.device))
-    rows = augment_file(*places, augmenter, arguments.pair_column)
+    # It is of use without a study too, whose results folder then is none that it should write to.
+    named = arguments.results or os.environ.get("MMEL_RESULTS")
+    store = Store.find(named) if named else Store(user_cache_path("mmel", ensure_exists=True))
+    columns = [arguments.column, *filter(None, [arguments.pair_column])]
+    build = functools.partial(build_augmenter, config, find_model(config.model, store), store, pick_device())
+    rows = augment_file(Path(arguments.source), Path(arguments.target), columns, build)
     print(f"{rows} rows written to {arguments.target}")
     return 0
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    name = arguments.dataset
-    if name not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    data = DATASETS[name]
+    data = DATASETS[arguments.dataset]
     loaded = data.load()
     parts = loaded if isinstance(loaded, dict) else dict(zip(data.sizes, loaded, strict=True))
     lengths = {split: len(part) for split, part in parts.items()}
     other = data.sampled(lengths)
     found = ", ".join(f"{split} {length}" for split, length in lengths.items())
-    print(f"{name}: {found}" + (f" (not the official size: {', '.join(other)})" if other else ""))
+    print(f"{data.name}: {found}" + (f" (not the official size: {', '.join(other)})" if other else ""))
     return 0

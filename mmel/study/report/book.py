@@ -14,7 +14,7 @@ from mmel import __version__
 from mmel.study import code_version
 from mmel.study.records import Store
 from mmel.study.report.files import write_claims, write_tables
-from mmel.study.sweep.notebook import NOTEBOOKS, warm_kernel
+from mmel.study.sweep.notebook import NOTEBOOKS, WarmKernel
 from mmel.study.tables import TABLES
 
 OTHER_NOTEBOOKS = ("explore_*.ipynb", "use_*.ipynb")
@@ -46,7 +46,7 @@ def report(names: list[str], profile: str, store: Store, text_model: str | None 
     write_claims(store, profile)
     for name in names:
         write_tables(name, store, profile)
-    with warm_kernel(store) as kernel:
+    with WarmKernel(store) as kernel:
         for name in ("claims", *names):
             plots.append(executed / f"plot_{name}.ipynb")
             kernel.execute(NOTEBOOKS / plots[-1].name, plots[-1], {"profile": profile})

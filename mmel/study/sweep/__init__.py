@@ -1,4 +1,4 @@
-"""Many runs: what is missing, what it costs, and papermill."""
+"""Many runs: which are missing, what they cost, and their training here or on a cluster."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from mmel.study.records import LockedError
 class Outcome(Enum):
     """How a run ended."""
 
-    # Before the sweep began, or meanwhile by another one.
+    # Before the sweep began, or by another sweep.
     RECORDED = "recorded"
     TRAINED = "trained"
     FAILED = "failed"
@@ -36,11 +36,6 @@ _OUTCOMES = {
 }
 
 
-def ended_by(name: str | None, reason: str) -> Ended:
-    """The outcome of a run that raised an exception of this name: a failure, except for a few names."""
-    return Ended(_OUTCOMES.get(name, Outcome.FAILED), reason)
-
-
 class NotebookError(Exception):
     """A notebook that does not fit its parameters, or in which a cell failed.
 
@@ -51,3 +46,13 @@ class NotebookError(Exception):
     def __init__(self, message: str, name: str | None = None):
         super().__init__(message)
         self.name = name
+
+
+def ended_by(error: Exception) -> Ended:
+    """The end of a run that raised an exception: whatever it is, the other runs are still to be trained."""
+    if isinstance(error, NotebookError):
+        name, reason = error.name, str(error)
+    else:
+        name = type(error).__name__
+        reason = f"{name}: {error}"
+    return Ended(_OUTCOMES.get(name, Outcome.FAILED), reason)

@@ -1,39 +1,26 @@
 """Trains the missing runs of a plan, one after the other or several at once, within a budget."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
+
+from tqdm import tqdm
 
 from mmel.study.config import Run
 from mmel.study.needs import is_teacher, needs
-from mmel.study.records import Record, Store
+from mmel.study.records import Store
 from mmel.study.sweep import Ended, Outcome
-from mmel.study.sweep.local import Executor
-from mmel.study.sweep.plan import PlannedRun, duration, first_epoch_seconds, time_to_go
+from mmel.study.sweep.cost import Speed, duration
 
-# Between two looks at what is under way, and at what other sweeps train.
+# Between two looks at the runs under way, and at those that other sweeps train.
 PAUSE_SECONDS = 2.0
+# Without a terminal, the seconds between two lines on the runs under way.
+STATUS_SECONDS = 60.0
 # Trained networks up to this size stay, for a look at them; an encoder may have hundreds of megabytes.
 KEPT_BYTES = 8_000_000
-
-
-@dataclass
-class _Training:
-    """A run that the executor was given.
-
-    Attributes:
-        run: the run.
-        given: when.
-        where: machine and process that train it; empty while it waits, as it may on Ray.
-        begun: when they were first seen to do so.
-    """
-
-    run: PlannedRun
-    given: float
-    where: str = ""
-    begun: float | None = None
 
 
 @dataclass
@@ -45,155 +32,123 @@ class Sweep:
     runs on text are deleted once the run is over, except those of teachers and small ones.
 
     Args:
-        replan: gives the plan; called again after each run, which may sharpen the predictions.
+        plan: the runs, each with the table whose notebook trains it.
         store: where records go.
-        executor: trains one run, here or elsewhere.
-        slots: runs to give to the executor at once; None for all, as on Ray, which queues them.
+        submit: trains one run, here or elsewhere; its result tells how the run ended, whatever it raised.
+        speed: predicts first epochs for the budget; it learns from the runs that are trained.
+        slots: runs to submit at once; None for all, as on Ray, which queues them.
         stop_at: time (seconds since 1970); no run is begun whose first epoch is predicted to end after it.
         retry_failed: train runs again that are recorded as failed.
-        report: told one line per run.
-        status: told every two seconds how many runs are done, of how many, and the rest in words.
     """
 
-    replan: Callable[[], list[PlannedRun]]
+    plan: dict[Run, str]
     store: Store
-    executor: Executor
-    _: KW_ONLY
+    submit: Callable[[Run, str], Future[Ended]]
+    speed: Speed
     slots: int | None = 1
     stop_at: float = float("inf")
     retry_failed: bool = False
-    report: Callable[[str], None] = print
-    status: Callable[[int, int, str], None] | None = None
 
     def __post_init__(self):
-        self._planned = {run.config: run for run in self.replan()}
-        self._ended: list[tuple[PlannedRun, Ended]] = []
-        self._queue: list[Run] = []
-        self._training: dict[Future[Ended], _Training] = {}
-        for run in self._planned.values():
-            if run.state == "missing" or (run.state == "failed" and self.retry_failed):
-                self._queue.append(run.config)
-            else:
-                self._ended.append((run, _as_recorded(self.store.read(run.config))))
-        self._total, self._before = len(self._queue), len(self._ended)
+        self._queue = list(self.plan)
+        self._training: dict[Future[Ended], Run] = {}
+        self._ended: dict[Run, Ended] = {}
+        self._needs = {run: [need for need in needs(run) if need in self.plan] for run in self.plan}
 
-    def run(self) -> list[tuple[PlannedRun, Ended]]:
-        """Train; returns every run of the plan and what became of it."""
-        while self._going():
-            self._begin_runs()
-            self._look()
-            if self.status is not None:
-                self.status(self._total - len(self._going()), self._total, self._describe())
-            self._collect()
+    def run(self) -> dict[Run, Ended]:
+        """Train; returns how each run of the plan ended."""
+        # The mean time of a run tells the time to go; without a terminal there is no bar (`disable=None`).
+        form = "{n_fmt}/{total_fmt} |{bar:20}| {elapsed}<{remaining}{postfix}"
+        with tqdm(total=len(self.plan), smoothing=0, bar_format=form, leave=False, disable=None) as self._bar:
+            self._shown = time.monotonic()
+            while self._queue or self._training:
+                self._begin_runs()
+                self._show()
+                self._collect()
         return self._ended
 
-    def _going(self) -> list[Run]:
-        """The runs that are queued or under way."""
-        return [*self._queue, *(entry.run.config for entry in self._training.values())]
-
     def _begin_runs(self) -> None:
-        """Give the executor the runs that can be trained now; end those that cannot be begun any more."""
-        waiting = set(self._going())
-        for config in list(self._queue):
-            if self.slots is not None and len(self._training) >= self.slots:
-                return
-            if not waiting.isdisjoint(needs(config)):
-                continue
-            run = self._planned[config]
-            if ended := self._ended_already(run):
-                self._ended.append((run, ended))
-                waiting.remove(config)
-            elif self.store.holder(config):
-                # Another sweep trains it.
-                continue
-            else:
-                self._training[self.executor.submit(run)] = _Training(run, given=time.perf_counter())
-            self._queue.remove(config)
+        """Submit the runs that can be trained now; end those that are not to be trained."""
+        for run in list(self._queue):
+            if ended := self._ended_untrained(run):
+                self._end(run, ended)
+                self._queue.remove(run)
+            elif (
+                len(self._training) != self.slots
+                and all(need in self._ended for need in self._needs[run])
+                # Else another sweep trains it.
+                and not self.store.holder(run)
+            ):
+                self._training[self.submit(run, self.plan[run])] = run
+                self._queue.remove(run)
 
-    def _look(self) -> None:
-        """See which runs are really being trained, and where."""
-        for future, entry in self._training.items():
-            entry.where = "" if future.done() else self.store.holder(entry.run.config)
-            if entry.where and entry.begun is None:
-                entry.begun = time.perf_counter()
-        self._at_once = self.slots or max(1, sum(bool(entry.where) for entry in self._training.values()))
-
-    def _describe(self) -> str:
-        """How many runs failed and are to be trained, the time to go, then which run trains where and for how long."""
-        now = time.perf_counter()
-        runs = [
-            f"{entry.run.config.dataset} {entry.run.config.run_id} on {entry.where} for {duration(now - entry.begun)}"
-            for entry in self._training.values()
-            if entry.where
-        ]
-        waiting = len(self._training) - len(runs)
-        count = Counter(ended.outcome for _, ended in self._ended[self._before :])
-        shown = [Outcome.FAILED, *(outcome for outcome in (Outcome.LOST, Outcome.LEFT) if count[outcome])]
-        return (
-            f"{', '.join(f'{count[outcome]} {outcome.value}' for outcome in shown)}, "
-            f"{len(self._going())} to train{self._ahead()}; "
-            f"under way: {', '.join(runs) or 'nothing'}{f'; {waiting} waiting' if waiting else ''}"
-        )
+    def _ended_untrained(self, run: Run) -> Ended | None:
+        """The end of a run that is not to be begun, or None."""
+        record = self.store.read(run)
+        if record is not None and record.finished:
+            return Ended(Outcome.RECORDED)
+        if record is not None and not self.retry_failed:
+            return Ended(Outcome.FAILED, record.result["error"])
+        done = (Outcome.RECORDED, Outcome.TRAINED)
+        ended = {need.run_id: self._ended[need].outcome for need in self._needs[run] if need in self._ended}
+        if undone := [name for name, outcome in ended.items() if outcome not in done]:
+            return Ended(Outcome.LEFT, f"needs {', '.join(undone)}")
+        seconds = self.speed.seconds(run) or 0.0
+        if time.time() + seconds / run.total_epochs > self.stop_at:
+            return Ended(Outcome.LEFT, f"the budget is too short for its first epoch (a run takes {duration(seconds)})")
+        return None
 
     def _collect(self) -> None:
-        """Wait a little for runs to end, and see what became of them."""
+        """Wait a little for runs to end."""
         if not self._training:
-            # What is queued is trained by other sweeps.
+            # The runs in the queue are trained by other sweeps.
             time.sleep(PAUSE_SECONDS if self._queue else 0.0)
             return
         for future in wait(self._training, PAUSE_SECONDS, FIRST_COMPLETED).done:
-            entry, ended = self._training.pop(future), future.result()
+            run, ended = self._training.pop(future), future.result()
             if ended.outcome is Outcome.LOCKED:
-                self._queue.append(entry.run.config)
-                continue
-            line = self._settle(entry, ended)
-            self._planned = {run.config: run for run in self.replan()}
-            self.report(f"[{self._total - len(self._going())}/{self._total}] {line}{self._ahead()}")
+                # Another sweep was a moment faster.
+                self._queue.append(run)
+            else:
+                self._end(run, ended)
 
-    def _ended_already(self, run: PlannedRun) -> Ended | None:
-        """The end of a run that is not to be begun, or None."""
-        record = self.store.read(run.config)
-        if record is not None and (record.finished or not self.retry_failed):
-            # By another process, since this sweep began.
-            return _as_recorded(record)
-        good = (Outcome.RECORDED, Outcome.TRAINED)
-        undone = {other.config for other, ended in self._ended if ended.outcome not in good}
-        if missing := [need.run_id for need in needs(run.config) if need in undone]:
-            return Ended(Outcome.LEFT, f"needs {', '.join(missing)}")
-        if time.time() + first_epoch_seconds(run.config, run.predicted_seconds) > self.stop_at:
-            return Ended(Outcome.LEFT, f"predicted {duration(run.predicted_seconds)}, beyond the budget")
-        return None
-
-    def _ahead(self) -> str:
-        """The time that the queued runs and those under way still take, as far as that can be told."""
-        now, going = time.perf_counter(), self._going()
-        if not going:
-            return ""
-        spent = {entry.run.config: now - (entry.begun or now) for entry in self._training.values()}
-        predicted = ((self._planned[config].predicted_seconds, spent.get(config, 0.0)) for config in going)
-        return f" ({time_to_go(predicted, min(self._at_once, len(going)))})"
-
-    def _settle(self, entry: _Training, ended: Ended) -> str:
-        """Note what became of a run, and say it in a line."""
-        config, record = entry.run.config, self.store.read(entry.run.config)
+    def _end(self, run: Run, ended: Ended) -> None:
+        """Note how a run ended, and print it unless it was recorded before."""
+        record = self.store.read(run)
         if ended.outcome is Outcome.TRAINED and (record is None or not record.finished):
             ended = Ended(Outcome.FAILED, "no record was written")
-        self._ended.append((entry.run, ended))
-        name = f"{config.dataset} {config.run_id}"
-        if ended.outcome is not Outcome.TRAINED:
-            return f"{name}: {ended.outcome.value.upper()}: {ended.reason}"
-        drop_weights(config, self.store)
-        seconds = time.perf_counter() - (entry.begun or entry.given)
-        return f"{name}: {record.metric.removesuffix('_pct')} {record.score:.2f} in {seconds:.1f} s"
+        self._ended[run] = ended
+        text = f"{ended.outcome.value.upper()}: {ended.reason}"
+        if ended.outcome is Outcome.TRAINED:
+            drop_weights(run, self.store)
+            self.speed.learn(record)
+            text = f"{record.metric.removesuffix('_pct')} {record.score:.2f} in {record.result['wall_seconds']:.1f} s"
+        if ended.outcome is Outcome.RECORDED:
+            self._bar.total -= 1
+        else:
+            self._bar.n += 1
+            self._print(f"{run.dataset} {run.run_id}: {text}")
+
+    def _show(self) -> None:
+        """Say which runs are under way: in the bar below the lines or, without a terminal, in a line per minute."""
+        holders = {run: self.store.holder(run) for run in self._training.values()}
+        under_way = [f"{run.dataset} {run.run_id} on {holder}" for run, holder in holders.items() if holder]
+        count = Counter(ended.outcome for ended in self._ended.values())
+        text = f"{count[Outcome.FAILED] + count[Outcome.LOST]} failed or lost; under way: {', '.join(under_way)}"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text)
+        elif time.monotonic() - self._shown >= STATUS_SECONDS:
+            self._shown = time.monotonic()
+            self._print(text)
+
+    def _print(self, line: str) -> None:
+        tqdm.write(f"[{self._bar.n}/{self._bar.total}] {line}")
+        sys.stdout.flush()
 
 
-def drop_weights(config: Run, store: Store) -> None:
+def drop_weights(run: Run, store: Store) -> None:
     """Delete the trained network of a run on text that teaches no other, unless it is small as `tiny-bert` is."""
-    path = store.weights_path(config)
+    path = store.weights_path(run)
     # A run that another process recorded may have left none here.
-    if config.is_text and not is_teacher(config) and path.exists() and path.stat().st_size > KEPT_BYTES:
+    if run.is_text and not is_teacher(run) and path.exists() and path.stat().st_size > KEPT_BYTES:
         path.unlink()
-
-
-def _as_recorded(record: Record) -> Ended:
-    return Ended(Outcome.RECORDED) if record.finished else Ended(Outcome.FAILED, record.result["error"])

@@ -1,16 +1,12 @@
-"""Runs as executed notebooks: papermill on one warm kernel.
+"""Runs as executed notebooks: papermill on one warm kernel, whose namespace is cleared between notebooks.
 
-Starting a kernel and importing torch takes longer than a small run. The kernel is therefore started once and its
-namespace cleared between notebooks; a run depends on its configuration alone (every random draw is seeded from it),
-so this changes no result.
+Starting a kernel and importing torch takes longer than a small run. A run depends on its configuration alone.
 """
 
 import contextlib
 import os
-import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +20,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from mmel.study.config import Run
 from mmel.study.records import Store
-from mmel.study.sweep import NotebookError
+from mmel.study.sweep import Ended, NotebookError, Outcome, ended_by
 
 NOTEBOOKS = Path("notebooks")
-KERNEL = "python3"
-# A kernel that has run this many notebooks is replaced, so that nothing it leaks can add up.
-NOTEBOOKS_PER_KERNEL = 100
 # What `%reset -f` does to names and outputs, less its garbage collection, which takes half a second beside torch.
 FORGET = """
 get_ipython().user_ns["Out"].clear()
@@ -51,27 +44,38 @@ class _WarmEngine(papermill.engines.Engine):
 papermill.engines.papermill_engines.register("mmel-warm", _WarmEngine)
 
 
-class WarmKernel:
+class WarmKernel(contextlib.AbstractContextManager):
     """A Jupyter kernel that executes one notebook after another, over ipc sockets of its own.
 
+    It starts with the first notebook and ends with its `with` block.
+
     Args:
-        environment: variables the kernel sees beside this process' own.
+        store: the results folder of its notebooks.
+        threads: of a notebook's computations; None for torch's own choice.
     """
 
-    def __init__(self, environment: dict[str, str]):
-        self._environment = os.environ | environment
-        self._executed = 0
+    def __init__(self, store: Store, threads: int | None = None):
+        self._store = store
+        self._environment = os.environ | {"MMEL_RESULTS": str(store.root.resolve()), "MMEL_HEADLESS": "1"}
+        if threads is not None:
+            self._environment["OMP_NUM_THREADS"] = str(threads)
         self._manager: AsyncKernelManager | None = None
+
+    def train(self, run: Run, table: str) -> Ended:
+        """Train a run through its table's notebook."""
+        try:
+            self.execute(NOTEBOOKS / f"run_{table}.ipynb", self._store.notebook_path(run), run.to_dict())
+        except Exception as error:
+            return ended_by(error)
+        return Ended(Outcome.TRAINED)
 
     def execute(self, notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         """Execute a notebook and write it, with outputs, to `output`; the write is atomic.
 
         Raises:
-            NotebookError: if the notebook has no such parameter, or a cell fails.
+            NotebookError: if there is no such notebook, it has no such parameter, or a cell fails.
         """
-        check_parameters(notebook, parameters)
-        if self._executed == NOTEBOOKS_PER_KERNEL:
-            self.close()
+        _check_parameters(notebook, parameters)
         if self._manager is None:
             self._start()
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ class WarmKernel:
                 partial,
                 parameters,
                 engine_name="mmel-warm",
-                kernel_name=KERNEL,
+                kernel_name="python3",
                 progress_bar=False,
                 km=self._manager,
                 kc=self._client,
@@ -94,7 +98,6 @@ class WarmKernel:
             # Out of memory, most often: the kernel was killed from outside and left no traceback.
             raise NotebookError(f"the kernel died (see {partial})", DeadKernelError.__name__) from error
         finally:
-            self._executed += 1
             if self._manager is not None and run_sync(self._manager.is_alive)():
                 # Runs before whatever the next notebook sends: the kernel takes requests in order.
                 self._client.execute(FORGET, silent=True, store_history=False)
@@ -102,31 +105,31 @@ class WarmKernel:
                 self.close()
         partial.replace(output)
 
+    def kill(self) -> None:
+        """Kill the kernel and every process it started, from any thread; a notebook under way then fails."""
+        # The kernel leads its own process group; data-loading children of a dead kernel would outlive it.
+        group = self._manager and getattr(self._manager.provisioner, "pgid", None)
+        if group:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
     def close(self) -> None:
         """Stop the kernel and every process it started."""
-        if self._manager is None:
-            return
-        manager, self._manager, self._executed = self._manager, None, 0
-        # The kernel leads its own process group; data-loading children of a dead kernel would outlive it.
-        group = getattr(manager.provisioner, "pgid", None)
-        self._client.stop_channels()
-        run_sync(manager.shutdown_kernel)(now=True)
-        _kill_group(group)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def kill(self) -> None:
-        """Kill the kernel's processes, from any thread; a notebook under way then fails."""
         if self._manager is not None:
-            _kill_group(getattr(self._manager.provisioner, "pgid", None))
+            self._client.stop_channels()
+            self.kill()
+            run_sync(self._manager.shutdown_kernel)(now=True)
+            self._manager = None
+            self._folder.cleanup()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self) -> None:
-        _clear_folders()
         # Sockets in a folder of their own: parallel starts cannot race for ports. Its path must be short, since a
         # socket's path has about a hundred characters.
-        self._folder = Path(tempfile.mkdtemp(prefix=f"mmel-{os.getpid()}-", dir="/tmp"))
-        self._manager = AsyncKernelManager(
-            kernel_name=KERNEL, transport="ipc", connection_file=str(self._folder / "k.json")
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="mmel-", dir="/tmp", ignore_cleanup_errors=True)
+        self._manager = AsyncKernelManager(transport="ipc", connection_file=str(Path(self._folder.name, "k.json")))
         run_sync(self._manager.start_kernel)(env=self._environment)
         self._client = self._manager.client()
         self._client.start_channels()
@@ -134,63 +137,10 @@ class WarmKernel:
         self._client.allow_stdin = False
 
 
-def kernel_environment(store: Store, data_root: str | None = None, device: str | None = None) -> dict[str, str]:
-    """Variables that tell a kernel's notebooks the results folder, data folder and device."""
-    environment = {"MMEL_RESULTS": str(store.root.resolve()), "MMEL_HEADLESS": "1"}
-    if data_root:
-        environment["MMEL_DATA"] = str(Path(data_root).resolve())
-    if device:
-        environment["MMEL_DEVICE"] = device
-    return environment
-
-
-@contextlib.contextmanager
-def warm_kernel(store: Store, data_root: str | None = None, device: str | None = None) -> Iterator[WarmKernel]:
-    """A kernel whose notebooks use this results folder, data folder and device; closed at the end."""
-    kernel = WarmKernel(kernel_environment(store, data_root, device))
-    try:
-        yield kernel
-    finally:
-        kernel.close()
-
-
-def execute_run(kernel: WarmKernel, notebook: Path, config: Run, store: Store) -> None:
-    """Train one run through its notebook.
-
-    Raises:
-        NotebookError: as `WarmKernel.execute`.
-    """
-    kernel.execute(notebook, store.notebook_path(config), config.to_dict())
-
-
-def _clear_folders() -> None:
-    """Remove the socket folders that killed processes left."""
-    for folder in Path("/tmp").glob("mmel-*-*"):
-        owner = folder.name.split("-")[1]
-        try:
-            os.kill(int(owner), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, OverflowError, PermissionError):
-            # Not such a folder, or another user's, whose process is alive.
-            continue
-
-
-def _kill_group(group: int | None) -> None:
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
-
-
-def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have: papermill itself only logs them.
-
-    Raises:
-        NotebookError: naming the unknown parameters and the notebook's.
-    """
+def _check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have: papermill itself only logs them."""
     if not notebook.exists():
         raise NotebookError(f"no notebook at {notebook}; run this in a checkout of the study, or with --no-notebook")
     known = papermill.inspect_notebook(str(notebook))
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
+    if unknown := sorted(set(parameters) - set(known)):
         raise NotebookError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")

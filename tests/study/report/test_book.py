@@ -53,7 +53,7 @@ def built(tmp_path_factory):
     shutil.copytree(FROZEN / "runs", store.root / "runs")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(warnings):
         patch.setenv("MMEL_TEXT_MODEL", "")
-        patch.setattr(book, "warm_kernel", lambda store: contextlib.nullcontext(kernel))
+        patch.setattr(book, "WarmKernel", lambda store: contextlib.nullcontext(kernel))
         # A page that an older report left.
         (old := store.report_dir("mini") / "book" / "old.html").parent.mkdir(parents=True)
         old.touch()

@@ -14,8 +14,7 @@ import torch
 from mmel.study.config import ImageRun
 from mmel.study.records import Store
 from mmel.study.sweep import Outcome
-from mmel.study.sweep.local import local_executor, threads_of
-from mmel.study.sweep.plan import PlannedRun
+from mmel.study.sweep.local import LocalExecutor, threads_of
 from mmel.study.tables import TABLES
 from mmel.study.train import train
 
@@ -29,13 +28,14 @@ SENSELESS = TINY.replace(evals_per_epoch=100)
 CLOCK = {"kind", "train_seconds", "eval_seconds", "images_per_second"}
 
 
-def planned(config):
-    return PlannedRun(config, "table1", "missing", None)
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("MMEL_DEVICE", "cpu")
 
 
-def results(store, config):
+def results(store, run):
     """The part of a record's lines that does not tell of the clock."""
-    return [{name: line[name] for name in line.keys() - CLOCK} for line in store.read(config).epochs]
+    return [{name: line[name] for name in line.keys() - CLOCK} for line in store.read(run).epochs]
 
 
 def process_of(store, run, seconds=120):
@@ -49,50 +49,41 @@ def process_of(store, run, seconds=120):
 
 def test_a_process_that_dies_loses_its_run_alone_and_the_others_end_as_by_themselves(store, tmp_path):
     runs = [TINY, TINY.replace(seed=1)]
-    with local_executor(store, slots=2, notebook=False, device="cpu") as executor:
-        lost = executor.submit(planned(LONG))
-        failed = executor.submit(planned(SENSELESS)).result()
+    with LocalExecutor(store, slots=2, notebook=False) as executor:
+        lost = executor.submit(LONG, "table1")
+        failed = executor.submit(SENSELESS, "table1").result()
         os.kill(process_of(store, LONG), signal.SIGKILL)
         assert lost.result(60).outcome is Outcome.LOST
-        ended = [future.result() for future in [executor.submit(planned(run)) for run in runs]]
-    assert [failed.outcome, *(one.outcome for one in ended)] == [Outcome.FAILED, Outcome.TRAINED, Outcome.TRAINED]
+        ended = [future.result() for future in [executor.submit(run, "table1") for run in runs]]
+    assert failed.outcome is Outcome.FAILED
+    assert failed.reason.startswith("ValueError: evals_per_epoch")
+    assert [one.outcome for one in ended] == [Outcome.TRAINED, Outcome.TRAINED]
     assert not multiprocessing.active_children()
     (tmp_path / "alone").mkdir()
     alone, threads = Store(tmp_path / "alone"), torch.get_num_threads()
     # Sums depend on the number of threads.
     torch.set_num_threads(threads_of(2))
     for run in runs:
-        list(train(run, alone, device="cpu"))
+        list(train(run, alone))
         assert results(store, run) == results(alone, run)
     torch.set_num_threads(threads)
     # Neither the lost run nor the one that cannot be trained is recorded.
     assert len(list(store.records("mini"))) == 2
 
 
-def test_a_kernel_is_replaced_if_killed_and_stops_its_run_as_the_budget_ends(store):
-    with local_executor(store, device="cpu", stop_at=time.time()) as executor:
-        lost = executor.submit(planned(LONG))
+def test_a_kernel_is_replaced_if_killed_and_stops_its_run_as_the_budget_ends(store, monkeypatch):
+    monkeypatch.setenv("MMEL_STOP_AT", str(time.time()))
+    with LocalExecutor(store) as executor:
+        lost = executor.submit(LONG, "table1")
         os.kill(process_of(store, LONG), signal.SIGKILL)
         assert lost.result(60).outcome is Outcome.LOST
-        failed = executor.submit(planned(SENSELESS)).result()
+        failed = executor.submit(SENSELESS, "table1").result()
         # Of the budget nothing is left after the first evaluation.
-        stopped = executor.submit(planned(TINY)).result()
+        stopped = executor.submit(TINY, "table1").result()
     assert failed.outcome is Outcome.FAILED
     assert failed.reason.startswith("ValueError: evals_per_epoch")
     assert stopped.outcome is Outcome.LEFT
     assert store.checkpoint_path(TINY).exists()
-
-
-@pytest.mark.parametrize("error", [ValueError("K"), RuntimeError("CUDA"), KeyError(1)], ids=repr)
-def test_whatever_a_run_raises_in_this_process_is_its_failure(store, monkeypatch, error):
-    def fail(config, store, **_):
-        raise error
-        yield
-
-    monkeypatch.setattr("mmel.study.train.train", fail)
-    with local_executor(store, notebook=False) as executor:
-        ended = executor.submit(planned(TINY)).result()
-    assert ended == (Outcome.FAILED, f"{type(error).__name__}: {error}")
 
 
 def test_no_process_outlives_a_sweep_that_is_terminated_or_killed(store):
