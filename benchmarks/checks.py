@@ -14,9 +14,8 @@ from mmel.study.config import ImageRun
 from mmel.study.data import image_sets
 from mmel.study.data.images import Images
 from mmel.study.records import Store
+from mmel.study.train import graph, train
 from mmel.study.train import task as tasks
-from mmel.study.train import train
-from mmel.study.train.graph import Captured
 from mmel.study.train.images import ImageTask
 
 # Who trains, precision, and the number of the data order.
@@ -80,21 +79,13 @@ def views(device: torch.device, seed: int) -> str:
     with patch.object(image_sets, "load_cifar", lambda *_: (images, images)):
         task, reference = ImageTask(config, None, device), ImageTask(config, None, CPU)
     first, second = torch.randperm(len(pixels), generator=generator).split(size)
-    why_eager = reason_for_eager(task, device)
 
     def make(index: Tensor, epoch: int | Tensor) -> Tensor:
         return task.views(index, epoch)[0]
 
-    if why_eager is None:
-        make = Captured(make, device)
-        make(first.to(device), 1).fill_(POISON)
-        why_eager = make.failure
+    make = graph.Captured(make, device, graph.reason_for_eager(device) or task.why_eager)
+    make(first.to(device), 1).fill_(POISON)
     found = make(second.to(device), 2).cpu()
     wrong = (found != reference.views(second, 2)[0]).flatten(2).any(dim=2)
-    how = "replayed from a CUDA graph" if why_eager is None else f"made eagerly ({why_eager})"
+    how = "replayed from a CUDA graph" if make.why_eager is None else f"made eagerly ({make.why_eager})"
     return f"Views that differ from a CPU's, {how}, seed {seed}: {wrong.sum()} of {wrong.numel()}."
-
-
-def reason_for_eager(task: ImageTask, device: torch.device) -> str | None:
-    """Why the views of a task cannot come from a CUDA graph, or None."""
-    return task.why_eager if device.type == "cuda" else "no CUDA device"

@@ -1,8 +1,7 @@
 """Turns the numbers of a table into text, once, at the end: for notebooks, CSV, Markdown and LaTeX."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -385,10 +384,10 @@ def bullets(lines: Iterable[str]) -> Markdown:
     return Markdown("\n".join(f"- {line}" for line in lines))
 
 
-def weighted_texts(samples: Sequence[Mapping[str, Any]]) -> Styler:
-    """The samples of one text below each other, the original first.
+def weighted_texts(losses: list[float], weights: list[float], **samples: list) -> Styler:
+    """The samples of one text below each other, the original first, with their losses and weights under P*.
 
-    Each has its `text`, `target`, `loss` and `weight` under P*, and maybe `teacher`: numbers and lists of them.
+    Other columns are `text`, `target` and maybe `teacher`: numbers and lists of them.
     """
 
     def rounded(value: object) -> str:
@@ -396,7 +395,8 @@ def weighted_texts(samples: Sequence[Mapping[str, Any]]) -> Styler:
             return ", ".join(map(rounded, value))
         return "" if value != value else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    return pd.DataFrame(samples).style.format(rounded).set_properties(**{"text-align": "left"})
+    columns = {**samples, "loss": losses, "weight": weights}
+    return pd.DataFrame(columns).style.format(rounded).set_properties(**{"text-align": "left"})
 
 
 def _html(column: pd.Series) -> list[str]:

@@ -8,6 +8,5 @@ check_versions()
 from mmel.study.train.look import look  # noqa: E402
 from mmel.study.train.loop import BudgetError, train  # noqa: E402
 from mmel.study.train.step import DivergedError, TrainingError  # noqa: E402
-from mmel.study.train.task import load_trained  # noqa: E402
 
-__all__ = ["BudgetError", "DivergedError", "TrainingError", "load_trained", "look", "train"]
+__all__ = ["BudgetError", "DivergedError", "TrainingError", "look", "train"]

@@ -16,10 +16,9 @@ from mmel.study.tables import TINY_BERT
 
 
 def find_model(name: str, store: Store, data_root: str | Path | None = None) -> str | Path:
-    """Where a text encoder is: a folder of that name, or the hub.
+    """Where a text encoder is: the folder of that name at MMEL_TEXT_MODEL or in the data root, else the hub.
 
-    `tiny-bert` is made here, once for each results folder. Any other name is looked for at MMEL_TEXT_MODEL (where that
-    is a folder of this name), then in the data root, and else left to the hub.
+    `tiny-bert` is made here, once for each results folder.
     """
     if name == TINY_BERT:
         return tiny_bert(corpus(), store.model_dir(TINY_BERT))

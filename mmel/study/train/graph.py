@@ -6,16 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmel.study.train import processes
+
 # Runs before the capture, in which cuDNN and cuBLAS choose their kernels; PyTorch's notes on CUDA graphs ask for them.
 WARM_UP_RUNS = 3
 
 
 class CudaGraph:
-    """The calls that `Captured` makes of CUDA; tests put another class in its place.
-
-    Args:
-        device: a CUDA device.
-    """
+    """The calls that `Captured` makes of CUDA; tests put another class in its place."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -38,6 +36,13 @@ class CudaGraph:
         self._graph.replay()
 
 
+def reason_for_eager(device: torch.device) -> str | None:
+    """Why nothing can be a CUDA graph here, or None."""
+    if device.type != "cuda":
+        return "no CUDA device"
+    return "several processes" if processes.count() > 1 else None
+
+
 class Captured:
     """A function of tensors on one device as a CUDA graph, with the eager function to fall back on.
 
@@ -47,17 +52,24 @@ class Captured:
     Args:
         function: takes tensors of fixed shape, returns tensors, and reads nothing back from the device.
         device: where its tensors are.
+        why_eager: why it cannot be captured; None if it can.
         state: the tensors that the function changes, those included that it makes at its first call. Warming up leaves
             them as they were, and those that were not there before at 0.
 
     Attributes:
-        failure: why the capture failed, or None.
+        why_eager: why calls are eager, with the reason of a failed capture; None if they replay.
     """
 
-    def __init__(self, function: Callable, device: torch.device, state: Callable[[], Iterable[Tensor]] = tuple):
+    def __init__(
+        self,
+        function: Callable,
+        device: torch.device,
+        why_eager: str | None = None,
+        state: Callable[[], Iterable[Tensor]] = tuple,
+    ):
         self._function, self._device, self._state = function, device, state
         self._graph: CudaGraph | None = None
-        self.failure: str | None = None
+        self.why_eager = why_eager
 
     def __call__(self, *inputs: Tensor | float) -> Any:
         """The function's outputs. Those of a replay are overwritten by the next one.
@@ -65,9 +77,9 @@ class Captured:
         Args:
             inputs: tensors on the device, or numbers, which the graph reads from tensors of its own.
         """
-        if self._graph is None and self.failure is None:
+        if self._graph is None and self.why_eager is None:
             self._capture(inputs)
-        if self.failure is not None or not self._fits(inputs):
+        if self.why_eager is not None or not self._fits(inputs):
             return self._function(*inputs)
         for static, given in zip(self._inputs, inputs, strict=True):
             # Filling with a number launches a kernel; making a tensor of it would wait for the device.
@@ -80,16 +92,14 @@ class Captured:
         return shapes == [static.shape for static in self._inputs]
 
     def _capture(self, inputs: tuple[Tensor | float, ...]) -> None:
-        static = [x.clone() if isinstance(x, Tensor) else torch.tensor(x, device=self._device) for x in inputs]
+        self._inputs = [x.clone() if isinstance(x, Tensor) else torch.tensor(x, device=self._device) for x in inputs]
         # The tensors are held beside their copies, so that no other gets their identity meanwhile.
         before = {id(tensor): (tensor, tensor.detach().clone()) for tensor in self._state()}
-        graph = CudaGraph(self._device)
+        self._graph = CudaGraph(self._device)
         try:
-            self._outputs = graph.capture(lambda: self._function(*static))
+            self._outputs = self._graph.capture(lambda: self._function(*self._inputs))
         except RuntimeError as error:
-            self.failure = str(error).splitlines()[0]
-        else:
-            self._graph, self._inputs = graph, static
+            self.why_eager = f"capture failed: {str(error).splitlines()[0]}"
         with torch.no_grad():
             for tensor in self._state():
                 if id(tensor) in before:

@@ -15,15 +15,15 @@ from mmel.study.train import machine
 class DecodeAhead:
     """Reads and decodes each image once per step, whatever K is, in threads ahead of the steps.
 
-    PIL decodes without holding Python's lock. Only speed depends on the order that was announced and on how the threads
-    run: what is returned never does. An image that cannot be decoded is left out, and named on stderr.
+    PIL decodes without holding Python's lock. Neither the announced order nor the threads change the images that are
+    returned. An image that cannot be decoded is left out, and named on stderr.
 
     Args:
         images: the set.
         name: of the data set, for messages.
         ahead: images to be decoded beyond those that were asked for last.
         device: where decoded images go.
-        threads: how many decode; None for as many as Python thinks fit.
+        threads: how many decode; None for Python's default.
 
     Attributes:
         unreadable: names of the images that could not be decoded since an order was last announced.
@@ -72,16 +72,12 @@ class DecodeAhead:
             few = ", ".join(sorted(self.unreadable)[:3])
             raise DataError(f"{self._name}: none of {len(index)} images can be decoded ({few}, ...)")
         index = index[torch.tensor([image is not None for _, image in found])]
-        return self._moved(images), index, machine.to_device(self._images.labels[index], self._device)
+        # One copy of all, which a GPU need not wait for.
+        packed = machine.to_device(torch.cat([image.flatten() for image in images]), self._device)
+        parts = packed.split([image.numel() for image in images])
+        moved = [part.view(image.shape) for part, image in zip(parts, images, strict=True)]
+        return moved, index, machine.to_device(self._images.labels[index], self._device)
 
     def _started(self, index: Tensor) -> dict[int, Future]:
         """Images that are being decoded, each begun once."""
         return {n: self._running.get(n) or self._threads.submit(self._images.decode, n) for n in index.tolist()}
-
-    def _moved(self, images: list[Tensor]) -> list[Tensor]:
-        """Images on the device, by one copy of all, which a GPU need not wait for."""
-        if self._device.type == "cpu":
-            return images
-        packed = machine.to_device(torch.cat([image.flatten() for image in images]), self._device)
-        parts = packed.split([image.numel() for image in images])
-        return [part.view(image.shape) for part, image in zip(parts, images, strict=True)]

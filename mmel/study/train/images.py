@@ -5,26 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 
 from mmel.augment.images import build_augmentation
 from mmel.augment.resized_crop import RandomResizedCropFlip
-from mmel.losses import LossTerms, MMELHardLoss
+from mmel.losses import LossTerms
 from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
 from mmel.study.data.images import channel_statistics, split_train
 from mmel.study.models.resnet import build_model
-from mmel.study.train import processes
-from mmel.study.train.graph import Captured
+from mmel.study.train import graph, processes
 from mmel.study.train.image_files import DecodeAhead
 
 # ImageNet's channels, as every recipe for it has them (torchvision's reference among them).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EVAL_BATCH = 1000
 EVAL_BATCH_OF_FILES = 256
-# A look at the weights goes through so many images, from the first; for methods that train on one view it has ten.
-LOOKED_AT, VIEWS_LOOKED_AT = 100, 10
 # A record names so many files that cannot be decoded, and counts them all.
 NAMED = 20
 
@@ -86,9 +82,8 @@ class ImageTask:
         self.model.to(device, memory_format=torch.channels_last)
         mean, std = (values.to(device).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
-        graphs = device.type == "cuda" and processes.count() == 1 and self.why_eager is None
         # A shorter last batch stays eager.
-        self._count = Captured(self._count_correct, device) if graphs else self._count_correct
+        self._count = graph.Captured(self._count_correct, device, graph.reason_for_eager(device) or self.why_eager)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """SGD with momentum (section 4.1)."""
@@ -127,12 +122,23 @@ class ImageTask:
         Returns:
             Views (N, V, C, H, W) uint8 and labels (N,), on the training device.
         """
-        return self._views(index, epoch, self.config.num_views, self.config.plan.all_views)
+        config = self.config
+        images, index, labels = self._train.batch(index.to(self._index_device))
+        has_original = config.plan.all_views and config.original == "clean"
+        # Without `redraw` every epoch has the first one's views.
+        codes = self.augmentation.draw(
+            index, config.num_views - has_original, config.seed, epoch if config.redraw else 0
+        )
+        views = self.augmentation.apply(images, codes)
+        if has_original:
+            views = torch.cat([self.augmentation.original(images)[:, None], views], dim=1)
+        return views, labels
 
     def terms(self, index: Tensor, epoch: int | Tensor) -> LossTerms:
         """One joint forward over all views of some training images, and the loss of it."""
         views, labels = self.views(index, epoch)
-        return self.criterion.terms(self._logits(views), labels)
+        logits = self.model(self.normalize(views.flatten(0, 1))).view(*views.shape[:2], -1)
+        return self.criterion.terms(logits, labels)
 
     def eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (M, C, H, W) uint8 and labels (M,) of this process' share of the images to evaluate on."""
@@ -164,46 +170,10 @@ class ImageTask:
         names = sorted(set().union(*processes.gathered(self._train.unreadable | self._evaluated.unreadable)))
         return {"num_unreadable": len(names), "unreadable": names[:NAMED]}, {}
 
-    @torch.no_grad()
-    def most_uneven(self) -> dict[str, Any]:
-        """B(x) of the image on which the present network's weights P* are furthest from equal, of the first hundred.
-
-        The weights are those of the run: Eq. 9 for MMEL-S, which weighs the other views alone; for the other methods
-        Eq. 6, as MMEL-H would weigh them.
-
-        Returns:
-            Arrays: `views` (K, H, W, C) uint8, their `losses` (K,) and `weights` (K,), NaN for x in MMEL-S.
-        """
-        config = self.config
-        k = VIEWS_LOOKED_AT if config.plan.is_single else config.num_augmented
-        index = torch.arange(min(LOOKED_AT, len(self._train)), device=self._index_device)
-        views, labels = self._views(index, config.total_epochs, k, with_original=True)
-        self.model.eval()
-        criterion = self.criterion if config.plan.soft_targets else MMELHardLoss(config.lambda_p)
-        terms = criterion.terms(self._logits(views), labels)
-        place = int(terms.weights.amax(dim=1).argmax())
-        # MMEL-S weighs the views other than x.
-        losses, weights = (
-            F.pad(values[place], (k - values.shape[1], 0), value=torch.nan)
-            for values in (terms.sample_losses, terms.weights)
-        )
-        found = {"views": views[place].permute(0, 2, 3, 1), "losses": losses, "weights": weights}
-        return {name: values.cpu().numpy() for name, values in found.items()}
-
-    def _views(self, index: Tensor, epoch: int | Tensor, num_views: int, with_original: bool) -> tuple[Tensor, Tensor]:
-        images, index, labels = self._train.batch(index)
-        has_original = with_original and self.config.original == "clean"
-        # Without `redraw` every epoch has the first one's views.
-        drawn = epoch if self.config.redraw else 0
-        codes = self.augmentation.draw(index, num_views - has_original, self.config.seed, drawn)
-        views = self.augmentation.apply(images, codes)
-        if has_original:
-            views = torch.cat([self.augmentation.original(images)[:, None], views], dim=1)
-        return views, labels
-
-    def _logits(self, views: Tensor) -> Tensor:
-        """(N, V, C, H, W) uint8 -> (N, V, classes)."""
-        return self.model(self.normalize(views.flatten(0, 1))).view(*views.shape[:2], -1)
+    def example(self, index: Tensor, place: int) -> dict[str, Any]:
+        """The `views` (K, H, W, C) uint8, an array, of one of some training images in the last epoch."""
+        views, _ = self.views(index, self.config.total_epochs)
+        return {"views": views[place].permute(0, 2, 3, 1).cpu().numpy()}
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(M, C, H, W) uint8 -> float32 with the training set's mean 0 and deviation 1, in channels_last."""

@@ -4,13 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+
+from mmel.losses import augmentation_weights
 from mmel.study.config import Run
 from mmel.study.needs import teacher_of
 from mmel.study.records import Store
-from mmel.study.train import machine
+from mmel.study.train import checkpoint, machine
 from mmel.study.train.loop import train
-from mmel.study.train.task import build_task, load_trained
+from mmel.study.train.task import build_task
 from mmel.study.train.teacher import ensure_teacher
+from mmel.study.train.texts import LOOKED_AT
+
+# Views of an image for a method that trains on one view.
+SHOWN_VIEWS = 10
 
 
 def look(
@@ -22,12 +30,13 @@ def look(
     data_root: str | Path | None = None,
     device: str | None = None,
 ) -> Any:
-    """Show the example whose views a run's network finds most unequal, with their losses and weights.
+    """Show the example whose views a run's network finds most unequal, of the first hundred of the training set.
 
     Args:
         config: the run.
         store: the results folder.
-        show: draws the result of the task's `most_uneven`.
+        show: draws the result: `losses` and `weights` of the K views, with NaN for x in MMEL-S, and the task's
+            `example`. MMEL-S has the weights of Eq. 9, all other methods those of Eq. 6, as MMEL-H would weigh them.
         trained: look at the trained network; else at the one that training starts from, whose teacher is trained first
             if it is missing.
         data_root: as `mmel.study.train.train`.
@@ -46,9 +55,23 @@ def look(
                     "sweep keeps those of small networks and of teachers alone. To train a run and look at it, give "
                     "`seed` a value that is not recorded yet."
                 )
-    if trained:
-        task = load_trained(config, store, data_root=data_root, device=device)
     else:
-        ensure_teacher(config, store, train)
-        task = build_task(config, store, data_root, machine.pick_device(device), config.precision)
-    return show(**task.most_uneven())
+        ensure_teacher(config, store, train, data_root=data_root, device=device)
+    seen = config
+    if not config.is_text and not config.plan.all_views:
+        # All views of an image, which such a method sees one by one.
+        k = SHOWN_VIEWS if config.plan.is_single else config.num_augmented
+        seen = config.replace(method="baseline_da_uni", num_augmented=k)
+    task = build_task(seen, store, data_root, machine.pick_device(device), config.precision)
+    if trained:
+        checkpoint.load(store.weights_path(config), model=task.model)
+    task.model.eval()
+    index = torch.arange(min(LOOKED_AT, task.sizes["train"]))
+    with torch.no_grad():
+        losses = task.terms(index, seen.total_epochs).sample_losses
+    weights = augmentation_weights(losses, config.lambda_p)
+    place = int(weights.amax(dim=1).argmax())
+    # MMEL-S weighs the views other than x.
+    first = (seen.num_views - losses.shape[1], 0)
+    losses, weights = (F.pad(values[place], first, value=torch.nan).tolist() for values in (losses, weights))
+    return show(losses=losses, weights=weights, **task.example(index, place))

@@ -15,9 +15,8 @@ from mmel.study.config import Run
 from mmel.study.records import Line, RunWriter, Store
 from mmel.study.train import checkpoint, machine, processes
 from mmel.study.train.precision import autocast, math_of, resolve
-from mmel.study.train.provenance import header
 from mmel.study.train.step import DivergedError, Step
-from mmel.study.train.task import build_task
+from mmel.study.train.task import build_task, header
 from mmel.study.train.teacher import ensure_teacher
 
 # Within an epoch a checkpoint is worth its time (gigabytes, for a large encoder) if so much work would be lost.
@@ -39,12 +38,11 @@ def train(
 ) -> Iterator[Line]:
     """Train one run, or resume it from its checkpoint, and yield a line for each evaluation.
 
-    There is one at the end of each epoch, or `evals_per_epoch` of them. A run that is recorded as finished yields its
-    recorded lines and trains nothing; a resumed one yields those of its checkpoint first. Every line is in the record
-    before it is yielded. The state is saved after every epoch, and at an evaluation a minute or more after it last was;
-    a killed run resumes from there to the same result (bit for bit on a CPU). A run on text whose teacher is not
-    trained yet trains it first. If a launcher started several processes they train it together, see
-    `mmel.study.train.processes`: all call this, and the main one alone writes.
+    A finished run yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first.
+    Every line is in the record before it is yielded. The state is saved after every epoch, and at an evaluation a
+    minute or more after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A run
+    on text whose teacher is not trained yet trains it first. If a launcher started several processes they train it
+    together, see `mmel.study.train.processes`: all call this, and the main one alone writes.
 
     Args:
         config: the run.

@@ -19,8 +19,7 @@ from torch import Tensor
 LEAST = {"torch": "2.11", "torchvision": "0.26", "transformers": "5.17"}
 
 # glibc's mallopt parameters, from malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def versions() -> dict[str, str]:
@@ -69,10 +68,10 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step, in this process alone.
+    """Let glibc keep freed memory for the next step, in this process alone; elsewhere than on glibc do nothing.
 
-    By default it hands large blocks back to the kernel when they are freed, so each training step faults all its
-    activations in again. Elsewhere than on glibc this does nothing. `python -m benchmarks allocator` measures it.
+    By default it hands large blocks back to the kernel, so each training step faults all its activations in again.
+    `python -m benchmarks allocator` measures it.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
@@ -82,11 +81,9 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """All of a device that decides its speed: two CPUs can share a name and differ in their instructions.
+    """The `type`, `name` and `native_bf16` of a device and, of a CPU, `threads` and `capability`.
 
-    Returns:
-        `type`, `name`, `native_bf16` and, for a CPU, `capability` (its instruction set, as PyTorch uses it) and
-        `threads`.
+    That is its instruction set, as PyTorch uses it: two CPUs can share a name and differ in their instructions.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

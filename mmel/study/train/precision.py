@@ -15,13 +15,10 @@ SIZES = {"cpu": (32, 256), "cuda": (512, 4096)}
 
 
 def autocast(precision: str, device: torch.device, *, cache: bool = False) -> torch.autocast:
-    """The context of a forward, an evaluation or a prediction.
+    """The context of a forward, an evaluation or a prediction in `bf16` or `fp32`.
 
-    Args:
-        precision: `bf16` or `fp32`, as `resolve` returns it.
-        device: where the forward runs.
-        cache: keep the casted weights for the rest of the forward. A CUDA graph must cast them at each replay, and a
-            network of images uses each weight once.
+    With `cache` it keeps the casted weights for the rest of the forward. A CUDA graph must cast them at each replay,
+    and a network of images uses each weight once.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cache)
 

@@ -22,10 +22,9 @@ PATIENCE = timedelta(days=1)
 
 
 def start(device: str | None = None) -> torch.device:
-    """The device of this process; if a launcher started several, they find each other here.
+    """The device of this process, as `machine.pick_device`; of several processes each takes a GPU, or all the CPU.
 
-    Args:
-        device: as `mmel.study.train.machine.pick_device`; of several processes each takes its own GPU, or all the CPU.
+    If a launcher started several, they find each other here.
 
     Raises:
         ValueError: if the device is not there, or is one GPU for several processes.
@@ -72,7 +71,7 @@ def share(index: Tensor) -> Tensor:
 
 
 def gathered(value: T) -> list[T]:
-    """Each process' value, in all of them."""
+    """Each process' value, in all of them, which wait for each other here."""
     values = [value] * count()
     if count() > 1:
         distributed.all_gather_object(values, value)
@@ -84,16 +83,11 @@ def from_main(value: T) -> T:
     return gathered(value)[0]
 
 
-def wait() -> None:
-    """Wait until all processes are here."""
-    gathered(None)
-
-
 @contextlib.contextmanager
 def held_by_main(lock: contextlib.AbstractContextManager) -> Iterator[None]:
     """The main process alone takes the lock, before any of them runs the block."""
     with lock if is_main() else contextlib.nullcontext():
-        wait()
+        gathered(None)
         yield
 
 
@@ -101,12 +95,12 @@ def held_by_main(lock: contextlib.AbstractContextManager) -> Iterator[None]:
 def main_first() -> Iterator[None]:
     """The main process runs the block before the others do, which then find its work in a cache."""
     if not is_main():
-        wait()
+        gathered(None)
     try:
         yield
     finally:
         if is_main():
-            wait()
+            gathered(None)
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:

@@ -1,7 +1,7 @@
 """Token sequences of many lengths, and a text classifier's outputs on them without much padding."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,22 +91,15 @@ def predict(model: nn.Module, sequences: Sequences) -> Tensor:
     model.eval()
     shape = (len(sequences), sequences.num_variants, model.config.num_labels)
     outputs = torch.zeros(shape, device=sequences.device)
-    for number, index in enumerate(_by_tokens(sequences)):
-        if number % processes.count() == processes.rank():
-            places = machine.to_device(index, sequences.device)
-            outputs[places] = _outputs(model, sequences, index).float()
+    left, turn = sequences.lengths.argsort(descending=True, stable=True), 0
+    while len(left):
+        longest = int(sequences.lengths[left[0]]) * sequences.num_variants
+        index, left = left.tensor_split([max(1, EVAL_TOKENS[sequences.device.type] // longest)])
+        if turn % processes.count() == processes.rank():
+            outputs[machine.to_device(index, sequences.device)] = _outputs(model, sequences, index).float()
+        turn += 1
     processes.add_up([outputs])
     return outputs.cpu()
-
-
-def _by_tokens(sequences: Sequences) -> Iterator[Tensor]:
-    """The indices of all examples, longest first, in groups of a bounded number of tokens."""
-    order = sequences.lengths.argsort(descending=True, stable=True)
-    budget = EVAL_TOKENS[sequences.device.type]
-    while len(order):
-        count = max(1, budget // (int(sequences.lengths[order[0]]) * sequences.num_variants))
-        yield order[:count]
-        order = order[count:]
 
 
 def _outputs(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:

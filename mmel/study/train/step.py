@@ -9,8 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmel.study.records import Line
-from mmel.study.train import processes
-from mmel.study.train.graph import Captured
+from mmel.study.train import graph, processes
 from mmel.study.train.precision import autocast, math_of
 from mmel.study.train.task import Task
 
@@ -39,10 +38,8 @@ class Step:
         self.task, self.config, self.device = task, task.config, device
         self.optimizer = task.build_optimizer()
         self.scheduler = task.build_scheduler(self.optimizer, task.steps * self.config.total_epochs)
-        self._why_eager = self._reason_for_eager()
-        self._update = self._update_once
-        if self._why_eager is None:
-            self._update = Captured(self._update_once, device, state=self._state)
+        why_eager = graph.reason_for_eager(device) or ("micro-batches" if self.config.micro_batch else task.why_eager)
+        self._update = graph.Captured(self._update_once, device, why_eager, self._state)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -52,9 +49,7 @@ class Step:
     @property
     def engine(self) -> Line:
         """How the steps were taken, for the record: `engine`, `cuda graph` or `eager`, and `why_eager`."""
-        why = self._why_eager
-        if isinstance(self._update, Captured) and self._update.failure is not None:
-            why = f"capture failed: {self._update.failure}"
+        why = self._update.why_eager
         return {"engine": "cuda graph" if why is None else "eager", "why_eager": why}
 
     def before(self, number: int) -> int:
@@ -136,15 +131,6 @@ class Step:
             ) from error
         self.scheduler.step()
         return outputs
-
-    def _reason_for_eager(self) -> str | None:
-        if self.device.type != "cuda":
-            return "no CUDA device"
-        if processes.count() > 1:
-            return "several processes"
-        if self.config.micro_batch:
-            return "micro-batches"
-        return self.task.why_eager
 
     def _micro_batch(self, share: int) -> int:
         """Originals that go through the network at once."""

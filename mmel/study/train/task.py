@@ -1,5 +1,6 @@
-"""Data, network and loss of a run: the contract between the training loop and the two kinds of data."""
+"""Data, network and loss of a run: the contract of the two kinds of data with the loop, and the header of a record."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,12 +10,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mmel.losses import LossTerms
-from mmel.study.config import Run, TextRun
+from mmel.study import code_version
+from mmel.study.config import SCHEMA, Run, TextRun
 from mmel.study.needs import teacher_of, with_choices
-from mmel.study.records import Store
-from mmel.study.train import checkpoint, machine
+from mmel.study.records import Line, Store
+from mmel.study.train import machine, processes
+from mmel.study.train.encoder import check_encoder
 from mmel.study.train.images import ImageTask
-from mmel.study.train.precision import resolve
+from mmel.study.train.precision import probe, resolve
 from mmel.study.train.texts import TextTask
 
 
@@ -57,19 +60,12 @@ class Task(Protocol):
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """More fields for the record's result, and predictions on splits without public labels."""
 
-    def most_uneven(self) -> dict[str, Any]:
-        """The example on whose views the present network has the most unequal weights P*, for its notebook."""
+    def example(self, index: Tensor, place: int) -> dict[str, Any]:
+        """The samples of the training example `index[place]`, to be shown."""
 
 
 def build_task(config: Run, store: Store, data_root: str | Path | None, device: torch.device, precision: str) -> Task:
-    """The task of a run, with the choices of other runs in their place.
-
-    Args:
-        config: the run.
-        store: the recorded runs that choose for it, and the cache of augmented texts.
-        data_root: folder of the data sets.
-        device: where to train.
-        precision: `bf16`, `fp32` or `auto`.
+    """The task of a run in some precision, with the choices of recorded runs in place of unresolved fields.
 
     Raises:
         ResultsError: if a run that it needs is not recorded.
@@ -82,15 +78,40 @@ def build_task(config: Run, store: Store, data_root: str | Path | None, device: 
     return ImageTask(resolved, data_root, device)
 
 
-def load_trained(config: Run, store: Store, *, data_root: str | Path | None = None, device: str | None = None) -> Task:
-    """The task of a finished run with its trained network, ready to predict.
+def header(config: Run, task: Task, device: torch.device, before: Line | None = None) -> Line:
+    """The first line of a record: configuration, data set sizes, device, versions, commit.
+
+    Args:
+        config: the run.
+        task: its task.
+        device: where it trains.
+        before: the header of the process that this one resumes.
 
     Raises:
-        FileNotFoundError: if the weights are not in this results folder: records travel without them, and a sweep
-            keeps those of small networks and of teachers alone.
-        ResultsError: if they cannot be used.
+        ModelError: if that process had another text encoder.
     """
-    task = build_task(config, store, data_root, machine.pick_device(device), config.precision)
-    checkpoint.load(store.weights_path(config), model=task.model)
-    task.model.eval()
-    return task
+    # The choices of runs of their own; equal to the configuration if it left nothing to be chosen.
+    chosen = ("lambda_t", "hidden_dropout", "attention_dropout") if config.is_text else ("lambda_t",)
+    head = {
+        "kind": "run",
+        "schema": SCHEMA,
+        "run_id": config.run_id,
+        "config": config.to_dict(),
+        **{name: getattr(task.config, name) for name in chosen},
+        "metric": config.data.metric,
+        "sizes": task.sizes,
+        **task.provenance,
+        "num_parameters": sum(p.numel() for p in task.model.parameters()),
+        "device": machine.describe_device(device) | {"precision": task.config.precision},
+        **({"precision_probe": probe(device)} if config.precision == "auto" else {}),
+        "processes": processes.count(),
+        "versions": machine.versions(),
+        **code_version(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if before is not None:
+        check_encoder(head, before)
+        # Alone, this process would claim that its device and commit made the whole run.
+        earlier = {key: before[key] for key in ("device", "versions", "commit", "dirty", "started")}
+        head["resumed_from"] = [*before.get("resumed_from", []), earlier]
+    return head

@@ -49,7 +49,8 @@ def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable], **
             if processes.is_main():
                 check_encoder(scratch.read(resolved).header, store.read(teacher).header)
                 checkpoint.save(weights, checkpoint.load(scratch.weights_path(resolved)))
-            processes.wait()
+            # The others wait for the weights.
+            processes.gathered(None)
 
 
 def teacher_outputs(
@@ -66,7 +67,8 @@ def teacher_outputs(
 
     Returns:
         (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU; and for the record the teacher's
-        name, which another training may bear too, a digest of its weights, and the score of these weights.
+        name, which another training may bear too, a digest and the score of its weights, and the percentage of the
+        variants that it puts into another class, or further than `THRESHOLD`, than the original.
 
     Raises:
         FileNotFoundError: if the teacher is not trained.
@@ -89,18 +91,14 @@ def teacher_outputs(
             if processes.is_main():
                 delete_torn(path)
                 checkpoint.save(path, {"outputs": outputs})
-    return outputs, {"teacher": teacher.run_id, "teacher_weights": weights, "teacher_score": state["score"]}
-
-
-def disagreement(outputs: Tensor) -> float:
-    """Percent of the variants that a teacher puts into another class, or further than `THRESHOLD`, from x.
-
-    Args:
-        outputs: (N, K, C) probabilities or (N, K) scores, the original first.
-    """
     if outputs.dim() == 2:
         apart = (outputs[:, 1:] - outputs[:, :1]).abs() > THRESHOLD
     else:
         classes = outputs.argmax(dim=-1)
         apart = classes[:, 1:] != classes[:, :1]
-    return 100 * apart.float().mean().item()
+    return outputs, {
+        "teacher": teacher.run_id,
+        "teacher_weights": weights,
+        "teacher_score": state["score"],
+        "teacher_disagreement_pct": 100 * apart.float().mean().item(),
+    }

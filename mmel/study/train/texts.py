@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from mmel.augment.text import encode
 from mmel.augment.text_cache import weights_digest
-from mmel.losses import LossTerms, MMELHardLoss
+from mmel.losses import LossTerms
 from mmel.study.config import MAX_LENGTH, TextRun
 from mmel.study.data.glue import Examples, subset
 from mmel.study.models.encoder import load_classifier, load_tokenizer
@@ -18,7 +18,7 @@ from mmel.study.records import Store
 from mmel.study.train import machine, processes
 from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
 from mmel.study.train.sequences import Sequences, forward, predict
-from mmel.study.train.teacher import disagreement, teacher_outputs
+from mmel.study.train.teacher import teacher_outputs
 
 # A look at the weights goes through so many texts, from the first.
 LOOKED_AT = 100
@@ -98,7 +98,7 @@ class TextTask:
         self.provenance["augmented_texts"] = self.sequences.digest()
         if teacher is not None:
             outputs, told = teacher_outputs(teacher, store, self.model, self.sequences, config.precision)
-            self.provenance |= told | {"teacher_disagreement_pct": disagreement(outputs)}
+            self.provenance |= told
             self.teacher = outputs.to(self.device)
             if not config.plan.soft_targets:
                 self.targets = _mixed_targets(self.targets, self.teacher[:, 1:])
@@ -166,36 +166,24 @@ class TextTask:
         return scores, predictions
 
     @torch.no_grad()
-    def most_uneven(self) -> dict[str, Any]:
-        """B(x) of the text on which the present network's weights P* are furthest from equal, of the first hundred.
-
-        Weights and targets are those of the run: Eq. 9 for MMEL-S, which weighs the variants alone; for the other
-        methods Eq. 6, as MMEL-H would weigh them.
+    def example(self, index: Tensor, place: int) -> dict[str, Any]:
+        """The samples of one of some training texts, the original first.
 
         Returns:
-            `samples`, the original first, each with `text`, its masked pieces in brackets; `teacher` (its output on the
-            sample, if the run has one); `target` (of the training), `loss` and `weight` (NaN for x in MMEL-S). Classes
-            are probabilities, except if all samples have the label as their target.
+            Lists: `text`, its masked pieces in brackets; `teacher`, its output on the sample, if the run has one;
+            `target` of the training. Classes are probabilities, except if all samples have the label as their target.
         """
-        config, index = self.config, torch.arange(min(LOOKED_AT, len(self.sequences)))
-        logits = forward(self.model.eval(), self.sequences, index)
-        targets, *teacher = self._goals(index.to(self.device))
-        if config.plan.soft_targets:
-            terms = self.criterion.terms(logits, targets, *teacher)
-            targets = _mixed_targets(targets, self.criterion.soft_targets(logits, *teacher))
-        else:
-            terms = MMELHardLoss(config.lambda_p, self.criterion.base_loss).terms(logits, targets)
-        place = int(terms.weights.amax(dim=1).argmax())
-        ids = self.sequences.batch(index[place : place + 1])["input_ids"].tolist()
-        masked = self._masked[place // config.stretch] if config.plan.augments else []
-        columns = {"text": [self._marked(row, masked) for row in ids]}
+        one = index[place : place + 1]
+        targets, *teacher = self._goals(one.to(self.device))
+        if self.config.plan.soft_targets:
+            soft = self.criterion.soft_targets(forward(self.model, self.sequences, one), *teacher)
+            targets = _mixed_targets(targets, soft)
+        rows = self.sequences.batch(one)["input_ids"].tolist()
+        masked = self._masked[one.item() // self.config.stretch] if self.config.plan.augments else []
+        columns = {"text": [self._marked(ids, masked) for ids in rows]}
         if self.teacher is not None:
-            columns["teacher"] = self.teacher[place].tolist()
-        columns["target"] = (targets[place].expand(len(ids)) if targets.dim() == 1 else targets[place]).tolist()
-        for name, values in (("loss", terms.sample_losses), ("weight", terms.weights)):
-            # MMEL-S weighs the samples other than x.
-            columns[name] = F.pad(values[place], (len(ids) - values.shape[1], 0), value=torch.nan).tolist()
-        return {"samples": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+            columns["teacher"] = self.teacher[one.item()].tolist()
+        return columns | {"target": (targets[0].expand(len(rows)) if targets.dim() == 1 else targets[0]).tolist()}
 
     def _marked(self, ids: list[int], masked: list[int]) -> str:
         pieces = self.tokenizer.convert_ids_to_tokens(ids)

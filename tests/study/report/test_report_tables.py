@@ -73,11 +73,8 @@ def test_show_escapes_its_text_and_leaves_blank_what_is_not_there():
 
 
 def test_each_sample_of_a_text_is_a_row_with_short_numbers():
-    samples = [
-        {"text": "[a] dog", "teacher": [0.25, 0.75], "target": 1, "weight": NAN},
-        {"text": "[the] dog", "teacher": [0.5, 0.5], "target": 0.123456, "weight": 2 / 3},
-    ]
-    html = tables.weighted_texts(samples).to_html()
+    samples = {"text": ["[a] dog", "[the] dog"], "teacher": [[0.25, 0.75], [0.5, 0.5]], "target": [1, 0.123456]}
+    html = tables.weighted_texts([NAN, 1.5], [NAN, 2 / 3], **samples).to_html()
     for shown in ("[a] dog", "[the] dog", "0.250, 0.750", "0.123", "0.667"):
         assert shown in html
     assert "nan" not in html

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmel.study.needs import teacher_of
 from mmel.study.records import ResultsError
-from mmel.study.train import BudgetError, checkpoint, load_trained
+from mmel.study.train import BudgetError, checkpoint, look
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,15 +51,10 @@ def test_round_trip(path):
     assert checkpoint.load(moved / path.relative_to(path.parents[3]))["score"] == 97.5
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -100], ids=["empty", "one byte", "torn", "tail missing"])
-def test_half_a_file_is_refused(path, keep):
-    path.write_bytes(path.read_bytes()[:keep])
-    refused(path)
-
-
-@pytest.mark.parametrize("content", [b"garbage" * 100, bytes(1000), b"PK\x03\x04" + bytes(100)], ids=["", "0", "zip"])
-def test_what_is_no_state_is_refused(path, content):
-    path.write_bytes(content)
+@pytest.mark.parametrize("keep", [0, 1, 100, -100])
+@pytest.mark.parametrize("fill", [b"", b"garbage" * 100])
+def test_a_damaged_file_is_refused(path, keep, fill):
+    path.write_bytes(path.read_bytes()[:keep] + fill)
     refused(path)
 
 
@@ -73,36 +68,27 @@ def test_a_pickle_is_never_executed(path, tmp_path, plain):
     assert not harmful.folder.exists()
 
 
-@pytest.mark.parametrize("other", ["checkpoints/mini/digits/other.pt", "weights/mini/digits/run.pt"])
-def test_the_file_of_another_run_or_kind_is_refused(path, tmp_path, other):
-    checkpoint.save(tmp_path / other, STATE)
-    path.write_bytes((tmp_path / other).read_bytes())
-    assert other in refused(path)
-
-
-def test_the_weights_of_another_network_are_refused(path):
+def test_a_file_of_something_else_is_refused(path, tmp_path):
     refused(path, model=nn.Linear(3, 4))
-
-
-def test_a_missing_file_and_a_folder_are_no_damage(path):
+    for other in ("checkpoints/mini/digits/other.pt", "weights/mini/digits/run.pt"):
+        checkpoint.save(tmp_path / other, STATE)
+        path.write_bytes((tmp_path / other).read_bytes())
+        assert other in refused(path)
     with pytest.raises(FileNotFoundError):
         checkpoint.load(path.with_name("missing.pt"))
-    with pytest.raises(OSError, match=path.parent.name):
-        checkpoint.load(path.parent)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_a_run_names_the_file_that_it_cannot_use_and_begins_anew_without_it(content, config, store):
+def test_a_run_names_the_file_that_it_cannot_use_and_begins_anew_without_it(config, store):
     with pytest.raises(BudgetError):
         trained(config, store, stop_at=0.0)
-    store.checkpoint_path(config).write_bytes(content)
+    store.checkpoint_path(config).write_bytes(b"garbage")
     with pytest.raises(ResultsError, match=store.checkpoint_path(config).name):
         trained(config, store)
     store.checkpoint_path(config).unlink()
     assert len(trained(config, store)) == 2
-    store.weights_path(config).write_bytes(content)
+    store.weights_path(config).write_bytes(b"garbage")
     with pytest.raises(ResultsError, match=store.weights_path(config).name):
-        load_trained(config, store, device="cpu")
+        look(config, store, dict, device="cpu")
 
 
 @pytest.mark.parametrize("part", ["weights", "outputs"])

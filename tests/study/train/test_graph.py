@@ -101,7 +101,7 @@ def use(monkeypatch):
 
     def use(stand):
         monkeypatch.setattr(graph, "CudaGraph", stand)
-        monkeypatch.setattr(Step, "_reason_for_eager", lambda self: None if stand else "asked for")
+        monkeypatch.setattr(graph, "reason_for_eager", lambda device: None if stand else "asked for")
         if stand:
             stand.made = ()
 
@@ -112,26 +112,20 @@ def engine(store):
     return [store.read(CONFIG).result[name] for name in ("engine", "why_eager")]
 
 
-def test_a_graphed_run_resumed_or_not_is_the_eager_run(store, new_store, use):
+@pytest.mark.parametrize(("stand", "replays"), [(Stand, [12, 2]), (Uncapturable, [0, 0])])
+def test_a_graphed_run_resumed_or_not_is_the_eager_run(stand, replays, store, new_store, use):
     trained(CONFIG, store)
-    use(Stand)
+    use(stand)
     trained(CONFIG, whole := new_store())
-    assert [stand.replays for stand in Stand.made] == [12]
+    # The steps', and the evaluation's.
+    assert [made.replays for made in stand.made] == replays
     with pytest.raises(BudgetError):
         trained(CONFIG, stopped := new_store(), stop_at=time.time())
     trained(CONFIG, stopped)
+    failed = ["eager", "capture failed: operation not permitted when stream is capturing"]
     for graphed in (whole, stopped):
         assert_same_run(CONFIG, graphed, store)
-        assert engine(graphed) == ["cuda graph", None]
-
-
-def test_a_failed_capture_falls_back_and_the_record_says_so(store, new_store, use):
-    trained(CONFIG, store)
-    use(Uncapturable)
-    trained(CONFIG, failed := new_store())
-    assert_same_run(CONFIG, failed, store)
-    assert engine(failed) == ["eager", "capture failed: operation not permitted when stream is capturing"]
-    assert sum(stand.replays for stand in Uncapturable.made) == 0
+        assert engine(graphed) == (["cuda graph", None] if stand is Stand else failed)
 
 
 @pytest.mark.parametrize(("place", "kind"), [(1, int), (2, float)], ids=["epoch", "rate"])
@@ -187,11 +181,6 @@ def test_what_cannot_be_captured_says_why(monkeypatch):
     assert Step(task_of(CONFIG.replace(micro_batch=5)), gpu).engine["why_eager"] == "micro-batches"
     monkeypatch.setattr(images, "build_augmentation", lambda *_: TransformEach(lambda image: image))
     assert "augment=crop" in Step(task_of(CONFIG), gpu).engine["why_eager"]
-
-
-def test_codes_are_the_same_for_an_epoch_in_a_tensor():
-    augmentation, index = task_of(CONFIG).augmentation, torch.arange(50)
-    assert torch.equal(augmentation.draw(index, 4, 3, 17), augmentation.draw(index, 4, 3, torch.tensor(17)))
 
 
 def test_other_shapes_are_eager(use):

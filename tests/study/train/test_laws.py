@@ -7,7 +7,6 @@ import pytest
 import torch
 from tiny import (
     CPU,
-    FILES,
     IMAGES,
     KINDS,
     STILL,
@@ -15,6 +14,7 @@ from tiny import (
     TEXT,
     assert_same_run,
     numbers,
+    reloaded,
     scored,
     task_of,
     trained,
@@ -23,12 +23,19 @@ from tiny import (
 
 from mmel.study.needs import candidates, teacher_of
 from mmel.study.records import LockedError, ResultsError
-from mmel.study.train import DivergedError, TrainingError, load_trained, loop, train
+from mmel.study.train import DivergedError, TrainingError, loop, train
 from mmel.study.train.images import ImageTask
 from mmel.study.train.step import Step
 from mmel.study.train.texts import TextTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+SIZES = {
+    "digits": {"train": 60, "train_available": 1437, "eval": 360, "eval_split": "test", "sampled": []},
+    "drawings": {"train": 24, "train_available": 480, "eval": 240, "eval_split": "val", "sampled": []},
+    "grammar_cola": {"train": 24, "train_available": 400, "eval": 300, "eval_split": "dev", "test": 300, "sampled": []},
+}
 
 
 def losses(lines):
@@ -52,14 +59,7 @@ def test_a_record_has_the_promised_fields(config, store):
         assert line[f"{unit}_per_second"] * line["train_seconds"] == pytest.approx(3 * config.train_size)
     assert record.config == config
     header, result = record.header, record.result
-    assert (
-        header["sizes"]
-        == {
-            "images": {"train": 60, "train_available": 1437, "eval": 360, "eval_split": "test", "sampled": []},
-            "files": {"train": 24, "train_available": 480, "eval": 240, "eval_split": "val", "sampled": []},
-            "text": {"train": 24, "train_available": 400, "eval": 300, "eval_split": "dev", "test": 300, "sampled": []},
-        }["files" if config == FILES else config.kind]
-    )
+    assert header["sizes"] == SIZES[config.dataset]
     assert metric == config.data.metric
     assert header["lambda_t"] == 1.0
     assert (header.get("hidden_dropout"), header.get("attention_dropout")) == (
@@ -79,19 +79,17 @@ def test_a_record_has_the_promised_fields(config, store):
     assert not store.checkpoint_path(config).exists()
 
 
-def test_a_finished_run_is_read_and_not_trained_again(config, store, monkeypatch):
-    first = trained(config, store)
-    monkeypatch.setattr(loop, "build_task", None)
-    assert trained(config, store) == first
-
-
-def test_a_run_in_progress_elsewhere_is_refused(config, store):
-    first = train(config, store, device="cpu")
-    next(first)
+def test_a_run_is_trained_once_and_by_one_process(config, store, monkeypatch):
+    running = train(config, store, device="cpu")
+    first = next(running)
     with pytest.raises(LockedError, match=config.run_id):
-        next(train(config, store, device="cpu"))
-    first.close()
-    assert len(trained(config, store)) == 2
+        trained(config, store)
+    running.close()
+    lines = trained(config, store)
+    assert numbers(lines[:1]) == numbers([first])
+    assert reloaded(config, store).evaluate()[config.data.metric] == store.read(config).score
+    monkeypatch.setattr(loop, "build_task", None)
+    assert trained(config, store) == lines
 
 
 @pytest.mark.parametrize(
@@ -117,15 +115,6 @@ def test_a_run_in_progress_elsewhere_is_waited_for_and_trained_once(
     waiting.join(60)
     assert len(lines) == 2
     assert [each for each, *_ in steps].count(other) == 6
-
-
-def test_trained_weights_come_back(config, store):
-    with pytest.raises(FileNotFoundError, match=config.run_id):
-        load_trained(config, store, device="cpu")
-    trained(config, store)
-    task = load_trained(config, store, device="cpu")
-    assert not task.model.training
-    assert task.evaluate()[config.data.metric] == store.read(config).score
 
 
 # Seeds, order and schedule.
@@ -170,15 +159,11 @@ def test_evaluations_within_an_epoch_take_its_steps_one_by_one(config, store):
     assert result["best_epoch"] == max(lines, key=lambda line: line[metric])["epoch"]
 
 
-def test_more_evaluations_than_steps_are_refused(config, store):
-    with pytest.raises(ValueError, match="evals_per_epoch"):
-        trained(config.replace(evals_per_epoch=4), store)
-    assert store.read(config.replace(evals_per_epoch=4)) is None
-
-
-def test_a_batch_larger_than_the_data_is_refused(config, store):
-    with pytest.raises(ValueError, match="batch_size"):
-        task_of(config.replace(batch_size=config.train_size + 1), store)
+@pytest.mark.parametrize(("field", "value"), [("evals_per_epoch", 4), ("batch_size", 61)])
+def test_an_epoch_has_a_step_for_each_evaluation(field, value, config, store):
+    with pytest.raises(ValueError, match=field):
+        trained(config.replace(**{field: value}), store)
+    assert store.read(config.replace(**{field: value})) is None
 
 
 @pytest.mark.parametrize(
@@ -272,16 +257,17 @@ def test_a_batch_that_does_not_fit_says_which_micro_batch_may(config, error, sto
     assert tried == ([3] * (config.batch_size // 3) + [rest]) * 6
 
 
-def test_one_original_that_does_not_fit_has_too_many_views(config, store, monkeypatch):
-    out_of_memory_above(monkeypatch, config, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(TrainingError, match="smaller K"):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), pytest.raises(TrainingError, match="smaller K")),
+        (RuntimeError("sizes differ"), pytest.raises(RuntimeError, match="sizes differ")),
+    ],
+)
+def test_no_micro_batch_is_smaller_than_one_and_other_errors_stay(error, expected, config, store, monkeypatch):
+    out_of_memory_above(monkeypatch, config, 0, error)
+    with expected:
         trained(config.replace(micro_batch=1), store)
-
-
-def test_other_errors_are_not_taken_for_lack_of_memory(config, store, monkeypatch):
-    out_of_memory_above(monkeypatch, config, 0, RuntimeError("sizes differ"))
-    with pytest.raises(RuntimeError, match="sizes differ"):
-        trained(config, store)
     assert store.read(config) is None
 
 
@@ -356,5 +342,4 @@ def test_a_run_takes_what_does_best_under_its_own_name(config, scores, chosen, s
     # The very run that is configured so.
     configured = open_run.replace(**chosen)
     assert numbers(trained(configured, store)) == numbers(lines)
-    task = load_trained(open_run, store, device="cpu")
-    assert task.config == configured
+    assert task_of(open_run, store).config == configured

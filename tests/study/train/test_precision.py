@@ -1,4 +1,4 @@
-"""Precision and machine: what a probe finds faster, fp32 that is fp32, the device, the commit."""
+"""Precision and machine: the precision that a probe finds faster, fp32 that is fp32, the device, the commit."""
 
 import os
 import subprocess
@@ -9,11 +9,10 @@ from tiny import CPU, IMAGES, numbers, task_of, trained
 
 from mmel import study
 from mmel.study.records import Store
-from mmel.study.train import BudgetError, machine, precision
+from mmel.study.train import BudgetError, machine, precision, task
 from mmel.study.train.images import ImageTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-AUTO = {"precision": "auto"}
 
 
 @pytest.fixture
@@ -22,8 +21,8 @@ def faster(monkeypatch):
 
     def choose(name):
         seconds = {"bf16": 1.0, "fp32": 1.0, name: 0.5}
-        for module in ("precision", "provenance"):
-            monkeypatch.setattr(f"mmel.study.train.{module}.probe", lambda device: seconds)
+        for module in (precision, task):
+            monkeypatch.setattr(module, "probe", lambda device: seconds)
 
     return choose
 
@@ -37,7 +36,7 @@ def test_a_probe_times_both_precisions():
 @pytest.mark.parametrize("name", ["bf16", "fp32"])
 def test_auto_is_the_faster_precision_and_the_record_says_so(config, store, faster, name):
     faster(name)
-    asked, auto = config.replace(precision=name), config.replace(**AUTO)
+    asked, auto = config.replace(precision=name), config.replace(precision="auto")
     assert numbers(trained(auto, store)) == numbers(trained(asked, store))
     record, other = store.read(auto), store.read(asked)
     assert record.precision == other.precision == name
@@ -48,7 +47,7 @@ def test_auto_is_the_faster_precision_and_the_record_says_so(config, store, fast
 
 @pytest.mark.parametrize("same_device", [True, False])
 def test_a_resumed_run_keeps_its_precision_on_the_same_device_alone(store, faster, monkeypatch, same_device):
-    config = IMAGES.replace(**AUTO)
+    config = IMAGES.replace(precision="auto")
     faster("bf16")
     with pytest.raises(BudgetError):
         trained(config, store, stop_at=0.0)
@@ -106,9 +105,8 @@ def test_fp32_is_fp32_in_convolutions_and_products_of_a_gpu_and_only_there(store
 
 
 def test_the_device_is_named_or_refused(monkeypatch):
-    assert machine.pick_device("cpu") == CPU
     monkeypatch.setenv("MMEL_DEVICE", "cpu")
-    assert machine.pick_device() == CPU
+    assert machine.pick_device() == machine.pick_device("cpu") == CPU
     with pytest.raises(ValueError, match=r"device .*'cuda:99'"):
         machine.pick_device("cuda:99")
 
@@ -117,16 +115,14 @@ def test_the_commit_is_passed_in_or_that_of_a_repository_that_tracks_the_package
     monkeypatch.setenv("MMEL_COMMIT", "abc123")
     assert study.code_version() == {"commit": "abc123", "dirty": None}
     monkeypatch.delenv("MMEL_COMMIT")
-    project = tmp_path / "project"
-    package = project / "site-packages" / "mmel"
-    module = package / "study" / "__init__.py"
-    module.parent.mkdir(parents=True)
+    package = tmp_path / "site-packages" / "mmel"
+    package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    monkeypatch.setattr(study, "__file__", str(module))
+    monkeypatch.setattr(study, "__file__", str(package / "study" / "__init__.py"))
 
     def git(*arguments):
         names = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        command = ["git", "-C", str(project), *arguments]
+        command = ["git", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | names).stdout
 
     assert study.code_version() == {"commit": None, "dirty": None}

@@ -1,17 +1,17 @@
-"""Batches of sequences of many lengths: neither padding nor the parts they go in change what a network says."""
+"""Batches of sequences of many lengths: neither padding nor the parts they go in change a network's outputs."""
 
 import random
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import CPU
 from torch import nn
 
 from mmel.study.models.encoder import load_classifier
 from mmel.study.train import sequences as module
 from mmel.study.train.sequences import Sequences, forward, predict
 
-CPU = torch.device("cpu")
 LENGTHS = (5, 9, 3, 9, 4, 12, 7, 3, 6, 5)
 V = 3
 
@@ -31,9 +31,21 @@ def sequences():
     return Sequences(*drawn(), CPU)
 
 
-@pytest.fixture(scope="module")
-def networks(small_bert):
-    """Three kinds of encoder: segments, none but positions counted from the padding token, neither."""
+class Watched(nn.Module):
+    """A network that notes the shapes of the sequences that it is given."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.config, self.seen = network, network.config, []
+
+    def forward(self, **inputs):
+        self.seen.append(tuple(inputs["input_ids"].shape))
+        return self.network(**inputs)
+
+
+@pytest.fixture(params=["bert", "roberta", "distilbert"])
+def network(request, small_bert):
+    """Three kinds of encoder: segments, positions from the padding token on, neither; with dropout."""
     from transformers import (
         DistilBertConfig,
         DistilBertForSequenceClassification,
@@ -42,24 +54,24 @@ def networks(small_bert):
     )
 
     torch.manual_seed(0)
-    small = {"vocab_size": 60, "num_labels": 3, "initializer_range": 0.2}
-    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    roberta = RobertaConfig(**small, **bert, type_vocab_size=1, max_position_embeddings=40, pad_token_id=1)
-    distilbert = DistilBertConfig(**small, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40)
-    return {
-        "bert": load_classifier(small_bert, 3, 0.1, 0.1).eval(),
-        "roberta": RobertaForSequenceClassification(roberta).eval(),
-        "distilbert": DistilBertForSequenceClassification(distilbert).eval(),
-    }
+    if request.param == "bert":
+        return Watched(load_classifier(small_bert, 3, 0.5, 0.5))
+    small = {"vocab_size": 60, "num_labels": 3, "initializer_range": 0.2, "max_position_embeddings": 40}
+    if request.param == "distilbert":
+        return Watched(
+            DistilBertForSequenceClassification(DistilBertConfig(**small, dim=16, n_layers=2, n_heads=2, hidden_dim=32))
+        )
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return Watched(RobertaForSequenceClassification(RobertaConfig(**small, **shape, type_vocab_size=1, pad_token_id=1)))
 
 
 @torch.no_grad()
-def one_by_one(network, ids, types, name="bert"):
+def one_by_one(network, ids, types):
     """(N, V, C): each sequence by itself, with nothing to pad."""
     outputs = []
     for variants, kinds in zip(ids, types, strict=True):
-        extra = {"token_type_ids": torch.tensor([kinds])} if name == "bert" else {}
-        outputs.append([network(input_ids=torch.tensor([one]), **extra).logits[0] for one in variants])
+        segments = {"token_type_ids": torch.tensor([kinds])} if network.config.model_type == "bert" else {}
+        outputs.append([network(input_ids=torch.tensor([one]), **segments).logits[0] for one in variants])
     return torch.stack([torch.stack(rows) for rows in outputs])
 
 
@@ -73,12 +85,7 @@ def test_a_batch_is_padded_to_its_longest_sample_major(sequences):
         assert batch["input_ids"][row, :length].tolist() == ids[place][variant]
         assert batch["token_type_ids"][row, :length].tolist() == types[place]
         assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (7 - length)
-
-
-def test_a_batch_of_equally_long_texts_needs_no_mask(sequences):
-    batch = sequences.batch(torch.tensor([1, 3]))
-    assert set(batch) == {"input_ids", "token_type_ids"}
-    assert batch["input_ids"].shape == (2 * V, 9)
+    assert set(sequences.batch(torch.tensor([1, 3]))) == {"input_ids", "token_type_ids"}
 
 
 def test_variants_of_two_lengths_are_refused():
@@ -86,76 +93,43 @@ def test_variants_of_two_lengths_are_refused():
         Sequences([[[1, 2, 3], [1, 2]]], [[0, 0, 0]], CPU)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
-@pytest.mark.parametrize("parts", [1, 4])
 @torch.no_grad()
-def test_neither_padding_nor_parts_change_an_output(name, parts, networks, sequences, monkeypatch):
-    monkeypatch.setattr(module, "TRAIN_PARTS", parts)
-    monkeypatch.setitem(module.PART_NUMBERS, "cpu", 1)
-    expected = one_by_one(networks[name], *drawn(), name)
+def test_neither_padding_nor_parts_change_an_output(network, sequences, monkeypatch):
+    expected = one_by_one(network.eval(), *drawn())
     # Far enough apart that outputs in a wrong place would be seen.
     assert torch.pdist(expected.flatten(0, 1)).min() > 1e-3
-    for index in (torch.arange(len(LENGTHS)), torch.tensor([7, 5, 0, 2, 1]), torch.tensor([4])):
-        outputs = forward(networks[name], sequences, index)
-        torch.testing.assert_close(outputs, expected[index], rtol=1e-4, atol=1e-5)
-
-
-class Watched(nn.Module):
-    """A network that notes the inputs it is given."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.config, self.seen = network, network.config, []
-
-    def forward(self, **inputs):
-        self.seen.append({name: tuple(part.shape) for name, part in inputs.items()})
-        return self.network(**inputs)
-
-
-def test_parts_hold_texts_of_like_length(networks, sequences, monkeypatch):
     monkeypatch.setitem(module.PART_NUMBERS, "cpu", 1)
-    watched = Watched(networks["bert"])
-    forward(watched, sequences, torch.arange(len(LENGTHS)))
-    # Longest first: 12 9 9 | 7 6 5 | 5 4 3 | 3.
-    assert [seen["input_ids"] for seen in watched.seen] == [(9, 12), (9, 7), (9, 5), (3, 3)]
+    for parts in (1, 4):
+        monkeypatch.setattr(module, "TRAIN_PARTS", parts)
+        for index in (torch.arange(len(LENGTHS)), torch.tensor([7, 5, 0, 2, 1]), torch.tensor([4])):
+            outputs = forward(network, sequences, index)
+            torch.testing.assert_close(outputs, expected[index], rtol=1e-4, atol=1e-5)
+    # Parts of like length, longest first: 12 9 9 | 7 6 5 | 5 4 3 | 3.
+    network.seen.clear()
+    forward(network, sequences, torch.arange(len(LENGTHS)))
+    assert network.seen == [(9, 12), (9, 7), (9, 5), (3, 3)]
+    # The longest text alone has more than 30 tokens: it goes by itself.
+    for budget in (30, 60, 90, 10_000):
+        monkeypatch.setitem(module.EVAL_TOKENS, "cpu", budget)
+        network.seen.clear()
+        torch.testing.assert_close(predict(network.train(), sequences), expected, rtol=1e-4, atol=1e-5)
+        assert all(rows == V or rows * longest <= budget for rows, longest in network.seen)
+        assert (len(network.seen) == 1) == (budget == 10_000)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert predict(network, sequences).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("width", "sizes"), [(64, [16]), (128, [8, 8]), (384, [4, 4, 4, 4]), (1024, [4, 4, 4, 4])])
 def test_parts_are_worth_their_calls(width, sizes):
-    config = SimpleNamespace(hidden_size=width)
     seen = []
 
     def network(input_ids, **_):
         seen.append(len(input_ids) // 5)
         return SimpleNamespace(logits=torch.zeros(len(input_ids), 2))
 
-    network.config = config
+    network.config = SimpleNamespace(hidden_size=width)
     forward(network, Sequences(*drawn([16] * 16, 5), CPU), torch.arange(16))
     assert seen == sizes
-
-
-def test_prediction_takes_a_bounded_number_of_tokens_at_once(networks, sequences, monkeypatch):
-    expected = one_by_one(networks["bert"], *drawn())
-    # The longest text alone has more: it goes by itself.
-    for budget in (30, 60, 90, 10_000):
-        monkeypatch.setitem(module.EVAL_TOKENS, "cpu", budget)
-        watched = Watched(networks["bert"])
-        torch.testing.assert_close(predict(watched, sequences), expected, rtol=1e-4, atol=1e-5)
-        sizes = [seen["input_ids"] for seen in watched.seen]
-        assert all(rows == V or rows * longest <= budget for rows, longest in sizes)
-        assert (len(sizes) == 1) == (budget == 10_000)
-
-
-def test_prediction_is_without_dropout(small_bert, sequences):
-    network = load_classifier(small_bert, 3, 0.5, 0.5).train()
-    outputs = predict(network, sequences)
-    assert not outputs.requires_grad
-    torch.testing.assert_close(outputs, one_by_one(network.eval(), *drawn()), rtol=1e-4, atol=1e-5)
-
-
-def test_predictions_are_float32_whatever_autocast_says(networks, sequences):
-    with torch.autocast("cpu", torch.bfloat16):
-        assert predict(networks["bert"], sequences).dtype == torch.float32
 
 
 def test_a_digest_tells_sequences_apart():
@@ -164,8 +138,7 @@ def test_a_digest_tells_sequences_apart():
     changed[3][1][0] += 1
     # The last two hold the same tokens, cut otherwise.
     one, two = ([[[7, 8, 9]], [[7]]], [[0] * 3, [0]]), ([[[7, 8]], [[9, 7]]], [[0] * 2] * 2)
-    digests = [
-        Sequences(*each, CPU).digest() for each in ((ids, types), (changed, types), (ids[::-1], types[::-1]), one, two)
-    ]
+    told_apart = ((ids, types), (changed, types), (ids[::-1], types[::-1]), one, two)
+    digests = [Sequences(*each, CPU).digest() for each in told_apart]
     assert len(set(digests)) == 5
     assert Sequences(*drawn(), CPU).digest() == digests[0]

@@ -9,10 +9,10 @@ from tiny import CPU, TAUGHT, scored, trained, weights
 from mmel.study.models.encoder import load_classifier
 from mmel.study.needs import candidates, teacher_of
 from mmel.study.records import ResultsError
-from mmel.study.train import BudgetError, TrainingError, checkpoint, load_trained
+from mmel.study.train import BudgetError, TrainingError, checkpoint, look
 from mmel.study.train import teacher as module
 from mmel.study.train.sequences import Sequences, predict
-from mmel.study.train.teacher import disagreement, teacher_outputs
+from mmel.study.train.teacher import teacher_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread", "text_model")
 
@@ -33,74 +33,53 @@ def network(small_bert):
     return build
 
 
-def save(store, teacher, network, score=62.5):
-    checkpoint.save(store.weights_path(teacher), {"model": network.state_dict(), "score": score})
-
-
 @pytest.fixture
-def asked(monkeypatch):
-    """Counts how often a network is asked."""
-    calls = []
-    monkeypatch.setattr(module, "predict", lambda *args: (calls.append(args), predict(*args))[1])
-    return calls
+def ask(store, network):
+    """Asks a teacher of some weights and score through a student of others."""
+
+    def ask(weights, sequences=SEQUENCES, precision="fp32", teacher=TEACHER, score=62.5):
+        checkpoint.save(store.weights_path(teacher), {"model": weights.state_dict(), "score": score})
+        student = network(0, weights.config.num_labels)
+        before = {name: value.clone() for name, value in student.state_dict().items()}
+        found = teacher_outputs(teacher, store, student, sequences, precision)
+        assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+        return found
+
+    return ask
 
 
 @pytest.mark.parametrize("num_outputs", [2, 1], ids=["probabilities", "scores"])
-def test_a_teacher_is_asked_through_the_student_which_stays_as_it_was(num_outputs, store, network):
-    teacher, student = network(1, num_outputs), network(0, num_outputs)
-    save(store, TEACHER, teacher)
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    parameters = list(student.parameters())
-    outputs, _ = teacher_outputs(TEACHER, store, student, SEQUENCES, "fp32")
+def test_a_teacher_says_what_its_network_says(num_outputs, network, ask):
+    teacher = network(1, num_outputs)
+    outputs, _ = ask(teacher)
     expected = predict(teacher, SEQUENCES)
     torch.testing.assert_close(outputs, expected[..., 0] if num_outputs == 1 else expected.softmax(dim=-1))
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    # The very tensors that an optimizer may hold, with nothing left on them.
-    assert all(one is other for one, other in zip(parameters, student.parameters(), strict=True))
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in parameters)
 
 
-def test_a_teacher_is_asked_once_by_all_that_ask_the_same(store, network, asked):
-    def ask(teacher, weights, sequences=SEQUENCES, precision="fp32"):
-        save(store, teacher, weights)
-        return teacher_outputs(teacher, store, network(0), sequences, precision)[0]
-
-    first = ask(TEACHER, network(1))
+def test_a_teacher_is_asked_once_by_all_that_ask_the_same(network, ask, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "predict", lambda *args: (asked.append(args), predict(*args))[1])
+    first, told = ask(network(1))
     # Another run with these very weights too.
-    assert torch.equal(ask(TEACHER.replace(lr=1.0), network(1)), first)
+    assert torch.equal(ask(network(1), teacher=TEACHER.replace(lr=1.0))[0], first)
     assert len(asked) == 1
     turned = Sequences([IDS[1], IDS[0], IDS[2]], [TYPES[1], TYPES[0], TYPES[2]], CPU)
-    torch.testing.assert_close(ask(TEACHER, network(1), turned), first[[1, 0, 2]])
-    rough = ask(TEACHER, network(1), precision="bf16")
+    torch.testing.assert_close(ask(network(1), turned)[0], first[[1, 0, 2]])
+    rough, _ = ask(network(1), precision="bf16")
     assert not torch.equal(rough, first)
     torch.testing.assert_close(rough, first, rtol=0.1, atol=0.02)
-    assert (ask(TEACHER, network(2)) - first).abs().max() > 0.01
+    other, told_of_other = ask(network(2), score=70.0)
+    assert (other - first).abs().max() > 0.01
     assert len(asked) == 4
-
-
-def test_a_record_tells_which_teacher_it_was(store, network):
-    def told(network, score):
-        save(store, TEACHER, network, score)
-        return teacher_outputs(TEACHER, store, network, SEQUENCES, "fp32")[1]
-
-    one, other = told(network(1), 62.5), told(network(2), 70.0)
     # One name: that of the run, whatever it came to on this machine.
-    assert one["teacher"] == other["teacher"] == TEACHER.run_id
-    assert (one["teacher_score"], other["teacher_score"]) == (62.5, 70.0)
-    assert one["teacher_weights"] != other["teacher_weights"]
-    assert told(network(1), 62.5) == one
+    assert told["teacher"] == told_of_other["teacher"] == TEACHER.run_id
+    assert (told["teacher_score"], told_of_other["teacher_score"]) == (62.5, 70.0)
+    assert told["teacher_weights"] != told_of_other["teacher_weights"]
 
 
 def test_a_teacher_that_is_not_trained_is_named(store, network):
     with pytest.raises(FileNotFoundError, match=TEACHER.run_id):
         teacher_outputs(TEACHER, store, network(0), SEQUENCES, "fp32")
-
-
-def test_disagreement_is_another_class_or_half_a_point():
-    # Of four variants one has another class; of four, two are further than half a point away.
-    classes = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.4, 0.6]], [[0.2, 0.8], [0.4, 0.6], [0.0, 1.0]]])
-    assert disagreement(classes) == 25
-    assert disagreement(torch.tensor([[3.0, 3.5, 3.6], [1.0, 0.4, 0.6]])) == 50
 
 
 # Training it.
@@ -113,16 +92,11 @@ def test_a_teacher_that_is_missing_is_trained_first_and_once(store, steps):
     assert [config for config, *_ in steps] == [each for each in (TEACHER, *students) for _ in range(6)]
     header, record = store.read(TAUGHT).header, store.read(TEACHER)
     assert (header["teacher"], header["teacher_score"]) == (TEACHER.run_id, record.score)
-    # It is the run that the sweep would train, and serves as such.
+    # It is the run that the sweep would train, and serves as such; with original labels there is none.
     assert trained(TEACHER, store) == record.epochs
     assert len(steps) == 30
-
-
-def test_a_run_with_original_labels_has_no_teacher(store):
-    config = TAUGHT.replace(label_source="original")
-    trained(config, store)
-    assert [record.config for record in store.records("mini")] == [config]
-    assert "teacher" not in store.read(config).header
+    trained(original := TAUGHT.replace(label_source="original"), store)
+    assert "teacher" not in store.read(original).header
 
 
 def test_a_teacher_whose_record_came_without_weights_is_trained_aside(store, steps):
@@ -144,7 +118,7 @@ def test_a_teacher_whose_record_came_without_weights_is_trained_aside(store, ste
     assert {path.suffix for path in left} <= {".lock"}
 
 
-def test_a_teacher_that_failed_fails_what_it_would_teach(store):
+def test_a_teacher_that_failed_fails_its_student(store):
     config = TAUGHT.replace(lr=1e30)
     with pytest.raises(TrainingError, match=r"step \d"):
         trained(config, store)
@@ -157,16 +131,16 @@ def test_a_teacher_has_chosen_for_itself(store):
     taught = TAUGHT.replace(hidden_dropout=None, attention_dropout=None)
     teacher = teacher_of(taught)
     for candidate in candidates(taught):
-        scored(store, candidate, score=candidate.hidden_dropout)
+        scored(store, candidate, candidate.hidden_dropout)
     with pytest.raises(ResultsError, match=candidates(teacher)[0].run_id):
         trained(taught, store)
     for candidate in candidates(teacher):
-        scored(store, candidate, score=candidate.attention_dropout)
+        scored(store, candidate, candidate.attention_dropout)
     trained(taught, store)
     headers = [store.read(config).header for config in (taught, teacher)]
     rates = [(header["hidden_dropout"], header["attention_dropout"]) for header in headers]
     assert rates == [(0.1, 0.0), (0.0, 0.1)]
-    assert len(load_trained(taught, store, device="cpu").most_uneven()["samples"]) == 3
+    assert len(look(taught, store, dict, device="cpu")["text"]) == 3
     # Without its weights it is trained again, with the same rates.
     before = weights(teacher, store)
     store.weights_path(teacher).unlink()

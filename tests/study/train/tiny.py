@@ -8,7 +8,7 @@ import torch
 from pretend import record_run
 
 from mmel.study.config import ImageRun, TextRun
-from mmel.study.train import train
+from mmel.study.train import checkpoint, train
 from mmel.study.train.task import build_task
 
 CPU = torch.device("cpu")
@@ -86,6 +86,13 @@ def assert_same_run(config, store, other):
 def task_of(config, store=None):
     """The task of a run on the CPU in fp32."""
     return build_task(config, store, None, CPU, "fp32")
+
+
+def reloaded(config, store):
+    """The task of a finished run with its trained network."""
+    task = task_of(config, store)
+    checkpoint.load(store.weights_path(config), model=task.model)
+    return task
 
 
 def scored(store, config, score=0.0, **result):
