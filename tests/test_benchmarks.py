@@ -188,7 +188,7 @@ class Stale(Stand):
 
 @pytest.mark.parametrize(("stand", "wrong"), [(Stand, 0), (Incomplete, 10), (Stale, 1280)])
 def test_views_of_a_graph_are_a_cpus(monkeypatch, stand, wrong):
-    monkeypatch.setattr(graph, "CudaGraph", stand)
+    monkeypatch.setattr(graph, "CudaGraph", lambda device: stand())
     monkeypatch.setattr(graph, "reason_for_eager", lambda device: None)
     assert f"replayed from a CUDA graph, seed 3: {wrong} of 1280" in checks.views(CPU, seed=3)
 
