@@ -5,7 +5,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const row of table.querySelectorAll("tbody tr")) {
       [...row.cells].forEach((cell, index) => {
         cell.dataset.heading = headings[index] ?? "";
-        cell.classList.toggle("long", cell.textContent.length > 40);
+        cell.classList.toggle("long", cell.textContent.length > 24);
       });
     }
   }
