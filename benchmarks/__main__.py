@@ -7,10 +7,10 @@ from importlib import import_module
 # A question is a function of that name in one of the modules. Its docstring stands above its table.
 QUESTIONS = {
     "image_training": "images",
-    "precision": "images",
+    "settings": "images",
     "bf16_noise": "checks",
     "step_shares": "images",
-    "allocator": "images",
+    "making_views": "images",
     "imports": "overhead",
     "study_overhead": "overhead",
     "sweep_overhead": "overhead",

@@ -1,22 +1,27 @@
 """Questions about a training step on images, on the CPU: ResNet-20, K = 10, batch 128."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor, nn
 from torch.utils.benchmark import timer
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from benchmarks import common, floor
-from benchmarks.common import CPU, PAPER_BATCH, compare, medians, our_steps, ratio, seconds_of, speeds, table
+from benchmarks.common import CPU, PAPER_BATCH, alternate, compare, medians, our_steps, ratio, seconds_of, speeds, table
+from mmel import ColorJitter, KViews, RandomCropFlip, RandomResizedCropFlip
+from mmel.augment.images import ImageAugmentation
 from mmel.study.config import MOMENTUM
 from mmel.study.data import image_sets
-from mmel.study.data.images import Images, channel_statistics
+from mmel.study.data.images import channel_statistics
 from mmel.study.models.resnet import build_model
 from mmel.study.train.images import ImageTask
 
@@ -24,34 +29,20 @@ TARGET, SHARE_TARGETS = 5, {"augmentation": "2 %", "loss": "1 %"}
 VIEWS_A_STEP = PAPER_BATCH.batch_size * PAPER_BATCH.num_augmented
 
 
-class PlainViews(Dataset):
-    """The K views of an image as one writes them first: a PIL image, torchvision's transforms, one view at a time."""
-
-    def __init__(self, images: Images, num_augmented: int):
-        self.pixels, self.labels = images.pixels.permute(0, 2, 3, 1).contiguous().numpy(), images.labels.tolist()
-        original = [transforms.ToTensor(), transforms.Normalize(*channel_statistics(images))]
-        augmented = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *original]
-        # The same B(x) as ours: the image itself and K - 1 random views.
-        self.views = [transforms.Compose(steps) for steps in (original, *[augmented] * (num_augmented - 1))]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = Image.fromarray(self.pixels[index])
-        return torch.stack([view(image) for view in self.views]), self.labels[index]
-
-
 def plain_steps(steps: int, num_workers: int) -> Iterator[float]:
-    """Seconds of a step of the plain implementation; a fresh pass for each, so that no worker loads ahead unseen."""
+    """Seconds of a step as one writes it first: PIL images, torchvision's transforms, one view at a time."""
     config = PAPER_BATCH
     images, _ = common.load_or_make()
-    subset = Subset(PlainViews(images, config.num_augmented), range(steps * config.batch_size))
-    loader = DataLoader(subset, batch_size=config.batch_size, shuffle=True, num_workers=num_workers)
+    part = images.take(torch.arange(steps * config.batch_size))
+    original = [transforms.ToTensor(), transforms.Normalize(*channel_statistics(images))]
+    augment = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *original])
+    pairs = list(zip(map(transforms.ToPILImage(), part.pixels), part.labels.tolist(), strict=True))
+    views = KViews(pairs, augment, config.num_augmented, transforms.Compose(original))
+    loader = DataLoader(views, batch_size=config.batch_size, shuffle=True, num_workers=num_workers)
     model = build_model(config.model, images.num_classes)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
     while True:
-        begin = timer()
+        begin = timer()  # of a fresh pass, so that no worker loads ahead unseen
         for views, labels in loader:
             logits = model(views.flatten(0, 1))
             losses = F.cross_entropy(logits, labels.repeat_interleave(config.num_augmented), reduction="none")
@@ -69,12 +60,8 @@ def image_training(rounds: int = 3, steps: int = 4) -> Iterator[str]:
     The plain implementation loads with two processes and with none; the better one counts. Its multiple of the floor
     (`benchmarks/floor.py`), at the best of the machine's rates, is the most that any target could ask for here.
     """
-    sides = {
-        "ours": (our_steps, steps),
-        "plain, num_workers=0": (plain_steps, steps, 0),
-        "plain, num_workers=2": (plain_steps, steps, 2),
-    }
-    seconds = compare(sides, rounds)
+    plain = {f"plain, num_workers={number}": (plain_steps, steps, number) for number in (0, 2)}
+    seconds = compare({"ours": (our_steps, steps), **plain}, rounds)
     rates = np.max([floor.measure_rates(CPU) for _ in range(rounds)], axis=0)
     yield speeds(seconds, VIEWS_A_STEP, "augmented images")
     yield beside_floor(seconds, rates)
@@ -93,27 +80,53 @@ def beside_floor(seconds: dict[str, list[float]], rates: floor.Pair) -> str:
     )
 
 
-def precision(rounds: int = 3, steps: int = 2) -> str:
-    """Does the default precision take the faster one? Speed of a step over that of the better of bf16 and fp32.
+def settings(rounds: int = 3, steps: int = 2) -> str:
+    """Does the default precision take the faster one, and what does memory gain that is kept once freed?
 
     For a CPU without native bf16 set ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
     """
     sides = {"default": (our_steps, steps), **{name: (our_steps, steps, name) for name in ("bf16", "fp32")}}
-    seconds = compare(sides, rounds)
-    found = medians(seconds)
-    better = min(("bf16", "fp32"), key=found.get)
+    seconds = compare(sides | {"memory given back": (our_steps, steps, "auto", False)}, rounds)
+    better = min(("bf16", "fp32"), key=medians(seconds).get)
     return (
         f"{speeds(seconds, VIEWS_A_STEP, 'augmented images')}\n\nDefault over {better}: "
-        f"{ratio(seconds[better], seconds['default'])}; target: at least 0.9."
+        f"{ratio(seconds[better], seconds['default'])}; target: at least 0.9. Over memory given back: "
+        f"{ratio(seconds['memory given back'], seconds['default'])}."
     )
 
 
-def allocator(rounds: int = 3, steps: int = 3) -> str:
-    """How much faster is a step on the CPU that keeps freed memory (`mmel.study.train.machine.keep_freed_memory`)?"""
-    sides = {"freed memory kept": (our_steps, steps), "given back (glibc's default)": (our_steps, steps, "auto", False)}
-    seconds = compare(sides, rounds)
-    kept, returned = seconds.values()
-    return f"{speeds(seconds, VIEWS_A_STEP, 'augmented images')}\n\nKept over given back: {ratio(returned, kept)}."
+def making_views(rounds: int = 5) -> str:
+    """How fast are a batch's views made on the CPU, beside torchvision image by image and kornia, if it is installed?
+
+    Nine views of 128 images of 32 pixels, or of 8 of 320 x 256. kornia makes floats and resizes without antialiasing.
+    """
+    small, large = common.load_or_make()[0].pixels[:128], torch.randint(256, (8, 3, 256, 320), dtype=torch.uint8)
+    crop, jitter, resized = ("RandomCrop", (32, 32), 4), ("ColorJitter", 0.4, 0.4, 0.4, 0.1), "RandomResizedCrop"
+    made = {
+        "crop, flip": (small, RandomCropFlip(), crop),
+        "crop, flip, colour jitter": (small, ColorJitter(*jitter[1:], RandomCropFlip()), crop, jitter),
+        "resized crop to 32, flip": (small, RandomResizedCropFlip(32), (resized, (32, 32))),
+        "resized crop to 224, flip": (large, RandomResizedCropFlip(224), (resized, (224, 224))),
+    }
+    rows = []
+    for name, (images, *augmentations) in made.items():
+        sides = {side: partial(seconds_of, make) for side, make in makers(images, *augmentations)}
+        seconds = alternate(sides, rounds)
+        rates = {side: f"{9 * len(images) / took:,.0f}" for side, took in medians(seconds).items()}
+        rows.append((name, *rates.values(), *["-"] * (3 - len(rates)), ratio(seconds["torchvision"], seconds["ours"])))
+    return table(("views/s", "ours", "torchvision", "kornia", "ours over torchvision"), *rows)
+
+
+def makers(images: Tensor, ours: ImageAugmentation, *steps: tuple) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Who makes nine views of each image, and how; `steps` name transforms that torchvision and kornia both have."""
+    steps = (*steps, ("RandomHorizontalFlip",))
+    yield "ours", partial(ours, images, 9, include_original=False)
+    each = v2.Compose([getattr(v2, name)(*arguments) for name, *arguments in steps])
+    yield "torchvision", lambda: torch.stack([each(image) for image in images for _ in range(9)])
+    if find_spec("kornia"):
+        kornia = import_module("kornia.augmentation")
+        batched = nn.Sequential(*(getattr(kornia, name)(*arguments) for name, *arguments in steps))
+        yield "kornia", lambda: batched(images.repeat_interleave(9, 0) / 255).mul(255).round().to(torch.uint8)
 
 
 def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
@@ -132,30 +145,16 @@ def pieces(steps: int, repeats: int) -> Iterator[dict[str, float]]:
             terms = task.criterion.terms(logits, labels)
         terms.loss.mean().backward()
 
-    ours = our_steps(steps)
-    for seconds in ours:
-        with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            next(ours)
+    for seconds in our_steps(steps):
         yield {
             "whole step": seconds,
             "augmentation": seconds_of(lambda: task.views(index, epoch=1), repeats),
-            "normalisation": seconds_of(lambda: task.normalize(views.flatten(0, 1)), repeats),
             "loss": seconds_of(loss, repeats),
-            "convolutions": seconds * convolution_share(profiled),
         }
 
 
-def convolution_share(profiled: profile) -> float:
-    """The share of the convolutions, forward and backward, in the time of all operators."""
-    seconds = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
-    return sum(took for name, took in seconds.items() if "conv" in name) / sum(seconds.values())
-
-
 def step_shares(rounds: int = 3, steps: int = 3, repeats: int = 20) -> str:
-    """How large a share of a training step do augmentation, loss and convolutions take? ResNet-20, K = 10, batch 128.
-
-    One over the share of the convolutions, which are the library's, is the most by which a step could still get faster.
-    """
+    """How large a share of a training step do augmentation and loss take? ResNet-20, K = 10, batch 128."""
     values = compare({"all": (pieces, steps, repeats)}, rounds)["all"]
     seconds = {name: [value[name] for value in values] for name in values[0]}
     whole = seconds["whole step"]

@@ -109,14 +109,11 @@ def test_the_floor_is_the_larger_of_two_times():
     assert floor.least_seconds(floor.np.array([200.0, 40.0]), rates) == (4.0, "bytes")
 
 
-def test_the_share_of_the_convolutions():
-    network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-    with images.profile(activities=[images.ProfilerActivity.CPU]) as profiled:
-        network(torch.rand(16, 8, 32, 32)).sum().backward()
-    assert 0.1 <= images.convolution_share(profiled) <= 0.999
-    with images.profile(activities=[images.ProfilerActivity.CPU]) as profiled:
-        torch.rand(9).exp().sum()
-    assert images.convolution_share(profiled) == 0
+def test_makers_of_views_make_as_many():
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    for _, make in images.makers(pixels, images.RandomCropFlip(), ("RandomCrop", (32, 32), 4)):
+        assert make().flatten(0, -4).shape == (18, 3, 32, 32)
+        assert make().dtype == torch.uint8
 
 
 # What the benchmark compares with, and whether its checks can fail.
@@ -256,14 +253,14 @@ def test_a_failing_question_leaves_the_others(monkeypatch, capsys):
         """Does not."""
         return "| also measured |"
 
-    monkeypatch.setattr(images, "allocator", failing)
+    monkeypatch.setattr(images, "settings", failing)
     monkeypatch.setattr(images, "step_shares", good)
     monkeypatch.setenv("TQDM_DISABLE", "")
-    assert command.main(["allocator", "step_shares"]) == 1
+    assert command.main(["settings", "step_shares"]) == 1
     printed = capsys.readouterr()
     assert "| measured |\nfailed: OutOfMemoryError: 2 GiB were wanted\n" in printed.out
     assert "| also measured |" in printed.out
-    assert "allocator" in printed.err
+    assert "settings" in printed.err
 
 
 @pytest.fixture
