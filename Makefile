@@ -13,7 +13,7 @@ SWEEP   := $(BIN)/mmel sweep $(ARGS) --pack $(PACK) $(if $(BUDGET),--budget-minu
 # Tests train tiny networks: a process on each core, up to four, is faster than threads that wait for each other.
 PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # The oldest that pyproject.toml takes, and what the library's tests need beside them.
-OLDEST  := torch==2.4.1 torchvision==0.19.1 transformers==4.46.3 accelerate datasets pytest scipy
+OLDEST  := torch==2.4.1 torchvision==0.19.1 transformers==4.46.3 accelerate 'datasets>=3' pytest scipy
 # What a profile keeps for itself. The augmented texts are shared between profiles, and cost hours at paper scale.
 FOLDERS := runs report executed checkpoints weights predictions teacher
 

@@ -27,25 +27,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "maximal_expected_loss": "mmel.worst_cases",
-    "augmentation_weights": "mmel.worst_cases",
-    "sample_views": "mmel.worst_cases",
-    "MMELHardLoss": "mmel.losses",
-    "MMELSoftLoss": "mmel.losses",
-    "UniformLoss": "mmel.losses",
-    "WorstCaseLoss": "mmel.losses",
-    "KL": "mmel.worst_cases",
-    "ChiSquare": "mmel.worst_cases",
-    "CVaR": "mmel.worst_cases",
-    "Maximum": "mmel.worst_cases",
-    "group_views": "mmel.views",
-    "KViews": "mmel.views",
-    "ViewsCollator": "mmel.views",
-    "RandomCropFlip": "mmel.augment.images",
-    "RandomResizedCropFlip": "mmel.augment.resized_crop",
-    "ColorJitter": "mmel.augment.color",
+_NAMES = {
+    "losses": "MMELHardLoss MMELSoftLoss UniformLoss WorstCaseLoss",
+    "worst_cases": "KL ChiSquare CVaR Maximum augmentation_weights maximal_expected_loss sample_views",
+    "views": "KViews ViewsCollator group_views",
+    "augment.color": "ColorJitter",
+    "augment.images": "RandomCropFlip",
+    "augment.resized_crop": "RandomResizedCropFlip",
 }
+_HOMES = {name: f"mmel.{module}" for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = ["__version__", *_HOMES]
 

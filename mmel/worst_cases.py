@@ -1,17 +1,8 @@
-r"""The worst case over reweightings of an example's augmented losses: the paper's (Eq. 5-6) and its relatives.
+"""The worst case over reweightings of an example's augmented losses: the paper's (Eq. 5-6) and its relatives.
 
 Everything works on losses of shape (N, K): N training examples, K augmented samples of each. In each row the weights q,
-none below 0 and their sum 1, are chosen against us:
-
-| class | worst case of a row l | limits |
-|---|---|---|
-| `KL(lambda_p)` | max_q sum_k q_k l_k - lambda_p KL(q, uniform) (Theorem 1) | 0: maximum; infinity: mean |
-| `ChiSquare(rho)` | max_q sum_k q_k l_k where (1 / 2K) sum_k (K q_k - 1)^2 <= rho | 0: mean; (K - 1) / 2: maximum |
-| `CVaR(alpha)` | max_q sum_k q_k l_k where q_k <= 1 / (alpha K) | 1: mean; 1 / K: maximum |
-| `Maximum()` | max_k l_k | |
-
-The gradient of a worst case is sum_k q*_k grad l_k, at the weights q* that attain it (envelope theorem). So nothing has
-to be detached: see docs/method.md.
+none below 0 and their sum 1, are chosen against us. The gradient of a worst case is sum_k q*_k grad l_k, at the weights
+q* that attain it (envelope theorem), so nothing has to be detached: see docs/method.md.
 """
 
 import math
@@ -75,14 +66,12 @@ def sample_views(losses: Tensor, lambda_p: float, generator: Generator | None = 
     The gradient of the drawn views' mean loss is an unbiased estimate of the gradient of `MMELHardLoss`, if the network
     has neither BatchNorm nor dropout:
 
-        with torch.no_grad():
-            losses = criterion.terms(model(views.flatten(0, 1)).unflatten(0, (n, k)), labels).sample_losses
         drawn = views[torch.arange(n), sample_views(losses, lambda_p)]
         F.cross_entropy(model(drawn), labels).backward()
 
-    By count this is (K + 3) / 3K of the exact step: K views forward, and one forward and backward (twice a forward).
-    BatchNorm takes its statistics from the drawn views in the second pass, and dropout other units: there the estimate
-    is biased. In training mode the first pass moves BatchNorm's running statistics too.
+    With `losses` computed without gradient this is, by count, (K + 3) / 3K of the exact step: K views forward, one view
+    forward and backward (twice a forward). BatchNorm takes its statistics from the drawn views in the second pass, and
+    dropout leaves out other units: there the estimate is biased. See docs/method.md for a loop.
 
     Args:
         losses: (N, K) one loss for each augmented sample, K >= 1.
@@ -139,7 +128,7 @@ class WorstCase(ABC):
 
 @dataclass(frozen=True)
 class KL(WorstCase):
-    """All weights are allowed, at the price lambda_p KL(q, uniform): the paper's worst case, Eq. 5-6.
+    """max_q sum_k q_k l_k - lambda_p KL(q, uniform): the paper's worst case, Eq. 5-6 (Theorem 1).
 
     Li et al. 2021 ("Tilted empirical risk minimization") use this function of a batch's losses, with t = 1 / lambda_p.
 
@@ -166,7 +155,7 @@ class KL(WorstCase):
 
 @dataclass(frozen=True)
 class ChiSquare(WorstCase):
-    """The weights lie in a chi-square ball around uniform ones: (1 / 2K) sum_k (K q_k - 1)^2 <= rho.
+    """max_q sum_k q_k l_k in a chi-square ball around uniform weights: (1 / 2K) sum_k (K q_k - 1)^2 <= rho.
 
     Namkoong and Duchi 2017 ("Variance-based regularization with convex objectives") take it of a batch's losses. While
     no weight is 0 the value is mean + sqrt(2 rho) * standard deviation (that with 1 / K) of a row. From
@@ -211,7 +200,7 @@ class ChiSquare(WorstCase):
 
 @dataclass(frozen=True)
 class CVaR(WorstCase):
-    """No weight exceeds 1 / (alpha K): the mean of a row's worst fraction alpha (conditional value at risk).
+    """max_q sum_k q_k l_k where q_k <= 1 / (alpha K): the mean of the worst fraction alpha (conditional value at risk).
 
     Rockafellar and Uryasev 2000 ("Optimization of conditional value-at-risk"). If alpha K is not whole, the last loss
     of the fraction counts in part; up to alpha = 1 / K the value is the maximum.
@@ -238,7 +227,7 @@ class CVaR(WorstCase):
 
 @dataclass(frozen=True)
 class Maximum(WorstCase):
-    """All weights are allowed: the largest loss of a row (MaxUp, Gong et al. 2021), the limit lambda_p -> 0 of `KL`."""
+    """max_k l_k, with any weights allowed: MaxUp (Gong et al. 2021), the limit lambda_p -> 0 of `KL`."""
 
     def weights(self, losses: Tensor) -> Tensor:
         """All weight on the largest loss; equal ones share it."""
@@ -246,11 +235,7 @@ class Maximum(WorstCase):
 
 
 def check_coefficient(name: str, value: float) -> None:
-    """Refuse a coefficient that is not a positive finite number.
-
-    Raises:
-        ValueError: naming it and its value.
-    """
+    """Refuse, with a ValueError, a coefficient that is not a positive finite number."""
     # Compared, not converted: an integer may be beyond all floats.
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")

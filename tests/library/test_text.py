@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AlbertConfig,
@@ -24,7 +25,6 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
-    ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
 )
@@ -200,7 +200,7 @@ CONFIGS = {
     "electra": lambda: ElectraConfig(**SHAPE, intermediate_size=48, embedding_size=12),
     "albert": lambda: AlbertConfig(**SHAPE, intermediate_size=48, embedding_size=12),
     "deberta": lambda: DebertaV2Config(**SHAPE, intermediate_size=48),
-    "modernbert": lambda: ModernBertConfig(
+    "modernbert": lambda: transformers.ModernBertConfig(
         **SHAPE, intermediate_size=48, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
     ),
 }
@@ -208,6 +208,8 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_other_encoders(tokenizer, name):
+    if name == "modernbert" and not hasattr(transformers, "ModernBertConfig"):
+        pytest.skip("needs transformers 4.48")
     torch.manual_seed(0)
     config = CONFIGS[name]()
     config.initializer_range = 0.5
