@@ -1,7 +1,8 @@
 """Turns the numbers of a table into text, once, at the end: for notebooks, CSV, Markdown and LaTeX."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
