@@ -40,9 +40,9 @@ class MaskedLMAugmenter:
     about equally likely, another batch may pick the other one.
 
     Args:
-        model: a masked LM of Hugging Face, on any device, in any precision (half precision on a CPU, which is several
-            times slower than float32, is warned of). It runs in eval mode and is left in the mode it was in. With a
-            cache it must not be changed afterwards: its weights are digested here.
+        model: a masked LM of Hugging Face, on any device, in any precision (half precision on a CPU, which on most is
+            several times slower, is warned of). It runs in eval mode and is left in the mode it was in. With a cache it
+            must not be changed afterwards: its weights are digested here.
         tokenizer: its fast tokenizer.
         num_augmented: K = |B(x)| >= 2, the original included.
         mask_ratio: in (0, 1].
@@ -114,7 +114,7 @@ class MaskedLMAugmenter:
         beam_width = None if fill == "greedy" else beam_width or num_augmented - 1
         self._filler = Filler(model, tokenizer, num_augmented - 1, beam_width, batch_tokens, bf16)
         if self._filler.device.type == "cpu" and (dtype := next(model.parameters()).dtype).itemsize < 4:
-            warnings.warn(f"model is in {dtype}, slow on a CPU: model.float() is several times faster", stacklevel=2)
+            warnings.warn(f"model is in {dtype}, on most CPUs several times slower than model.float()", stacklevel=2)
         settings = {"num_augmented": num_augmented, "mask_ratio": mask_ratio, "fill": fill, "width": self._filler.width}
         # Files that were filled before bf16 could be on keep their names.
         settings |= {"seed": seed} | ({"bf16": True} if bf16 else {})
