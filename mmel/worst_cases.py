@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 # Beyond these the formulas have reached their limits, maximum and mean, and float32 would lose lambda_p itself.
 LAMBDA_P_RANGE = (1e-30, 1e20)
+LARGEST_FLOAT = sys.float_info.max
 
 
 def maximal_expected_loss(losses: Tensor, lambda_p: float) -> Tensor:
@@ -89,10 +90,7 @@ def sample_views(losses: Tensor, lambda_p: float, generator: Generator | None = 
 
 
 class WorstCase(ABC):
-    """A worst case over reweightings, for `WorstCaseLoss` and `MMELSoftLoss`.
-
-    One of your own gives `weights`; and `value`, if something is subtracted from the weighted sum.
-    """
+    """A worst case over reweightings; one of your own gives `weights`, and `value` if it is not their weighted sum."""
 
     @abstractmethod
     def weights(self, losses: Tensor) -> Tensor:
@@ -236,8 +234,8 @@ class Maximum(WorstCase):
 
 def check_coefficient(name: str, value: float) -> None:
     """Refuse, with a ValueError, a coefficient that is not a positive finite number."""
-    # Compared, not converted: an integer may be beyond all floats.
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max):
+    # Compared, not converted: an integer may be beyond all floats. torch.compile in torch 2.4 knows no union of types.
+    if not (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LARGEST_FLOAT):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
 
 
