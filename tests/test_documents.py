@@ -59,11 +59,19 @@ def names(encoder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "place"), BLOCKS)
-def test_the_python_of_the_documents_runs(path, place, encoder, names):
+def test_the_python_of_the_documents_runs(path, place, encoder, names, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     if "augment.ids" in blocks[place] and "augment =" not in blocks[place]:
         # It continues the block before.
         exec(blocks[place - 1].replace(f'"{ENCODER}"', repr(str(encoder))), names)
+    if "results/runs" in blocks[place]:
+        # It prints a cell of the committed table.
+        monkeypatch.chdir(ROOT)
+        exec(blocks[place], names)
+        printed = capsys.readouterr().out.strip()
+        assert printed in (ROOT / "results/report/reduced/table1.csv").read_text(encoding="utf-8")
+        assert f"# {printed}\n" in blocks[place]
+        return
     exec(blocks[place].replace(f'"{ENCODER}"', repr(str(encoder))), names)
     if "loss" in names:
         assert names["model"][1].weight.grad.isfinite().all()
