@@ -1,9 +1,9 @@
-"""The paper's claims, each with the contrast that tests it, all fixed before the runs that test them."""
+"""The paper's claims, each with the contrast that tests it: `mmel/study/paper/claims.csv`, read and judged."""
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from mmel.study.datasets import DATASETS, GLUE
+from importlib import resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,179 +82,26 @@ def verdict(low: float, high: float, direction: str = ">", margin: float = 0.0) 
     return "supported" if supported else "opposed" if opposed else "negligible" if negligible else "undecided"
 
 
-_BASELINE, _DA, _UNIFORM, _LONG, _SMART = (
-    {"method": name} for name in ("baseline", "baseline_da", "baseline_da_uni", "baseline_da_long", "smart")
-)
-_SMALL = ("cola", "rte")
-_SIMILAR = ("sst2", "rte")
-_PAIRS = tuple(name for name in GLUE if DATASETS[name].is_pair)
+def _read() -> tuple[Claim, ...]:
+    """The claims of the file, one for each of a line's methods; a side without a method is of the same one."""
+    found = []
+    with resources.files("mmel.study.paper").joinpath("claims.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            for method in line.pop("methods").split():
+                sides = {side: {"method": method} | _fields(line[side]) for side in ("a", "b")}
+                lists = {name: tuple(line[name].split()) for name in ("places", "against")}
+                numbers = {name: float(line[name] or 0) for name in ("margin", "more_than")}
+                found.append(Claim(**line | sides | lists | numbers | {"primary": line["primary"] == "yes"}))
+    return tuple(found)
 
 
-def _both(**fields) -> tuple[Claim, Claim]:
-    """A claim about MMEL-H and the same about MMEL-S; a side that names no method is of the same one."""
-    sides = {side: fields.pop(side, {}) for side in ("a", "b")}
-    hard, soft = (
-        Claim(**{side: {"method": name} | own for side, own in sides.items()}, **fields)
-        for name in ("mmel_h", "mmel_s")
-    )
-    return hard, soft
+def _fields(text: str) -> dict[str, str | int | float]:
+    """`num_augmented=5 fill=beam` as the fields of a run."""
+    pairs = (pair.split("=") for pair in text.split())
+    return {name: {"num_augmented": int, "mask_ratio": float}.get(name, str)(value) for name, value in pairs}
 
 
-def _others(places: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in GLUE if name not in places)
-
-
-def _timed(table: str, words: str, b: Mapping[str, str], section: str, direction: str) -> tuple[Claim, Claim]:
-    return _both(table=table, b=b, words=words, section=section, direction=direction, quantity="time")
-
-
-_EFFICIENT = "while being much more efficient in training"
-_REGULAR = "the whole training time is similar to the regular training counterpart"
-_MORE_VIEWS = "the performance of MMEL improves with more augmented samples for small |B(x)|"
-_SATURATES = "the performance gain begins to saturate when |B(x)| reaches 5 or 10 for some cases"
-_CONVERGES = "converges faster and has better accuracy except SST-2 and RTE where the performance is similar"
-_OURS = "no claim of the paper: the same views, all weighted alike"
-
-CLAIMS: tuple[Claim, ...] = (
-    *_both(
-        table="table1",
-        b=_UNIFORM,
-        words="Compared to Baseline(DA+UNI) which has the same computational cost [...] better performance",
-        section="4.1",
-        primary=True,
-    ),
-    *_both(
-        table="table1",
-        b=_DA,
-        words="significantly outperform the Baseline(DA), with over 0.5 points higher accuracy",
-        section="4.1",
-        more_than=0.5,
-        margin=0.0,
-    ),
-    *_both(table="table1", b=_LONG, words="comparable or better performance", section="4.1", direction=">="),
-    Claim(table="table1", a=_UNIFORM, b=_DA, words=_OURS, section="-"),
-    *_timed("table1", _EFFICIENT, _LONG, "4.1", "<"),
-    *_timed("table1", _REGULAR, _DA, "3.3", "="),
-    *_both(table="table2", a={"num_augmented": 5}, b={"num_augmented": 2}, words=_MORE_VIEWS, section="4.1"),
-    *(
-        claim
-        for more, fewer in ((10, 5), (20, 10))
-        for claim in _both(
-            table="table2",
-            a={"num_augmented": more},
-            b={"num_augmented": fewer},
-            words=_SATURATES,
-            section="4.1",
-            direction="=",
-        )
-    ),
-    *_both(
-        table="table3",
-        b=_UNIFORM,
-        words="MMEL-H and MMEL-S also outperform Baseline(DA+UNI)",
-        section="4.2",
-        primary=True,
-    ),
-    Claim(
-        table="table3",
-        a=_UNIFORM,
-        b=_BASELINE,
-        words="data augmentation significantly improves the generalization of GLUE tasks",
-        section="4.2",
-    ),
-    *_both(table="table3", b=_BASELINE, words="consistently achieves better performance", section="4.2"),
-    *_both(
-        table="table3",
-        b=_BASELINE,
-        words="especially on small datasets like CoLA and RTE",
-        section="4.2",
-        places=_SMALL,
-        against=_others(_SMALL),
-    ),
-    *_both(table="table3", b=_LONG, words="have better performance than Baseline(DA+Long)", section="4.2"),
-    *_timed("table3", "more efficient [...] than Baseline(DA+Long)", _LONG, "4.2", "<"),
-    *_timed("table3", _REGULAR, _BASELINE, "3.3", "="),
-    *_both(table="table3", b=_SMART, words="our proposed method also beats SMART in [...] accuracy", section="4.2"),
-    *_timed("table3", "beats SMART in [...] efficiency", _SMART, "4.2", "<"),
-    *_both(
-        table="figure2", b=_BASELINE, words=_CONVERGES, section="4.2", quantity="progress", places=_others(_SIMILAR)
-    ),
-    *_both(
-        table="figure2",
-        b=_BASELINE,
-        words=_CONVERGES,
-        section="4.2",
-        quantity="progress",
-        places=_SIMILAR,
-        direction="=",
-    ),
-    *_both(
-        table="table4",
-        a={"label_source": "predicted"},
-        b={"label_source": "original"},
-        words="using the predicted label significantly improves the performance",
-        section="4.2",
-    ),
-    *_both(
-        table="table4",
-        a={"label_source": "original"},
-        b=_BASELINE,
-        words="using the label of the original sample even hurts the performance",
-        section="4.2",
-        direction="<",
-    ),
-    Claim(
-        table="table5",
-        a={"method": "mmel_h"},
-        b=_DA,
-        words="MMEL-H improves the performance of the model for all three depths",
-        section="B",
-    ),
-    Claim(
-        table="table5",
-        a={"method": "mmel_s"},
-        b=_DA,
-        words="the proposed MMEL-S is beaten by the baseline method",
-        section="B",
-        direction="<",
-    ),
-    Claim(
-        table="table5",
-        a={"method": "mmel_h"},
-        b={"method": "mmel_s"},
-        words="MMEL-H if the accuracy of the original training samples is relative low",
-        section="B",
-    ),
-    *_both(
-        table="table6",
-        b=_BASELINE,
-        words="under all hyperparameter configurations have higher accuracy",
-        section="C",
-    ),
-    *_both(
-        table="table6",
-        a={"fill": "beam"},
-        b={"fill": "greedy"},
-        words="no significant difference in using greedy search or beam search",
-        section="C",
-        direction="=",
-    ),
-    *_both(
-        table="table6",
-        a={"mask_ratio": 0.4},
-        b={"mask_ratio": 0.2},
-        words="larger replacement proportion [...] has slightly better performance",
-        section="C",
-    ),
-    *_both(
-        table="table6",
-        a={"pair_mode": "separate"},
-        b={"pair_mode": "joint"},
-        words="treating the two sentences separately [...] has slightly better performance",
-        section="C",
-        places=_PAIRS,
-    ),
-)
+CLAIMS = _read()
 
 
 def claims_of(table: str) -> tuple[Claim, ...]:
