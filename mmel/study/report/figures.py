@@ -48,7 +48,7 @@ def forest(found: pd.DataFrame, names: Mapping[str, str], columns: int = 4, orde
     columns = min(columns, len(groups))
     rows = -(-len(groups) // columns)
     with plt.rc_context(STYLE):
-        size = (2.1 + 2.35 * columns, rows * (0.75 + 0.33 * len(places)) + 0.4)
+        size = (2.1 + 2.6 * max(columns, 3), rows * (0.75 + 0.33 * len(places)) + 0.4)
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
         for axis in axes.flat[len(groups) :]:
             axis.remove()
@@ -99,7 +99,7 @@ def _forest_legend(figure: Figure) -> None:
     ]
     handles.append(plt.Line2D([], [], ls="", marker="o", color=INK, mfc="white", label="paper (hollow)"))
     handles.append(plt.Rectangle((0, 0), 1, 1, color="#e8e4d8", label="too small for ours to see"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
 
 
 def methods_figure(table: RecordedTable) -> Picture:

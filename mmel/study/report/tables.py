@@ -233,54 +233,55 @@ def p_text(p: float) -> str:
 def answers(found: pd.DataFrame, profile: str) -> pd.DataFrame:
     """The claims table of the first page, from `contrasts.answers`."""
     agrees = {True: "yes", False: "no", None: "cannot tell"}
-    rows = []
-    for row in found.to_dict("records"):
-        unit = "" if row["quantity"] == "time" else " points"
-        rows.append(
-            {
-                "Claim": f"“{row['words']}”",
-                "Section": row["section"],
-                "Contrast": row["label"] + (" *" if row["primary"] else ""),
-                "The paper's own numbers": _counted(row, "paper"),
-                f"Ours ({profile})": _counted(row, "ours"),
-                "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
-                "Ours can see": f"{row['half_width']:.1f}{unit}" if row["half_width"] == row["half_width"] else "",
-                "The paper's effect": f"{row['effect']:.2f}{unit}" if row["effect"] == row["effect"] else "",
-                "Seeds a side for it": seeds_text(row["seeds"]) if row["seeds"] == row["seeds"] else "",
-                "More": TABLES[row["table"]].title,
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "Claim": f"“{row['words']}” ({row['section']}; {TABLES[row['table']].title})",
+            "Contrast": row["label"] + (" *" if row["primary"] else ""),
+            "The paper's own numbers": _counted(row, "paper"),
+            f"Ours ({profile})": _counted(row, "ours"),
+            "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
+            "Ours can see": _detectable(row),
+        }
+        for row in found.to_dict("records")
+    )
 
 
 def _counted(row: Mapping[str, Any], source: str) -> str:
-    """`supported 5, undecided 3`; of single runs `as claimed in 54 of 72, no intervals`; empty without any."""
+    """`supported in 5 of 8`; of single runs `as claimed in 54 of 72, single runs`; empty without any."""
     number_of = row[f"{source}_places"]
     if not number_of:
         return ""
     if not row[f"{source}_tested"]:
         return f"as claimed in {row[f'{source}_toward']} of {number_of}, single runs"
-    counts = [(said, row[f"{source}_{said}"]) for said in numbers.VERDICTS]
-    told = [f"{said} {count}" for said, count in counts if count]
-    return f"{', '.join(told)}" + (f" of {number_of}" if number_of > 1 else "")
+    counts = {said: row[f"{source}_{said}"] for said in numbers.VERDICTS[:3]}
+    told = [f"{said} in {count}" for said, count in counts.items() if count]
+    return f"{', '.join(told)} of {number_of}" if told else f"undecided in {number_of}"
+
+
+def _detectable(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["half_width"]) or row["quantity"] == "time":
+        return ""
+    needed = (
+        "" if pd.isna(row["seeds"]) else f"; the paper's {row['effect']:.2f} takes {seeds_text(row['seeds'])} seeds"
+    )
+    return f"{row['half_width']:.1f} points{needed}"
 
 
 def headline(found: pd.DataFrame, profile: str) -> str:
-    """The first sentence of the first page, from `contrasts.answers`: does weighting beat equal weights?"""
-    rows = found[found["primary"]]
-    told = []
+    """The first sentences of the first page, from `contrasts.answers`: does weighting beat equal weights?"""
+    rows, told = found[found["primary"]], []
     for method in ("MMEL-H", "MMEL-S"):
         parts = {"paper": [], "ours": []}
         for row in rows[rows["label"].str.startswith(method)].to_dict("records"):
-            kind = "image cells" if row["table"] == "table1" else "GLUE columns"
+            kind = {"table1": "image cells", "table3": "GLUE columns"}[row["table"]]
             for source, counts in parts.items():
-                against = f" and below them in {row[f'{source}_opposed']}" if row[f"{source}_opposed"] else ""
+                against = f" (no in {row[f'{source}_opposed']})" if row[f"{source}_opposed"] else ""
                 counts.append(f"{row[f'{source}_supported']} of {row[f'{source}_places']} {kind}{against}")
         told.append(
-            f"**{method}** is above equal weights (Baseline(DA+UNI)) in {' and '.join(parts['paper'])} of the paper's "
-            f"own numbers, in {' and '.join(parts['ours'])} of ours (`{profile}`)"
+            f"**{method}**: the paper's own numbers say yes in {' and '.join(parts['paper'])}, ours (`{profile}`) in "
+            f"{' and '.join(parts['ours'])}."
         )
-    return f"{'; '.join(told)}: those are the intervals that exclude 0, the others decide nothing."
+    return f"**Does weighting beat equal weights?** {' '.join(told)} Everywhere else the interval includes 0."
 
 
 def pooled_sentence(found: pd.DataFrame) -> str:
