@@ -183,7 +183,7 @@ def unused(method):
         (IMAGES, {"base_loss": "kl"}),
         *((base.with_method(method, 0), {name: OTHER[type(base)][name]})
           for base in (IMAGES, PAIRS) for method in methods_for(base.kind)
-          for name in unused(method) if name in OTHER[type(base)]),
+          for name in sorted(unused(method)) if name in OTHER[type(base)]),
         (TEXT, {"pair_mode": "joint"}),
         (SCORES, {"base_loss": "kl"}),
         (TEXT.replace(label_source="original"), {"base_loss": "kl"}),

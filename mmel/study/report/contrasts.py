@@ -4,7 +4,6 @@ A *place* is where methods are compared: a data set and network (`cifar10/resnet
 (`cola`). An *arm* is a method with its settings (`MMEL-H-5`; `MMEL-H, predicted`).
 """
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import pandas as pd
 from mmel.study.datasets import DATASETS
 from mmel.study.records import Store
 from mmel.study.report import frames
-from mmel.study.report.claims import CLAIMS, Claim, claims_of
+from mmel.study.report.claims import Claim, claims_of
 from mmel.study.report.frames import PLAIN, RecordedTable, arm_label
 from mmel.study.report.layout import AVERAGE, METHOD_LABELS
 from mmel.study.report.runs import finished
@@ -236,41 +235,43 @@ def overall(verdicts: Iterable[str]) -> str:
     return next((name for name in VERDICTS[:3] if counts[name] * 2 >= len(said) > 0), "undecided")
 
 
-def answers(store: Store, profile: str, text_model: str | None = None) -> pd.DataFrame:
-    """Every claim of the paper with its answer from the paper's own numbers and from ours.
+def answers_of(table: RecordedTable) -> pd.DataFrame:
+    """The claims of one table with their answers from the paper's own numbers and from ours.
 
     Returns:
         One row per claim: `table`, `label`, `words`, `section`, `primary`, `quantity`. For `paper` and `ours`
         `<source>_supported` and so on (places), `<source>_toward` (pairs whose difference is as claimed),
         `<source>_tested` (that have an interval), `<source>_places` (pairs) and `<source>` (`overall`). `agrees`: True,
         False, or None if one of them is undecided. `half_width` of ours, `effect` of the paper and `seeds` needed:
-        medians over places. `p` of a primary claim: pooled, by Holm; NaN if not tested.
+        medians over places. `p` of a primary claim, pooled; NaN if not tested.
     """
-    tables = {name: frames.load(name, store, profile, text_model) for name in TABLES}
-    found = {name: contrasts(table) for name, table in tables.items()}
-    tests = {name: pooled_tests(table).set_index("claim")["p"] for name, table in tables.items()}
-    rows = []
-    for name, claims in itertools.groupby(CLAIMS, key=lambda claim: claim.table):
-        for number, claim in enumerate(claims):
-            mine = found[name][found[name]["claim"] == number]
-            row = {"table": name, "label": claim_label(TABLES[name], claim), "words": claim.words}
-            row |= {"section": claim.section, "primary": claim.primary, "quantity": claim.quantity}
-            for source in ("paper", "ours"):
-                of = mine[mine["source"] == source]
-                row |= {f"{source}_{said}": int((of["verdict"] == said).sum()) for said in VERDICTS}
-                row[f"{source}_toward"] = int(_toward(claim, of["difference"]).sum())
-                row[f"{source}_tested"] = int(of["low"].notna().sum())
-                row[f"{source}_places"], row[source] = len(of), overall(of["verdict"])
-            told = {row["paper"], row["ours"]}
-            row["agrees"] = None if "undecided" in told else len(told) == 1
-            ours = mine[mine["source"] == "ours"]
-            row |= {key: ours[key].abs().median() for key in ("half_width", "effect", "seeds")}
-            row["p"] = tests[name].get(number, np.nan) if claim.primary else np.nan
-            rows.append(row)
-    frame = pd.DataFrame(rows)
-    tested = frame["p"].notna()
-    frame.loc[tested, "p"] = holm(frame.loc[tested, "p"].tolist())
-    return frame
+    name, found, rows = table.spec.name, contrasts(table), []
+    pooled_p = pooled_tests(table).set_index("claim")["p"]
+    for number, claim in enumerate(claims_of(name)):
+        mine = found[found["claim"] == number]
+        row = {"table": name, "label": claim_label(table.spec, claim), "words": claim.words}
+        row |= {"section": claim.section, "primary": claim.primary, "quantity": claim.quantity}
+        for source in ("paper", "ours"):
+            of = mine[mine["source"] == source]
+            row |= {f"{source}_{said}": int((of["verdict"] == said).sum()) for said in VERDICTS}
+            row[f"{source}_toward"] = int(_toward(claim, of["difference"]).sum())
+            row[f"{source}_tested"] = int(of["low"].notna().sum())
+            row[f"{source}_places"], row[source] = len(of), overall(of["verdict"])
+        told = {row["paper"], row["ours"]}
+        row["agrees"] = None if "undecided" in told else len(told) == 1
+        ours = mine[mine["source"] == "ours"]
+        row |= {key: ours[key].abs().median() for key in ("half_width", "effect", "seeds")}
+        rows.append(row | {"p": pooled_p.get(number, np.nan) if claim.primary else np.nan})
+    return pd.DataFrame(rows)
+
+
+def answers(store: Store, profile: str, text_model: str | None = None) -> pd.DataFrame:
+    """All claims, as `answers_of` has those of a table; their `p` adjusted by Holm's method."""
+    tables = (frames.load(name, store, profile, text_model) for name in TABLES)
+    found = pd.concat(map(answers_of, tables), ignore_index=True)
+    tested = found["p"].notna()
+    found.loc[tested, "p"] = holm(found.loc[tested, "p"].tolist())
+    return found
 
 
 def primary(tables: Iterable[RecordedTable]) -> pd.DataFrame:

@@ -72,31 +72,10 @@ def _teacher_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
         "Runs on a teacher's labels share the teacher of their task (Baseline, seed 0; if its weights are missing, "
         f"trained anew) and the same augmented texts, so they are correlated{reading}. The teacher gives another class "
         f"than to the original (STS-B: a score more than 0.5 away) to these shares of the variants: {shares}."
-        f"{_several_teachers(taught, names)}"
     )
-
-
-def _several_teachers(taught: pd.DataFrame, names: dict[str, str]) -> str:
-    """Which seeds had which teacher, for tasks whose teacher was trained more than once; empty if none was.
-
-    Records from before the digest of its weights tell a teacher by how often it changes a label.
-    """
-    found = []
-    texts = ["place", "num_augmented", "mask_ratio", "fill", "pair_mode"]
-    for (place, *_), group in taught.groupby(texts, sort=False):
-        digest = group["teacher_weights"].astype(object)
-        # An old record is of the teacher that changes as many labels, if a later one names it.
-        digest = digest.combine_first(digest.groupby(group["disagreement_pct"]).transform("first"))
-        teachers = digest.combine_first(group["disagreement_pct"].astype(str))
-        had = []
-        for _, runs in group.groupby(teachers, sort=False):
-            seeds = sorted(set(runs["seed"]))
-            word = "seeds" if len(seeds) > 1 else "seed"
-            had.append(f"{word} {', '.join(map(str, seeds))}: {runs['disagreement_pct'].median():.3f} %")
-        if len(had) > 1:
-            found.append(f"{names[place]} had {len(had)} ({'; '.join(had)})")
-    told = ", ".join(dict.fromkeys(found))
-    return f" A teacher that was trained again, as on another machine, is another one: {told}." if found else ""
+    if len(several := taught.groupby("place")["teacher_weights"].nunique().loc[lambda count: count > 1]):
+        counts = ", ".join(f"{names[place]} had {count}" for place, count in several.items())
+        yield f"A teacher that was trained again, as on another machine, is another one: {counts}."
 
 
 def _sizes(table: RecordedTable, done: pd.DataFrame) -> str:

@@ -297,26 +297,13 @@ def pooled_sentence(found: pd.DataFrame) -> str:
 
 def answer(table: RecordedTable) -> str:
     """One sentence on the first claim of a table, for MMEL-H and MMEL-S, from the paper's numbers and ours."""
-    found, parts = numbers.contrasts(table), []
-    claims = claims_of(table.spec.name)
-    for index in [n for n, claim in enumerate(claims) if claim.words == claims[0].words]:
-        of = found[found["claim"] == index]
-        if of.empty:
-            continue
-        told = [f"**{of['label'].iloc[0]}**"]
-        for source, whose in (("paper", "the paper's own numbers"), ("ours", f"ours (`{table.profile}`)")):
-            mine = of[of["source"] == source]
-            if mine.empty:
-                told.append(f"{whose}: none")
-                continue
-            decided = mine["verdict"].value_counts()
-            counts = ", ".join(f"{said} in {decided[said]}" for said in numbers.VERDICTS if said in decided)
-            sees = ""
-            if source == "ours" and decided.get("undecided", 0) and mine["half_width"].notna().any():
-                sees = f", seeing differences from {mine['half_width'].median():.1f} points on"
-            told.append(f"{whose}: {counts} of {len(mine)}{sees}")
-        parts.append(" — ".join([told[0], "; ".join(told[1:])]))
-    return ". ".join(parts) + "." if parts else "No claim of this table can be tested yet."
+    found = numbers.answers_of(table)
+    parts = []
+    for row in found[found["words"] == found["words"].iloc[0]].to_dict("records"):
+        sees = "" if pd.isna(row["half_width"]) else f", seeing differences from {row['half_width']:.1f} points on"
+        told = f"the paper's own numbers: {_counted(row, 'paper') or 'none'}; ours (`{table.profile}`): "
+        parts.append(f"**{row['label']}** — {told}{_counted(row, 'ours') or 'no runs yet'}{sees}.")
+    return " ".join(parts)
 
 
 def weights(found: pd.DataFrame) -> pd.DataFrame:
