@@ -45,6 +45,7 @@ class Run:
             runs that `mmel.study.needs.candidates` lists.
         base_loss: `cross_entropy`, or `kl`, where a target's entropy weighs nothing in P*; scores have squared errors.
         target_gradient: let MMEL-S' gradient flow through its soft target f(x) too.
+        backward: `exact`, or `sampled`: MMEL-H's gradient from one view of each example, drawn from P*.
         epochs: passes over the training set (before `baseline_da_long` stretches them).
         lr: initial learning rate.
         batch_size: N, originals per step.
@@ -72,6 +73,7 @@ class Run:
     lambda_t: Positive | None = 1.0
     base_loss: Literal["cross_entropy", "kl"] = "cross_entropy"
     target_gradient: bool = False
+    backward: Literal["exact", "sampled"] = "exact"
     epochs: Count
     lr: Positive
     batch_size: Count

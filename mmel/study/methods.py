@@ -59,6 +59,8 @@ class Method:
         """Fields of a run that mean nothing for the method."""
         used = {name: name in self.coefficients for name in COEFFICIENTS}
         used |= {"base_loss": bool(self.coefficients), "original": self.all_views}
+        # MMEL-S needs the gradient of the original too, whichever view is drawn.
+        used["backward"] = "lambda_p" in self.coefficients and not self.soft_targets
         used |= dict.fromkeys(AUGMENTED, self.augments)
         return tuple(name for name, is_used in used.items() if not is_used)
 

@@ -15,6 +15,7 @@ from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
 from mmel.study.data.images import channel_statistics, split_train
 from mmel.study.models.resnet import build_model
 from mmel.study.train import graph, processes
+from mmel.study.train.backward import loss_terms, of_drawn
 from mmel.study.train.image_files import DecodeAhead
 
 # ImageNet's channels, as every recipe for it has them (torchvision's reference among them).
@@ -137,8 +138,12 @@ class ImageTask:
     def terms(self, index: Tensor, epoch: int | Tensor) -> LossTerms:
         """One joint forward over all views of some training images, and the loss of it."""
         views, labels = self.views(index, epoch)
-        logits = self.model(self.normalize(views.flatten(0, 1))).view(*views.shape[:2], -1)
-        return self.criterion.terms(logits, labels)
+
+        def logits(drawn: Tensor | None) -> Tensor:
+            seen = views if drawn is None else of_drawn(views, drawn)
+            return self.model(self.normalize(seen.flatten(0, 1))).view(*seen.shape[:2], -1)
+
+        return loss_terms(self.config, self.model, self.criterion, logits, labels)
 
     def eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (M, C, H, W) uint8 and labels (M,) of this process' share of the images to evaluate on."""

@@ -64,6 +64,12 @@ class Sequences:
             batch["attention_mask"] = mask.repeat_interleave(self.num_variants, dim=0)
         return {name: machine.to_device(values, self.device) for name, values in batch.items()}
 
+    def drawn(self, index: Tensor, views: Tensor) -> "Sequences":
+        """One sequence of each of some examples: (n,) examples and (n,) indices of their sequences."""
+        places = zip(index.tolist(), views.tolist(), strict=True)
+        ids = [[self._ids[n][:, k].tolist()] for n, k in places]
+        return Sequences(ids, [self._types[n].tolist() for n in index.tolist()], self.device)
+
     def digest(self) -> str:
         """SHA-256 of lengths and tokens."""
         return hashlib.sha256(self.lengths.numpy().tobytes() + torch.cat(self._ids).numpy().tobytes()).hexdigest()

@@ -38,7 +38,11 @@ class Step:
         self.task, self.config, self.device = task, task.config, device
         self.optimizer = task.build_optimizer()
         self.scheduler = task.build_scheduler(self.optimizer, task.steps * self.config.total_epochs)
-        why_eager = graph.reason_for_eager(device) or ("micro-batches" if self.config.micro_batch else task.why_eager)
+        why_eager = (
+            graph.reason_for_eager(device)
+            or ("micro-batches" if self.config.micro_batch else task.why_eager)
+            or ("drawing views waits for the device" if self.config.backward == "sampled" else None)
+        )
         self._update = graph.Captured(self._update_once, device, why_eager, self._state)
 
     @property

@@ -52,7 +52,7 @@ class Task(Protocol):
         """Indices of the training examples in the order of an epoch (from 1)."""
 
     def terms(self, index: Tensor, epoch: int | Tensor) -> LossTerms:
-        """One joint forward over all views of some examples, and the loss of it."""
+        """The loss of some examples: one joint forward over all views, and one over drawn views if the run has it."""
 
     def evaluate(self) -> dict[str, float]:
         """Scores on the dev or test split, in percent."""

@@ -16,6 +16,7 @@ from mmel.study.data.glue import Examples, subset
 from mmel.study.models.encoder import load_classifier, load_tokenizer
 from mmel.study.records import Store
 from mmel.study.train import machine, processes
+from mmel.study.train.backward import loss_terms
 from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
 from mmel.study.train.sequences import Sequences, forward, predict
 from mmel.study.train.teacher import teacher_outputs
@@ -130,8 +131,14 @@ class TextTask:
 
     def terms(self, index: Tensor, epoch: int) -> LossTerms:
         """One joint forward over all samples of some texts, and the loss of it; the same in every epoch."""
-        logits = forward(self.model, self.sequences, index)
-        return self.criterion.terms(logits, *self._goals(machine.to_device(index, self.device)))
+
+        def logits(drawn: Tensor | None) -> Tensor:
+            if drawn is None:
+                return forward(self.model, self.sequences, index)
+            return forward(self.model, self.sequences.drawn(index, drawn), torch.arange(len(index)))
+
+        goals = self._goals(machine.to_device(index, self.device))
+        return loss_terms(self.config, self.model, self.criterion, logits, *goals)
 
     def _goals(self, index: Tensor) -> tuple[Tensor, ...]:
         """The arguments of the loss beside the logits: targets, and for MMEL-S the teacher's outputs, if it has any."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiny import FILES, IMAGES, KINDS, TAUGHT, assert_same_run, numbers, trained
+from tiny import FILES, IMAGES, KINDS, TAUGHT, TEXT, assert_same_run, numbers, trained
 
 from mmel.study.needs import teacher_of
 from mmel.study.records import Store
@@ -41,6 +41,9 @@ KILLS = {
         (*FINISH, 1, "before"),  # weights saved, no result line
         (*RENAME, 3, "after"),  # recorded, the checkpoint still there
     ),
+    # In the second epoch, after views and dropout masks were drawn.
+    "sampled images": (LONG.replace(backward="sampled"), (*STEP, 5, "after")),
+    "sampled texts": (TEXT.replace(backward="sampled"), (*STEP, 5, "after")),
     "files": (FILES, (*STEP, 5, "after")),  # in the second epoch
     "teacher": (
         STUDENT,

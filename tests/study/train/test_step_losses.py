@@ -86,6 +86,7 @@ def assert_step(task, index, expected):
         {"method": "mmel_s", "lambda_p": 0.5, "lambda_t": 2.0, "target_gradient": True},
         {"method": "mmel_s", "base_loss": "kl"},
         {"method": "mmel_h", "redraw": False},
+        {"method": "mmel_h", "lambda_p": 0.5, "backward": "sampled"},
     ],
     ids=str,
 )
@@ -174,6 +175,7 @@ TEXT_STEPS = (
     *({"method": method} for method in methods_for("text")),
     *({"method": method, "label_source": "original"} for method in methods_for("text")[1:]),
     {"method": "mmel_h", "lambda_p": 0.5},
+    {"method": "mmel_h", "backward": "sampled"},
     {"method": "mmel_s", "lambda_p": 0.5, "lambda_t": 2.0},
 )
 KL = ({"method": "mmel_h", "base_loss": "kl"}, {"method": "mmel_s", "base_loss": "kl"})
