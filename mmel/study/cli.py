@@ -51,7 +51,8 @@ OPTIONS = {
     "--gpus-per-run": _option("with --executor ray; default: 1 if there are any", type=float, metavar="G"),
     "--retry-failed": _option("train runs again that failed", action="store_true"),
     "--no-notebook": _option("train without papermill, as `mmel run` always does", action="store_true"),
-    "--glue-submission": _option("instead: the zip for GLUE's server", metavar="METHOD", choices=methods_for("text")),
+    "--glue-submission": _option("instead: zips for GLUE's server", metavar="METHOD", choices=methods_for("text")),
+    "--glue-scores": _option("instead: keep GLUE's scores (CSV: method,seed,task,score)", metavar="FILE"),
     "source": _option("the file"),
     "target": _option("the file to write: a row for each variant, in the format of its suffix"),
     "--column": _option("the sentences", required=True),
@@ -108,11 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     tables, places = ("--table", "--profile"), ("--results", "--text-model", "--data-root")
     cluster = ("--executor", "--address", "--gpus-per-run")
     sweep = (*tables, "--only", "--plan", "--budget-minutes", "--pack", *cluster, "--retry-failed", "--no-notebook")
+    glue = ("--glue-submission", "--glue-scores")
     files = ("source", "target", "--column", "--pair-column")
     for command, help_text, options, fields in (
         (_run, "train one run and print its evaluations", (*places, "--device", "--no-notebook"), RUN_FIELDS),
         (_sweep, "train the missing runs of one or more tables", (*sweep, *places, "--device"), ()),
-        (_report, "write the tables of a profile and build its book", (*tables, *places, "--glue-submission"), ()),
+        (_report, "write the tables of a profile and build its book", (*tables, *places, *glue), ()),
         (_augment, "augment a text column of a file (Algorithm 2)", (*files, *places, "--device"), AUGMENT_FIELDS),
         (_data, "fetch and check a data set", ("dataset", "--data-root"), ()),
     ):
@@ -237,8 +239,14 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.glue_submission:
         from mmel.study.report.glue_submission import submit
 
-        path, notes = submit(store, arguments.profile, arguments.glue_submission, text_model_name())
-        print("\n".join([f"submission: {path}", *notes]))
+        paths, notes = submit(store, arguments.profile, arguments.glue_submission, text_model_name())
+        print(*(f"submission: {path}" for path in paths), *notes, sep="\n")
+        return 0
+    if arguments.glue_scores:
+        from mmel.study.report.glue_submission import enter_scores
+
+        kept = enter_scores(store, arguments.profile, Path(arguments.glue_scores))
+        print(f"scores kept in {kept}; `mmel report --profile {arguments.profile}` shows them in Table 3")
         return 0
     from mmel.study.report.book import report
 

@@ -151,6 +151,10 @@ class Store:
         """The rendered report of a profile."""
         return self.root / "report" / profile
 
+    def glue_scores_path(self, profile: str) -> Path:
+        """The scores that GLUE's server gave the runs of a profile."""
+        return self.root / "runs" / profile / "glue_scores.csv"
+
     @contextlib.contextmanager
     def scratch(self, config: Run) -> Iterator["Store"]:
         """A store with this one's caches, for a run that must leave no record here; to be used under the run's lock.

@@ -79,7 +79,8 @@ def python(*arguments, stdout=subprocess.PIPE):
         (["sweep", "--pack", "2", "--executor", "ray"], "pack .* 'ray', got 2"),
         (["sweep", "--address", "auto"], "address .* 'local', got 'auto'"),
         (["report"], "notebooks/.*checkout"),
-        (["report", "--glue-submission", "mmel_h"], "profile mini has no finished mmel_h run .* cola, "),
+        (["report", "--glue-submission", "mmel_h"], "profile mini: seed 0 has no finished mmel_h run .* cola, "),
+        (["report", "--glue-scores", "nowhere.csv"], ".*nowhere.csv"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -14,6 +14,7 @@ import pandas as pd
 from mmel.study.datasets import DATASETS
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
+from mmel.study.report.glue_submission import read_scores
 from mmel.study.report.layout import AVERAGE, COLUMNS, LAYOUTS, METHOD_LABELS, Layout
 from mmel.study.report.runs import finished, load_runs
 from mmel.study.tables import TABLES, Table
@@ -51,7 +52,15 @@ def load(name: str, store: Store, profile: str, text_model: str | None = None) -
     """
     spec, text_model = TABLES[name], text_model or os.environ.get("MMEL_TEXT_MODEL")
     loaded = (load_runs(store, runs) for runs in (spec.reported(profile, text_model), spec.float32_checks(profile)))
-    return RecordedTable(spec, profile, *(_with_arms(spec, runs) if len(runs) else runs for runs in loaded))
+    runs, checks = (_with_arms(spec, runs) if len(runs) else runs for runs in loaded)
+    if spec.splits and (path := store.glue_scores_path(profile)).exists():
+        entered = read_scores(path, profile)
+        for suffix in ("", "_mm"):
+            found = [
+                entered.get((*run, f"{task}{suffix}")) for *run, task in runs[["method", "seed", "place"]].to_numpy()
+            ]
+            runs[f"test_score{suffix}"] = runs[f"test_score{suffix}"].fillna(pd.Series(found, runs.index, dtype=float))
+    return RecordedTable(spec, profile, runs, checks)
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -63,7 +72,8 @@ def paper_table(name: str) -> pd.DataFrame:
 def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     """One row for each run and column of the table, planned runs too (their score is NaN).
 
-    `split` is `dev`, which stands for the test set of images, or `test`, of which only the miniatures' labels are here.
+    `split` is `dev`, which stands for the test set of images, or `test`: the miniatures', whose labels are here, and
+    GLUE's once a score of its server is entered.
 
     Returns:
         `place`, `arm`, the arm's fields, `seed`, `score`. MNLI has two columns; Avg is over the seeds that have all
@@ -74,7 +84,8 @@ def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
         return table.runs[[*keys, "score"]]
     score = "test_score" if split == "test" else "score"
     embedded = [DATASETS[name].embedded for name in table.runs["dataset"]]
-    runs = table.runs[embedded] if split == "test" else table.runs
+    scored = table.runs[["test_score", "test_score_mm"]].notna().any(axis=None)
+    runs = table.runs if split == "dev" or scored else table.runs[embedded]
     mnli = runs[runs["place"] == "mnli"]
     mismatched = mnli[keys].assign(place="mnli_mm", score=mnli[f"{score}_mm"])
     found = pd.concat([runs[keys].assign(score=runs[score]), mismatched])

@@ -1,5 +1,6 @@
-"""The zip that the GLUE server takes: one TSV per test set."""
+"""The GLUE server: the zips that it takes, one TSV per test set, and the scores that it gives."""
 
+import csv
 import io
 import json
 import math
@@ -44,12 +45,14 @@ PLACEHOLDERS = {
     "ax": ServerFile("AX.tsv", 1104, DATASETS["mnli"].labels),
 }
 HEADER = "index\tprediction"
+# A row of the server's scores; a task is a name in TEST_SETS.
+SCORE_FIELDS = ("method", "seed", "task", "score")
 # The earliest time a zip can hold: the same predictions give the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
 class SubmissionError(ValueError):
-    """Predictions that make no submission."""
+    """Predictions that make no submission, or scores that cannot be entered."""
 
 
 def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> list[str]:
@@ -78,8 +81,8 @@ def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> 
     return [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
 
 
-def submit(store: Store, profile: str, method: str, text_model: str | None = None) -> tuple[Path, list[str]]:
-    """Write the submission of one method: for each task the test predictions of its run with the best dev score.
+def submit(store: Store, profile: str, method: str, text_model: str | None = None) -> tuple[list[Path], list[str]]:
+    """Write a submission for each seed of one method; none is chosen by its dev score.
 
     Args:
         store: where records and predictions are.
@@ -88,30 +91,95 @@ def submit(store: Store, profile: str, method: str, text_model: str | None = Non
         text_model: name of the text encoder; None for the profile's.
 
     Returns:
-        The zip, `results/report/<profile>/glue_<method>.zip`, and its placeholders.
+        The zips, `results/report/<profile>/glue_<method>-s<seed>.zip`, and notes: the placeholders, and the seeds that
+        are left out with the tasks that they lack.
 
     Raises:
-        SubmissionError: if a task has no finished run with predictions, naming the tasks, or if a file of predictions
-            cannot be used.
+        SubmissionError: if no seed has a finished run with predictions for each task, naming the tasks, or if a file of
+            predictions cannot be used.
     """
-    predictions: dict[str, list] = {}
-    best: dict[str, float] = {}
+    seeds: dict[int, dict[str, list]] = {}
     for config in TABLES["table3"].reported(profile, text_model):
-        record = store.read(config) if config.method == method else None
-        path = store.predictions_path(config)
-        if record is None or not record.finished or not path.exists():
+        if config.method != method:
             continue
-        if record.score > best.get(config.dataset, float("-inf")):
-            best[config.dataset] = record.score
+        predictions, path = seeds.setdefault(config.seed, {}), store.predictions_path(config)
+        if (record := store.read(config)) and record.finished and path.exists():
             for split, values in _predicted(path).items():
                 predictions[config.dataset + split.removeprefix("test")] = values
-    if missing := [name for name in TEST_SETS if name not in predictions]:
+    paths, placeholders, left_out = [], [], []
+    for seed, predictions in seeds.items():
+        if missing := [name for name in TEST_SETS if name not in predictions]:
+            left_out.append(f"seed {seed} has no finished {method} run with test predictions for {', '.join(missing)}")
+        else:
+            paths.append(store.report_dir(profile) / f"glue_{method}-s{seed}.zip")
+            placeholders = write_submission(predictions, paths[-1])
+    if not paths:
         raise SubmissionError(
-            f"profile {profile} has no finished {method} run with test predictions for {', '.join(missing)}: they are "
-            "saved if a run is on a whole task whose test split is in the data root"
+            f"profile {profile}: {next(iter(left_out), f'no runs of {method}')}: predictions are saved if a run is on a "
+            "whole task whose test split is in the data root"
         )
-    path = store.report_dir(profile) / f"glue_{method}.zip"
-    return path, write_submission(predictions, path)
+    return paths, placeholders + left_out
+
+
+def enter_scores(store: Store, profile: str, path: Path) -> Path:
+    """Keep scores of the server beside the runs of a profile; a score of the same run and test set is replaced.
+
+    Args:
+        store: where they go.
+        profile: whose runs of Table 3.
+        path: a CSV file with the columns of SCORE_FIELDS, a row for each method, seed and test set.
+
+    Returns:
+        The file that holds all scores of the profile.
+
+    Raises:
+        SubmissionError: as `read_scores`.
+    """
+    kept = store.glue_scores_path(profile)
+    scores = (read_scores(kept, profile) if kept.exists() else {}) | read_scores(path, profile)
+    lines = [SCORE_FIELDS, *((*run, score) for run, score in sorted(scores.items()))]
+    write_atomically(kept, "".join(",".join(map(str, line)) + "\n" for line in lines))
+    return kept
+
+
+def read_scores(path: Path, profile: str) -> dict[tuple[str, int, str], float]:
+    """Scores of the server in percent, by method, seed and test set.
+
+    Raises:
+        SubmissionError: if a row has another form or is given twice, or is of no run of the profile, naming its line.
+    """
+    runs = TABLES["table3"].reported(profile)
+    allowed = {
+        "method": list(dict.fromkeys(run.method for run in runs)),
+        "seed": list(dict.fromkeys(str(run.seed) for run in runs)),
+        "task": list(TEST_SETS),
+    }
+    scores: dict[tuple[str, int, str], float] = {}
+    try:
+        rows = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path} must be a CSV file, got {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if number == 1 or len(row) != len(SCORE_FIELDS):
+            if tuple(row) != SCORE_FIELDS:
+                raise SubmissionError(f"{path}:{number} must have the fields {', '.join(SCORE_FIELDS)}, got {row}")
+            continue
+        for (name, options), value in zip(allowed.items(), row, strict=False):
+            if value not in options:
+                raise SubmissionError(f"{path}:{number}: {name} must be one of {', '.join(options)}, got {value!r}")
+        run = (row[0], int(row[1]), row[2])
+        try:
+            score = float(row[3])
+        except ValueError:
+            score = math.nan
+        if not abs(score) <= 100:
+            raise SubmissionError(f"{path}:{number}: score must be a percentage from -100 to 100, got {row[3]!r}")
+        if run in scores:
+            raise SubmissionError(f"{path}:{number}: a row of this method, seed and task stands above")
+        scores[run] = score
+    if not scores:
+        raise SubmissionError(f"{path} must have a row of fields and rows of scores, got {len(rows)} rows")
+    return scores
 
 
 def _predicted(path: Path) -> dict[str, list]:

@@ -1,12 +1,14 @@
 import json
+import re
 import zipfile
 from dataclasses import replace
 
 import pytest
-from invented import reported, write_run
+from invented import FROZEN, reported, write_run
 
 from mmel.study.records import Store, write_atomically
-from mmel.study.report.glue_submission import TEST_SETS, SubmissionError, submit, write_submission
+from mmel.study.report import frames
+from mmel.study.report.glue_submission import TEST_SETS, SubmissionError, enter_scores, submit, write_submission
 
 # As the server has them, written down apart from the module: rows and labels of each file, in order.
 NLI, TWO, BINARY = ["entailment", "neutral", "contradiction"], ["entailment", "not_entailment"], ["0", "1"]
@@ -115,22 +117,23 @@ def said(path):
     return {name: lines[0][1] for name, lines in read(path).items() if len({word for _, word in lines}) == 1}
 
 
-def test_each_task_takes_its_run_that_is_best_on_dev(store, short_qqp):
+def test_each_seed_has_a_zip_of_its_own_runs_and_an_incomplete_one_is_told(store, short_qqp):
     write_method(store)
     write_method(store, "mmel_s", scores=(99.0,))
-    write_run(store, first("cola"), 99.0)
-    path, _ = submit(store, "paper", "mmel_h")
-    assert path == store.report_dir("paper") / "glue_mmel_h.zip"
-    found = said(path)
-    # Seed 0 of CoLA, elsewhere seed 1; each of MNLI's two splits goes into its own file.
-    assert (found["CoLA.tsv"], found["RTE.tsv"], found["STS-B.tsv"]) == ("0", "not_entailment", "1.000")
-    assert (found["MNLI-m.tsv"], found["MNLI-mm.tsv"]) == ("neutral", "entailment")
-
-
-def test_a_failed_run_is_not_submitted(store, short_qqp):
-    write_method(store, scores=(70.0, 72.0))
-    write_run(store, first("cola").replace(seed=1), error="loss is nan")
-    assert said(submit(store, "paper", "mmel_h")[0])["CoLA.tsv"] == "0"
+    # A run that failed has nothing to submit.
+    write_run(store, first("cola").replace(seed=2), error="loss is nan")
+    paths, notes = submit(store, "paper", "mmel_h")
+    assert paths == [store.report_dir("paper") / f"glue_mmel_h-s{seed}.zip" for seed in (0, 1)]
+    # Each of MNLI's two splits goes into its own file.
+    files = ("CoLA.tsv", "RTE.tsv", "STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv")
+    assert [[said(path)[name] for name in files] for path in paths] == [
+        ["0", "entailment", "0.000", "entailment", "neutral"],
+        ["1", "not_entailment", "1.000", "neutral", "entailment"],
+    ]
+    assert [re.findall(r"seed \d|cola|rte", note) for note in notes[2:4]] == [
+        ["seed 2", "cola"],
+        ["seed 3", "cola", "rte"],
+    ]
 
 
 def test_tasks_without_predictions_are_named(store, short_qqp):
@@ -147,3 +150,52 @@ def test_a_file_that_holds_no_predictions_is_named(store, short_qqp, content):
     path.write_text(content)
     with pytest.raises(SubmissionError, match=path.name):
         submit(store, "paper", "mmel_h")
+
+
+# What the server says of it.
+SCORES = ["method,seed,task,score", "mmel_h,0,cola,52.1", "mmel_h,1,cola,54.1", "mmel_h,0,mnli_mm,83.4"]
+
+
+def entered(store, *lines):
+    (store.root / "new.csv").write_text("\n".join(lines) + "\n")
+    return enter_scores(store, "paper", store.root / "new.csv")
+
+
+def test_scores_of_the_server_are_kept_and_fill_the_test_part_of_table_3(store):
+    entered(store, *SCORES)
+    kept = entered(store, SCORES[0], "mmel_h,1,cola,56.1", "baseline,4,rte,-0.5")
+    assert len(kept.read_text().splitlines()) == 1 + len(SCORES)
+    found = frames.cells(frames.load("table3", store, "paper"), "test").dropna(subset="mean").set_index("place")
+    assert found[["arm", "mean", "n"]].T.to_dict("list") == {
+        "rte": ["Baseline", -0.5, 1],
+        "cola": ["MMEL-H", pytest.approx(54.1), 2],
+        "mnli_mm": ["MMEL-H", 83.4, 1],
+    }
+
+
+def test_without_scores_of_the_server_the_test_part_has_the_miniatures_only(store):
+    assert frames.scores(frames.load("table3", store, "paper"), "test").empty
+    assert frames.scores(frames.load("table3", Store(FROZEN), "mini"), "test")["score"].notna().any()
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], ":1 must have the fields"),
+        (SCORES[:1], "got 1 rows"),
+        (["task,score"], ":1 must have the fields method, seed, task, score"),
+        ([*SCORES, "mmel_h,2,cola"], ":5 must have the fields"),
+        ([*SCORES, "mmel_x,2,cola,50"], ":5: method must be one of baseline, .*mmel_s, got 'mmel_x'"),
+        ([*SCORES, "mmel_h,99,cola,50"], ":5: seed must be one of 0, 1, .*, got '99'"),
+        ([*SCORES, "mmel_h,2,mnli-mm,50"], ":5: task must be one of .*, got 'mnli-mm'"),
+        ([*SCORES, "mmel_h,2,cola,nan"], ":5: score must be a percentage from -100 to 100, got 'nan'"),
+        ([*SCORES, "mmel_h,2,cola,5O"], ":5: score must be a percentage"),
+        ([*SCORES, SCORES[1]], ":5: a row of this method, seed and task stands above"),
+    ],
+)
+def test_scores_that_cannot_be_entered_name_their_line_and_change_nothing(store, lines, told):
+    kept = entered(store, *SCORES)
+    before = kept.read_bytes()
+    with pytest.raises(SubmissionError, match=f"new.csv.*{told}"):
+        entered(store, *lines)
+    assert kept.read_bytes() == before
