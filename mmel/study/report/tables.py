@@ -159,19 +159,19 @@ def contrasts(table: RecordedTable) -> pd.DataFrame:
         key = tuple(row[name] for name in keys)
         beside = printed.loc[key] if key in printed.index else None
         whole = paper.loc[paper["claim"] == row["claim"], "difference"]
-        said = interval(*beside[["difference", "low", "high"]], ratio=times) if beside is not None else ""
-        if beside is None and len(whole):
+        said = ""
+        if beside is not None:
+            said = f"{interval(*beside[['difference', 'low', 'high']], ratio=times)}, {beside['verdict']}"
+        elif len(whole):
             said = f"{number(whole.min(), times)} to {number(whole.max(), times)} ({len(whole)} cells)"
+        mine = interval(row["difference"], row["low"], row["high"], ratio=times)
         rows.append(
             {
                 "Where": names.get(row["place"], "all tasks"),
                 "Contrast": _contrast_name(row, table),
                 "Claimed": _claimed(claims[row["claim"]]),
-                "Ours [95 %]": interval(row["difference"], row["low"], row["high"], ratio=times),
-                "Runs": f"{row['n_a']} + {row['n_b']}",
-                "Verdict": row["verdict"],
+                "Ours [95 %] (runs)": f"{mine}, {row['verdict']} ({row['n_a']} + {row['n_b']})",
                 "Paper [95 %]": said,
-                "Paper's own": "" if beside is None else beside["verdict"],
                 "Note": _note(row, times),
             }
         )
