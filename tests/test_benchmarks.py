@@ -149,7 +149,7 @@ class Stand:
 
     written = slice(None)
 
-    def __init__(self, device):
+    def __init__(self):
         self.replays = 0
 
     def capture(self, function):

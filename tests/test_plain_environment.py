@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # embedded digits and GLUE's scores are scikit-learn's.
 DIGITS = ("sklearn", "scipy")
 ABSENT = (
-    *("datasets", "pandas", "pyarrow", *DIGITS, "matplotlib", "tabulate", "sphinx"),
+    *("datasets", "pandas", "pyarrow", *DIGITS, "matplotlib", "tabulate"),
     *("papermill", "jupyter_client", "jupyter_core", "nbclient", "nbformat", "IPython", "ipykernel"),
     *("ray", "accelerate"),
 )

@@ -92,6 +92,6 @@ def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(
     assert ended.outcome is Outcome.TRAINED, ended
     assert store.read(run).config == run
     executed = nbformat.read(store.notebook_path(run), as_version=4)
-    pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
     # An image's views and weights before training, the training curve, the views after it.
     assert len(pictures) == 3
