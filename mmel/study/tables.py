@@ -176,8 +176,8 @@ TABLES: dict[str, Table] = {
             notes=(
                 _GRID,
                 "GLUE's test labels are not public: its server scores the files of `mmel report --glue-submission "
-                "METHOD`. Until its scores are entered (`--glue-scores FILE`), the test part has only the paper's rows on "
-                "the tasks themselves.",
+                "METHOD`. Until its scores are entered (`--glue-scores FILE`), the test part has only the paper's rows "
+                "on the tasks themselves.",
                 "Time is training alone, the median over seeds, summed over tasks: augmented texts and the teacher's "
                 "outputs are made once, before it, and the teacher is the first run of Baseline. SMART is quoted as "
                 "the paper quotes it. Contrasts are of the dev sets. Times on CPU cores that other work shared, as of "

@@ -115,8 +115,8 @@ def submit(store: Store, profile: str, method: str, text_model: str | None = Non
             placeholders = write_submission(predictions, paths[-1])
     if not paths:
         raise SubmissionError(
-            f"profile {profile}: {next(iter(left_out), f'no runs of {method}')}: predictions are saved if a run is on a "
-            "whole task whose test split is in the data root"
+            f"profile {profile}: {next(iter(left_out), f'no runs of {method}')}: predictions are saved if a run is on "
+            "a whole task whose test split is in the data root"
         )
     return paths, placeholders + left_out
 
