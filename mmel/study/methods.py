@@ -35,6 +35,7 @@ class Method:
         all_views: whether a step sees all K views of an example; else one.
         stretches: whether it takes K times the steps.
         soft_targets: whether views are pulled to the model's own output on the original.
+        smooth: whether the output is held near those on changed embeddings and of the past (SMART).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Method:
     all_views: bool = False
     stretches: bool = False
     soft_targets: bool = False
+    smooth: bool = False
 
     @property
     def is_single(self) -> bool:
@@ -101,6 +103,17 @@ METHODS: dict[str, Method] = {
             colour="#0072b2",
             all_views=True,
             objective=r"the mean over $B(x)$ (Eq. 1): $\frac{{1}}{{{k}}}\sum_{{z \in B(x)}} {loss}$",
+        ),
+        Method(
+            name="smart",
+            label="SMART",
+            colour="#cc79a7",
+            data=("text",),
+            augments=False,
+            smooth=True,
+            objective=r"$\ell(f_\theta(x), y) + \lambda_s \max_{{\|\tilde{{x}} - x\|_\infty \le \epsilon}} "
+            r"\ell_s(f_\theta(\tilde{{x}}), f_\theta(x)) + \mu \, \ell_s(f_\theta(x), f_{{\bar\theta}}(x))$, "
+            r"$x$ its word embeddings and $\bar\theta$ the moving average of $\theta$ (Jiang et al. 2020)",
         ),
         Method(
             name="mmel_h",

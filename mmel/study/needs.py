@@ -24,7 +24,7 @@ def teacher_of(run: Run) -> TextRun | None:
 
 def is_teacher(run: Run) -> bool:
     """Whether other runs may need the network of this one: a text baseline of the teachers' seed."""
-    return run.is_text and not run.plan.augments and run.seed == TEACHER_SEED
+    return run.method == "baseline" and run.seed == TEACHER_SEED
 
 
 def candidates(run: Run) -> list[Run]:

@@ -40,9 +40,9 @@ def test_the_options_of_the_loss_reach_it():
 
 
 def test_images_and_text_share_four_methods_and_each_has_the_papers_name():
-    assert set(methods_for("images")) ^ set(methods_for("text")) == {"baseline", "baseline_da"}
+    assert set(methods_for("images")) ^ set(methods_for("text")) == {"baseline", "baseline_da", "smart"}
     assert [method.label for method in METHODS.values()] == [
-        "Baseline", "Baseline(DA)", "Baseline(DA+Long)", "Baseline(DA+UNI)", "MMEL-H", "MMEL-S",
+        "Baseline", "Baseline(DA)", "Baseline(DA+Long)", "Baseline(DA+UNI)", "SMART", "MMEL-H", "MMEL-S",
     ]  # fmt: skip
     for method in METHODS.values():
         formula = method.objective.format(loss=r"\ell(f_\theta(z), y)", k=5)

@@ -12,7 +12,7 @@ COLUMNS = {
     for suffix, mark in ((("", "-m"), ("_mm", "-mm")) if "dev_mm" in DATASETS[name].sizes else (("", ""),))
 }
 AVERAGE = "avg"
-METHOD_LABELS = {name: method.label for name, method in METHODS.items()} | {"smart": "SMART, quoted"}
+METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
 METRIC_LABELS = {
     "accuracy_pct": "accuracy (%)",
     "matthews_pct": "Matthews corr. (%)",

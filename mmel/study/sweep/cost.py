@@ -52,7 +52,8 @@ class Speed:
 
 
 def _kind(config: Run) -> tuple:
-    return config.model, config.dataset, config.num_views, config.precision
+    # A step of SMART goes through the network four times.
+    return config.model, config.dataset, config.num_views, config.plan.smooth, config.precision
 
 
 def paper_hours(config: Run) -> float | None:

@@ -81,6 +81,7 @@ class ImageTask:
             torch.manual_seed(config.seed)
             self.model = build_model(config.model, full.num_classes, len(mean), config.shortcut)
         self.model.to(device, memory_format=torch.channels_last)
+        self.parts = {"model": self.model}
         mean, std = (values.to(device).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
         # A shorter last batch stays eager.

@@ -75,17 +75,19 @@ class Sequences:
         return hashlib.sha256(self.lengths.numpy().tobytes() + torch.cat(self._ids).numpy().tobytes()).hexdigest()
 
 
-def forward(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:
+def forward(model: nn.Module, sequences: Sequences, index: Tensor, noise: Tensor | None = None) -> Tensor:
     """A classifier's outputs on some examples: (n,) int64 on the CPU -> (n, V, C).
 
     Up to `TRAIN_PARTS` parts of like length, of equally many examples, go through one by one. Without BatchNorm they
-    change nothing but the padding.
+    change nothing but the padding. With V = 1, `noise` (n, the longest length, D) is added to the word embeddings.
     """
     lengths, order = sequences.lengths[index].sort(descending=True, stable=True)
     numbers = int(lengths.sum()) * sequences.num_variants * model.config.hidden_size
     parts = min(TRAIN_PARTS, max(1, numbers // PART_NUMBERS[sequences.device.type]))
-    outputs = torch.cat([_outputs(model, sequences, part) for part in index[order].chunk(parts)])
-    return outputs[machine.to_device(order.argsort(), sequences.device)]
+    found = [
+        _outputs(model, sequences, index[part], None if noise is None else noise[part]) for part in order.chunk(parts)
+    ]
+    return torch.cat(found)[machine.to_device(order.argsort(), sequences.device)]
 
 
 @torch.no_grad()
@@ -108,8 +110,11 @@ def predict(model: nn.Module, sequences: Sequences) -> Tensor:
     return outputs.cpu()
 
 
-def _outputs(model: nn.Module, sequences: Sequences, index: Tensor) -> Tensor:
+def _outputs(model: nn.Module, sequences: Sequences, index: Tensor, noise: Tensor | None = None) -> Tensor:
     batch = sequences.batch(index)
     if getattr(model.config, "type_vocab_size", 0) < 2:
         batch.pop("token_type_ids")
+    if noise is not None:
+        embeddings = model.get_input_embeddings()(batch.pop("input_ids"))
+        batch["inputs_embeds"] = embeddings + noise[:, : embeddings.shape[1]]
     return model(**batch).logits.view(len(index), sequences.num_variants, -1)

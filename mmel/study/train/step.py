@@ -47,8 +47,8 @@ class Step:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The parts of a checkpoint: network, optimizer and schedule."""
-        return {"model": self.task.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        """The parts of a checkpoint: the task's, optimizer and schedule."""
+        return {**self.task.parts, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     @property
     def engine(self) -> Line:

@@ -27,6 +27,7 @@ class Task(Protocol):
     Attributes:
         config: the run, with nothing left to be chosen; its precision is `bf16` or `fp32`.
         model: the network.
+        parts: the modules that a checkpoint holds, by name: the network, and others that training changes.
         steps: steps of an epoch.
         sizes: data set sizes, for the record.
         unit: `images` or `sequences`, for the record.
@@ -36,6 +37,7 @@ class Task(Protocol):
 
     config: Run
     model: nn.Module
+    parts: dict[str, nn.Module]
     steps: int
     sizes: dict[str, Any]
     unit: str

@@ -19,6 +19,7 @@ from mmel.study.train import machine, processes
 from mmel.study.train.backward import loss_terms
 from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
 from mmel.study.train.sequences import Sequences, forward, predict
+from mmel.study.train.smart import Smart
 from mmel.study.train.teacher import teacher_outputs
 
 # A look at the weights goes through so many texts, from the first.
@@ -68,6 +69,10 @@ class TextTask:
             self.model = load_classifier(
                 source, config.data.num_outputs, config.hidden_dropout, config.attention_dropout
             ).to(device)
+        self.parts = {"model": self.model}
+        self.smart = Smart(self.model, config.is_regression) if config.plan.smooth else None
+        if self.smart:
+            self.parts["average"] = self.smart.average
         # The word embeddings tell encoders apart; the head, and BERT's pooler, are drawn anew for each seed.
         embeddings = weights_digest(self.model.get_input_embeddings())
         self.provenance: dict[str, Any] = {"text_model": {"name": config.model, "embeddings": embeddings}}
@@ -116,9 +121,12 @@ class TextTask:
     def build_optimizer(self) -> torch.optim.Optimizer:
         """AdamW (Table 7)."""
         # Half of an encoder's weights are word embeddings: one fused pass over them, on a CPU too.
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
         )
+        if self.smart:
+            optimizer.register_step_post_hook(self.smart.update)
+        return optimizer
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> PolynomialLR:
         """Linear decay to 0 without warm-up (Table 7)."""
@@ -138,6 +146,10 @@ class TextTask:
             return forward(self.model, self.sequences.drawn(index, drawn), torch.arange(len(index)))
 
         goals = self._goals(machine.to_device(index, self.device))
+        if self.smart:
+            outputs = logits(None)
+            terms = self.criterion.terms(outputs, *goals)
+            return terms._replace(loss=terms.loss + self.smart.terms(self.sequences, index, outputs))
         return loss_terms(self.config, self.model, self.criterion, logits, *goals)
 
     def _goals(self, index: Tensor) -> tuple[Tensor, ...]:

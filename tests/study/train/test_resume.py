@@ -45,6 +45,7 @@ KILLS = {
     "sampled images": (LONG.replace(backward="sampled"), (*STEP, 5, "after")),
     "sampled texts": (TEXT.replace(backward="sampled"), (*STEP, 5, "after")),
     "files": (FILES, (*STEP, 5, "after")),  # in the second epoch
+    "moving average": (TEXT.with_method("smart", 0), (*STEP, 5, "after")),  # in the second epoch
     "teacher": (
         STUDENT,
         (*STEP, 6, "before"),  # in the teacher's third epoch
