@@ -32,7 +32,7 @@ def loss_terms(
     (targets,) = goals
     with torch.no_grad(), _running_statistics_kept(model):
         terms = criterion.terms(logits(None), targets)
-    # Autocast's cache holds weights that were cast without gradient.
+    # Autocast would use weights again that it cast without gradient; torch 2.15 does not.
     torch.clear_autocast_cache()
     # Nothing can be drawn from NaN. The loss says that it is NaN, and the run stops.
     drawn = sample_views(terms.sample_losses.nan_to_num(), config.lambda_p)
