@@ -112,7 +112,9 @@ def _load(kind: str, source: str | Path, **options: Any) -> Any:
         ) from error
 
 
-def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int = 0) -> Path:
+def tiny_bert(
+    texts: Sequence[tuple[str, str | None]], folder: Path, seed: int = 0, steps: int = PRETRAIN_STEPS
+) -> Path:
     """Train a BERT of two layers of width 64 from scratch as a masked LM, unless its folder is there already.
 
     Every word of the texts is a piece of its own. Pairs are read as one input of two segments.
@@ -121,6 +123,7 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
         texts: sentences, or pairs of them; in lower case, words apart by spaces.
         folder: for the model, as Hugging Face saves it; written whole or not at all.
         seed: of weights, order and masks.
+        steps: of its training.
 
     Returns:
         `folder`.
@@ -143,7 +146,7 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForMaskedLM(config)
-        _pretrain(model, tokenizer, texts)
+        _pretrain(model, tokenizer, texts, steps)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         whole = Path(partial) / "whole"
@@ -156,15 +159,15 @@ def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, seed: int =
     return folder
 
 
-def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str | None]]) -> None:
+def _pretrain(model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str | None]], steps: int) -> None:
     """Train as a masked LM: four in five of the pieces to predict are replaced by [MASK], the others stay."""
     encoded = [tokenizer(*text).data for text in texts]
     ids = [torch.tensor(entry["input_ids"]) for entry in encoded]
     types = [torch.tensor(entry["token_type_ids"]) for entry in encoded]
     optimizer = torch.optim.AdamW(model.parameters(), PRETRAIN_LR, weight_decay=0.01, fused=True)
-    schedule = OneCycleLR(optimizer, PRETRAIN_LR, PRETRAIN_STEPS, pct_start=0.1)
+    schedule = OneCycleLR(optimizer, PRETRAIN_LR, steps, pct_start=0.1)
     model.train()
-    for _ in range(PRETRAIN_STEPS):
+    for _ in range(steps):
         batch = torch.randint(len(ids), (PRETRAIN_BATCH,)).tolist()
         pieces = nn.utils.rnn.pad_sequence([ids[i] for i in batch], batch_first=True)
         segments = nn.utils.rnn.pad_sequence([types[i] for i in batch], batch_first=True)

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,21 +97,67 @@ def weighted_views(views: np.ndarray, losses: np.ndarray, weights: np.ndarray) -
     return Picture(figure, f"{k} views of one image: {'; '.join(told)}.")
 
 
-def weights_over_lambda(losses: np.ndarray, lambdas: Sequence[float]) -> Picture:
-    """P* (Eq. 6) of one example's K losses for several lambda_P, one group of bars for each loss."""
-    told = []
+def weight_bars(losses: np.ndarray, weights: Mapping[str, np.ndarray]) -> Picture:
+    """Weights of one example's K losses under several worst cases, one group of bars for each loss.
+
+    Args:
+        losses: (K,).
+        weights: name of a worst case -> (K,) summing to one.
+    """
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-        width = 0.8 / len(lambdas)
-        shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(lambdas)))
-        for index, (value, shade) in enumerate(zip(lambdas, shades, strict=True)):
-            left = np.arange(len(losses)) + (index - (len(lambdas) - 1) / 2) * width
-            weights = softmax(losses / value)
-            axis.bar(left, weights, width, color=shade, label=f"$\\lambda_P$ = {value:g}")
-            told.append(f"lambda_P {value:g}: {', '.join(f'{weight:.2f}' for weight in weights)}")
+        width = 0.8 / len(weights)
+        shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(weights)))
+        for index, (values, shade) in enumerate(zip(weights.items(), shades, strict=True)):
+            left = np.arange(len(losses)) + (index - (len(weights) - 1) / 2) * width
+            axis.bar(left, values[1], width, color=shade, label=values[0])
         axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
         axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
-        axis.set_ylabel("weight P*")
+        axis.set_ylabel("weight")
+        axis.set_ylim(0, 1)
         axis.grid(axis="x", visible=False)
         axis.legend(fontsize=8)
+    told = [f"{name}: {', '.join(f'{weight:.2f}' for weight in values)}" for name, values in weights.items()]
     return Picture(figure, f"Weights of losses {', '.join(f'{v:g}' for v in losses.round(3))}. {'; '.join(told)}.")
+
+
+def weights_over_lambda(losses: np.ndarray, lambda_p: float | Sequence[float]) -> Picture:
+    """P* (Eq. 6) of one example's K losses, (K,), for one or several lambda_P."""
+    return weight_bars(losses, {f"$\\lambda_P$ = {value:.3g}": softmax(losses / value) for value in np.ravel(lambda_p)})
+
+
+def hard_and_soft(hard: tuple[np.ndarray, np.ndarray], soft: tuple[np.ndarray, np.ndarray]) -> Picture:
+    """Figure 1 as a diagram: which output each loss compares with which target, and how much the loss weighs.
+
+    Args:
+        hard: losses and weights of MMEL-H, (K,) each.
+        soft: those of MMEL-S, (K - 1,) each: the original is not weighed.
+    """
+    names = ["x", *(f"z_{index}" for index in range(1, len(hard[0])))]
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
+    told = []
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(10, 0.6 * len(names) + 1), layout="constrained")
+        for axis, label, (losses, weights) in zip(axes, ("hard", "soft"), (hard, soft), strict=True):
+            axis.set(xlim=(-0.2, 3.6), ylim=(len(names) - 0.5, -1.5), title=f"MMEL-{label[0].upper()}")
+            axis.set_axis_off()
+            end = (3.3, (len(names) - 1) / 2)
+            texts = {(1, -1): "$y$", end: f"$R^{{{label}}}$"}
+            # From, to and width.
+            lines = []
+            for row, name in enumerate(names):
+                index = row - len(names) + len(losses)
+                target, source = ("f(x)", (1, 0)) if label == "soft" and row else ("y", (1, -1))
+                loss = f"\\ell(f({name}), {target})"
+                texts |= {(0, row): f"${name}$", (1, row): f"$f({name})$", (2.2, row): f"${loss}$"}
+                lines += [((0, row), (1, row), 1), ((1, row), (2.2, row), 1), (source, (2.2, row), 1)]
+                lines.append(((2.2, row), end, 1 if index < 0 else 6 * weights[index]))
+                if index >= 0:
+                    texts[2.2, row] += f" = {losses[index]:.2f}"
+                    axis.text(2.95, (row + 2 * end[1]) / 3, f"{weights[index]:.2f}", ha="center", va="bottom")
+                    told.append(f"{name} against {target}: loss {losses[index]:.3f}, weight {weights[index]:.3f}")
+            for start, stop, width in lines:
+                axis.plot(*zip(start, stop, strict=True), color="#8d949c", lw=width, zorder=1)
+            for place, text in texts.items():
+                axis.text(*place, text, ha="center", va="center", bbox=box, zorder=2)
+    return Picture(figure, f"The losses of MMEL-H, then of MMEL-S. {'; '.join(told)}.")

@@ -67,10 +67,10 @@ def test_a_forest_of_nothing_says_so():
 
 def test_a_picture_is_the_same_bytes_at_every_execution_and_has_an_alternative_text():
     losses = np.array([0.0, 1.0])
-    (data, metadata), (again, _) = (pictures.weights_over_lambda(losses, [1.0])._repr_mimebundle_() for _ in range(2))
+    (data, metadata), (again, _) = (pictures.weight_bars(losses, {"KL": losses})._repr_mimebundle_() for _ in range(2))
     assert data == again
     assert data["image/svg+xml"].startswith("<svg")
-    assert metadata["image/svg+xml"]["alt"] == "Weights of losses 0, 1. lambda_P 1: 0.27, 0.73."
+    assert metadata["image/svg+xml"]["alt"] == "Weights of losses 0, 1. KL: 0.00, 1.00."
 
 
 @pytest.mark.parametrize("name", ["table1", "table3"])
@@ -110,7 +110,29 @@ def test_views_stand_with_their_losses_and_weights(channels):
     )
 
 
+def test_each_worst_case_has_a_bar_for_each_weight():
+    weights = {"one": np.array([0.25, 0.75]), "another": np.array([0.0, 1.0])}
+    (axis,) = drawn(pictures.weight_bars(np.array([0.0, 1.5]), weights)).axes
+    assert [[bar.get_height() for bar in bars] for bars in axis.containers] == [[0.25, 0.75], [0.0, 1.0]]
+
+
 def test_weights_over_lambda_are_those_of_the_library():
-    losses = np.array([0.0, np.log(3.0)])
-    (axis,) = drawn(pictures.weights_over_lambda(losses, [1.0])).axes
+    (axis,) = drawn(pictures.weights_over_lambda(np.array([0.0, np.log(3.0)]), 1.0)).axes
     assert [bar.get_height() for bar in axis.patches] == pytest.approx([0.25, 0.75])
+
+
+def test_figure_1_compares_the_samples_of_mmel_s_with_the_original():
+    losses, weights = np.array([0.25, 0.5, 2.0]), np.array([0.125, 0.25, 0.625])
+    picture = pictures.hard_and_soft((losses, weights), (losses[1:], weights[1:]))
+    hard, soft = ([text.get_text() for text in axis.texts] for axis in drawn(picture).axes)
+    assert [text for text in hard if "ell" in text] == [
+        r"$\ell(f(x), y)$ = 0.25",
+        r"$\ell(f(z_1), y)$ = 0.50",
+        r"$\ell(f(z_2), y)$ = 2.00",
+    ]
+    assert [text for text in soft if "ell" in text] == [
+        r"$\ell(f(x), y)$",
+        r"$\ell(f(z_1), f(x))$ = 0.50",
+        r"$\ell(f(z_2), f(x))$ = 2.00",
+    ]
+    assert "z_2 against f(x): loss 2.000, weight 0.625" in picture.alt
