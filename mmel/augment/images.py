@@ -95,13 +95,13 @@ class ImageAugmentation:
         Raises:
             ValueError: as `apply`, or if `num_augmented` is not positive.
         """
-        if num_augmented < 1:
-            raise ValueError(f"num_augmented must be at least 1, got {num_augmented}")
+        if not isinstance(num_augmented, int) or num_augmented < 1:
+            raise ValueError(f"num_augmented must be a whole number from 1 on, got {num_augmented!r}")
         if isinstance(images, Tensor) and images.dim() == 3:
             if len(images) > MAX_CHANNELS:
                 raise ValueError(
                     f"images must have at most {MAX_CHANNELS} channels, the first dimension, if they are one image, "
-                    f"got {tuple(images.shape)}; a batch without channels needs images[:, None]"
+                    f"got {tuple(images.shape)}: an (H, W, C) image needs permute(2, 0, 1), a batch (N, H, W) [:, None]"
                 )
             return self(images[None], num_augmented, generator, include_original)[0]
         original = self.original(images)
