@@ -101,7 +101,7 @@ class ImageAugmentation:
             if len(images) > MAX_CHANNELS:
                 raise ValueError(
                     f"images must have at most {MAX_CHANNELS} channels, the first dimension, if they are one image, "
-                    f"got {tuple(images.shape)}: an (H, W, C) image needs permute(2, 0, 1), a batch (N, H, W) [:, None]"
+                    f"got {tuple(images.shape)}: (H, W, C) needs permute(2, 0, 1), a batch (N, H, W) images[:, None]"
                 )
             return self(images[None], num_augmented, generator, include_original)[0]
         original = self.original(images)
