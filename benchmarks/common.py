@@ -113,7 +113,7 @@ def eager_lines(task: Any, terms: Callable[[Tensor, int], LossTerms] | None = No
     `terms` makes the loss of a batch and an epoch, by default as the task does. Yields some of a run's figures.
     """
     config, device = task.config, task.device
-    precision = resolve(config.precision, device)
+    precision = resolve(config, device)
     if device.type == "cpu":
         machine.keep_freed_memory()
     optimizer = task.build_optimizer()

@@ -161,7 +161,7 @@ def _precision(config: Run, device: torch.device, before: Line | None) -> str:
     """The precision of a run; a resumed one keeps its own on the same device, whatever a probe says now."""
     known = dict(before["device"]) if before else {}
     kept = known.pop("precision", None)
-    return kept if known == machine.describe_device(device) else resolve(config.precision, device)
+    return kept if known == machine.describe_device(device) else resolve(config, device)
 
 
 def _too_late(lines: list[Line], stop_at: float) -> bool:

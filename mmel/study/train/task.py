@@ -73,7 +73,8 @@ def build_task(config: Run, store: Store, data_root: str | Path | None, device: 
         ResultsError: if a run that it needs is not recorded.
         DataError: if the data set is missing or damaged.
     """
-    resolved = with_choices(config, store).replace(precision=resolve(precision, device))
+    resolved = with_choices(config, store).replace(precision=precision)
+    resolved = resolved.replace(precision=resolve(resolved, device))
     if isinstance(resolved, TextRun):
         # The teacher of the run that was asked for: its unresolved fields are chosen by other runs.
         return TextTask(resolved, teacher_of(config), store, data_root, device)

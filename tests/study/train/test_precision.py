@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import torch
-from tiny import CPU, IMAGES, numbers, task_of, trained
+from tiny import CPU, IMAGES, TEXT, numbers, task_of, trained
 
 from mmel import study
 from mmel.study.records import Store
@@ -43,6 +43,13 @@ def test_auto_is_the_faster_precision_and_the_record_says_so(config, store, fast
     assert record.config == auto
     assert record.header["precision_probe"][name] == 0.5
     assert "precision_probe" not in other.header
+
+
+def test_smart_is_float32_whatever_is_faster_unless_bf16_is_asked_for(faster):
+    faster("bf16")
+    run = TEXT.with_method("smart", 0).replace(precision="auto")
+    asked = (run, run.with_method("baseline", 0), run.replace(precision="bf16"))
+    assert [precision.resolve(each, CPU) for each in asked] == ["fp32", "bf16", "bf16"]
 
 
 @pytest.mark.parametrize("same_device", [True, False])
