@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from benchmarks import common, floor
 from benchmarks.common import CPU, PAPER_BATCH, alternate, compare, medians, our_steps, ratio, seconds_of, speeds, table
 from mmel import ColorJitter, KViews, RandomCropFlip, RandomResizedCropFlip
-from mmel.augment.images import ImageAugmentation
+from mmel.augment.base import ImageAugmentation
 from mmel.study.config import MOMENTUM
 from mmel.study.data import image_sets
 from mmel.study.data.images import channel_statistics

@@ -1,7 +1,4 @@
-"""Minimizing the maximal expected loss over augmented samples (MMEL, ICLR 2021).
-
-The names below are imported when first used, so that planning and reporting never load torch.
-"""
+"""Minimizing the maximal expected loss over augmented samples (MMEL, ICLR 2021); its names load torch in use alone."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -36,7 +33,6 @@ _NAMES = {
     "augment.resized_crop": "RandomResizedCropFlip",
 }
 _HOMES = {name: f"mmel.{module}" for module, names in _NAMES.items() for name in names.split()}
-
 __all__ = ["__version__", *_HOMES]
 
 

@@ -6,13 +6,13 @@ An example's K views come from one item of the data set, so each sampler keeps t
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
-from mmel.augment.images import ImageAugmentation
+from mmel.augment.base import ImageAugmentation
 
 
 def group_views(logits: Tensor, num_views: int, order: Literal["sample", "view"] = "sample") -> Tensor:
@@ -140,5 +140,5 @@ def _parts(item: Any) -> Sequence[Any]:
 
 
 def _check_num_views(num_views: int) -> None:
-    if num_views < 1:
-        raise ValueError(f"num_views must be at least 1, got {num_views}")
+    if not isinstance(num_views, SupportsIndex) or num_views < 1:
+        raise ValueError(f"num_views must be a whole number from 1 on, got {num_views!r}")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mmel.augment.images import AfterAnother, ImageAugmentation, uniform_of
+from mmel.augment.base import AfterAnother, ImageAugmentation, uniform_of
 
 # Of red, green and blue in grey, as ITU-R BT.601 and torchvision have them.
 GREY = (0.2989, 0.587, 0.114)

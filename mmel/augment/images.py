@@ -1,125 +1,17 @@
 """Image augmentations that make V views of each image at once, uint8 in and out: (N, C, H, W) -> (N, V, C, H, W)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A batch (N, C, H, W), or N images (C, H, W); uint8.
-Images: TypeAlias = Tensor | Sequence[Tensor]
+from mmel.augment.base import AfterAnother, ImageAugmentation, Images, mix_bits, one_batch
 
 # Names of ours for two transforms of torchvision.
 TRANSFORMS = {"randaugment": "RandAugment", "trivialaugment": "TrivialAugmentWide"}
-# Odd 64-bit constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed integers.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MIX1 = 0xBF58476D1CE4E5B9 - 2**64
-_MIX2 = 0x94D049BB133111EB - 2**64
-# A picture has no more; a first dimension beyond it is one of rows, or of images.
-MAX_CHANNELS = 4
-
-
-class ImageAugmentation:
-    """Base of the augmentations: draws a code for each view, then applies the codes.
-
-    A code depends on (seed, epoch, index of the image, view) alone, so neither the split into batches, nor the device,
-    nor an interruption changes a view.
-
-    Attributes:
-        capturable: whether `draw`, and `apply` on a batch (N, C, H, W), may be captured in a CUDA graph: they look at
-            no value on the CPU.
-    """
-
-    capturable = True
-
-    def draw(self, index: Tensor, num_views: int, seed: int, epoch: int | Tensor) -> Tensor:
-        """Draw the codes of the views of some images.
-
-        Args:
-            index: (N,) int64 indices in the data set.
-            num_views: V >= 1.
-            seed: of the run.
-            epoch: the epoch, or any other count of the draws; a 0-d int64 tensor on the device of `index` means the
-                same.
-
-        Returns:
-            (N, V) int64 codes on the device of `index`; `draw(index, V)` begins with `draw(index, V - 1)`.
-
-        Raises:
-            ValueError: if `index` is not an int64 vector or `num_views` is not positive.
-        """
-        if index.dim() != 1 or index.dtype != torch.int64:
-            raise ValueError(f"index must be an int64 vector, got {index.dtype} {tuple(index.shape)}")
-        if num_views < 1:
-            raise ValueError(f"num_views must be at least 1, got {num_views}")
-        views = torch.arange(num_views, device=index.device)
-        start = torch.full((1,), seed, dtype=torch.int64, device=index.device)
-        state = mix_bits(mix_bits(start) + epoch)
-        return mix_bits(mix_bits(state + index)[:, None] + views)
-
-    def apply(self, images: Images, codes: Tensor) -> Tensor:
-        """Make the views that `codes` stand for.
-
-        Args:
-            images: (N, C, H, W) uint8, or N images (C, H, W) of one size.
-            codes: (N, V) int64 from `draw`, on the same device.
-
-        Returns:
-            (N, V, C, H, W) uint8.
-
-        Raises:
-            ValueError: if a shape or dtype is not as above.
-        """
-        raise NotImplementedError
-
-    def __call__(
-        self,
-        images: Images,
-        num_augmented: int,
-        generator: torch.Generator | None = None,
-        include_original: bool = True,
-    ) -> Tensor:
-        """Draw and apply at once, for one's own training loop.
-
-        Args:
-            images: as `apply`, or one image (C, H, W) of at most four channels.
-            num_augmented: K = |B(x)|, the original included where `include_original`.
-            generator: source of the draw, on the CPU; torch's global one if None.
-            include_original: put the untouched image at index 0.
-
-        Returns:
-            (N, K, C, H, W) uint8, or (K, C, H, W) of one image.
-
-        Raises:
-            ValueError: as `apply`, or if `num_augmented` is not positive.
-        """
-        if not isinstance(num_augmented, int) or num_augmented < 1:
-            raise ValueError(f"num_augmented must be a whole number from 1 on, got {num_augmented!r}")
-        if isinstance(images, Tensor) and images.dim() == 3:
-            if len(images) > MAX_CHANNELS:
-                raise ValueError(
-                    f"images must have at most {MAX_CHANNELS} channels, the first dimension, if they are one image, "
-                    f"got {tuple(images.shape)}: (H, W, C) needs permute(2, 0, 1), a batch (N, H, W) images[:, None]"
-                )
-            return self(images[None], num_augmented, generator, include_original)[0]
-        original = self.original(images)
-        if include_original and num_augmented == 1:
-            return original[:, None]
-        index = torch.arange(len(images), device=original.device)
-        seed = int(torch.randint(2**62, (1,), generator=generator))
-        codes = self.draw(index, num_augmented - include_original, seed, epoch=0)
-        views = self.apply(images, codes)
-        return torch.cat([original[:, None], views], dim=1) if include_original else views
-
-    def original(self, images: Images) -> Tensor:
-        """The original as it stands beside its views: (N, C, H, W) uint8, here the images untouched.
-
-        Raises:
-            ValueError: as `apply`.
-        """
-        return _one_batch(images)
 
 
 class RandomCropFlip(ImageAugmentation):
@@ -151,7 +43,7 @@ class RandomCropFlip(ImageAugmentation):
 
     def apply(self, images: Images, codes: Tensor) -> Tensor:
         """As `ImageAugmentation.apply`."""
-        images = _one_batch(images, codes)
+        images = one_batch(images, codes)
         n, c, h, w = images.shape
         padded = F.pad(images, (self.padding,) * 4).contiguous()
         padded = torch.stack([padded, padded.flip(-1)]) if self.flip else padded[None]
@@ -170,28 +62,6 @@ class RandomCropFlip(ImageAugmentation):
         left = torch.where(flipped > 0, side - 1 - left, left)
         number = torch.arange(n, device=images.device)[:, None]
         return windows[flipped, number, top, left]
-
-
-class AfterAnother(ImageAugmentation):
-    """An augmentation that changes the views of another one, or copies of the image if `before` is None."""
-
-    def __init__(self, before: ImageAugmentation | None):
-        self.before = before
-        self.capturable = self.capturable and (before is None or before.capturable)
-
-    def original(self, images: Images) -> Tensor:
-        """As `before` has it."""
-        return super().original(images) if self.before is None else self.before.original(images)
-
-    def apply(self, images: Images, codes: Tensor) -> Tensor:
-        """As `ImageAugmentation.apply`, for images that `before` takes."""
-        if self.before is not None:
-            return self._change(self.before.apply(images, codes), codes)
-        copies = _one_batch(images, codes)[:, None].expand(-1, codes.shape[1], -1, -1, -1)
-        return self._change(copies, codes)
-
-    def _change(self, views: Tensor, codes: Tensor) -> Tensor:
-        raise NotImplementedError
 
 
 class TransformEach(AfterAnother):
@@ -214,6 +84,7 @@ class TransformEach(AfterAnother):
     def _change(self, views: Tensor, codes: Tensor) -> Tensor:
         device, views = views.device, views.cpu()
         out = torch.empty_like(views, memory_format=torch.contiguous_format)
+        wanted = (torch.uint8, *views.shape[2:])
         with torch.random.fork_rng(devices=[]):
             for i, row in enumerate(codes.tolist()):
                 for j, code in enumerate(row):
@@ -221,10 +92,8 @@ class TransformEach(AfterAnother):
                     torch.default_generator.manual_seed(code ^ 0x5DEECE66D)
                     view = self.transform(views[i, j])
                     got = (view.dtype, *view.shape) if isinstance(view, Tensor) else type(view).__name__
-                    if got != (torch.uint8, *views.shape[2:]):
-                        raise ValueError(
-                            f"transform must return a tensor of {(torch.uint8, *views.shape[2:])}, got {got}"
-                        )
+                    if got != wanted:
+                        raise ValueError(f"transform must return a tensor of {wanted}, got {got}")
                     out[i, j] = view
         return out.to(device)
 
@@ -306,52 +175,3 @@ def _transform(name: str, image_size: int) -> Callable[[Tensor], Tensor]:
             f"image of the same size, got 'v2.{name}': {str(error).partition(chr(10))[0] or type(error).__name__}"
         ) from error
     return transform
-
-
-def mix_bits(state: Tensor) -> Tensor:
-    """The splitmix64 step: 64 well-mixed bits for each int64, equal on every device."""
-    z = state + _GOLDEN
-    z = (z ^ _shift_right(z, 30)) * _MIX1
-    z = (z ^ _shift_right(z, 27)) * _MIX2
-    return z ^ _shift_right(z, 31)
-
-
-def uniform_of(codes: Tensor, first: int, count: int) -> Tensor:
-    """(N, V) codes -> (N, V, count) float64 in [0, 1): a code's numbered draws, from number `first`."""
-    words = mix_bits(mix_bits(codes)[..., None] + torch.arange(first, first + count, device=codes.device))
-    # A double has 53 bits.
-    return _shift_right(words, 11).double() * 2.0**-53
-
-
-def _shift_right(values: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's own carries the sign."""
-    return (values >> bits) & (2 ** (64 - bits) - 1)
-
-
-def check_images(images: Images, codes: Tensor | None = None) -> None:
-    """Raise `ValueError` if images or codes are not of the shape and dtype that `ImageAugmentation.apply` takes."""
-    for given in [images] if isinstance(images, Tensor) else images:
-        form, hint = type(given).__name__, ""
-        if isinstance(given, Tensor):
-            form = f"{given.dtype} {tuple(given.shape)}"
-            channels_last = given.dim() >= 3 and given.shape[-1] <= MAX_CHANNELS < given.shape[-3]
-            if given.dtype == torch.uint8 and given.dim() == (4 if given is images else 3) and not channels_last:
-                continue
-            if channels_last:
-                hint = "; channels come before rows and columns: images.permute(0, 3, 1, 2)"
-            elif given.is_floating_point():
-                hint = "; augment before scaling to floats (PILToTensor in place of ToTensor)"
-        raise ValueError(f"images must be uint8 of shape (N, C, H, W), or N images (C, H, W), got {form}{hint}")
-    if codes is not None and (codes.dim() != 2 or len(codes) != len(images) or codes.dtype != torch.int64):
-        raise ValueError(
-            f"codes must be int64 of shape (N, V) with N = {len(images)}, got {codes.dtype} {tuple(codes.shape)}"
-        )
-
-
-def _one_batch(images: Images, codes: Tensor | None = None) -> Tensor:
-    check_images(images, codes)
-    if isinstance(images, Tensor):
-        return images
-    if len(shapes := {tuple(image.shape) for image in images}) != 1:
-        raise ValueError(f"images must all have one shape (RandomResizedCropFlip takes any), got {sorted(shapes)}")
-    return torch.stack(list(images))

@@ -8,7 +8,7 @@ of its own, and an image needs no padding to the size of another.
 import torch
 from torch import Tensor
 
-from mmel.augment.images import ImageAugmentation, Images, check_images, uniform_of
+from mmel.augment.base import ImageAugmentation, Images, check_images, uniform_of
 
 # torchvision draws this often before it falls back to a central crop.
 ATTEMPTS = 10

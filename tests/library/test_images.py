@@ -8,15 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from mmel.augment.base import ImageAugmentation, uniform_of
 from mmel.augment.color import FIRST_DRAW, ColorJitter
-from mmel.augment.images import (
-    Cutout,
-    ImageAugmentation,
-    RandomCropFlip,
-    TransformEach,
-    build_augmentation,
-    uniform_of,
-)
+from mmel.augment.images import Cutout, RandomCropFlip, TransformEach, build_augmentation
 from mmel.augment.resized_crop import RandomResizedCropFlip
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,8 +7,8 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional
 
+from mmel.augment.base import uniform_of
 from mmel.augment.color import FIRST_DRAW
-from mmel.augment.images import uniform_of
 from mmel.augment.resized_crop import ATTEMPTS, RandomResizedCropFlip, center_crop
 
 # One level of brightness: torchvision rounds after the rows too, and its weights are integers.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mmel.study.files import write_atomically
 from mmel.study.records import Store
-from mmel.study.report import contrasts, figures, frames, notes, tables
+from mmel.study.report import answers, contrasts, figures, frames, notes, tables
 from mmel.study.report.hyperparameters import table7
 
 _LATEX = str.maketrans(
@@ -17,11 +17,11 @@ _LATEX = str.maketrans(
 
 def write_claims(store: Store, profile: str) -> None:
     """Write the answer to each claim in three forms, and the picture of the primary ones, into the report's folder."""
-    folder, answers = store.report_dir(profile), contrasts.answers(store, profile)
+    folder, found = store.report_dir(profile), contrasts.answers(store, profile)
     caption = (
         f"Every claim, on the paper's own numbers and on runs of profile {profile}; a star marks the primary ones."
     )
-    _write(tables.answers(answers, profile), folder, "claims", caption)
+    _write(answers.every_claim(found, profile), folder, "claims", caption)
     write_atomically(folder / "claims.svg", figures.primary_forest(store, profile).svg)
 
 
@@ -33,7 +33,7 @@ def write_tables(name: str, store: Store, profile: str) -> None:
         _write(tables.levels(table), folder, name, caption)
     else:
         _write(tables.curves(table), folder, name, caption)
-    _write(tables.contrasts(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
+    _write(answers.every_contrast(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
     if name == "table3":
         _write(table7(profile), folder, "table7", f"Table 7 (hyperparameters), profile {profile}, beside the paper's.")
 

@@ -1,21 +1,17 @@
 """Turns the numbers of a table into text, once, at the end: for notebooks, CSV, Markdown and LaTeX."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from mmel.study.datasets import DATASETS
-from mmel.study.report import contrasts as numbers
 from mmel.study.report import frames
-from mmel.study.report.claims import claims_of
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
 from mmel.study.report.runs import device_label, finished
-from mmel.study.tables import TABLES
 
 TIME = "Time (ratio to Baseline)"
 
@@ -142,184 +138,6 @@ def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
         else:
             texts.append("-")
     return texts
-
-
-def contrasts(table: RecordedTable) -> pd.DataFrame:
-    """The claims of a table wherever we have runs of both arms: ours and the paper's, each with interval and verdict.
-
-    Where the paper has no such place the range of its differences stands.
-    """
-    found = numbers.contrasts(table)
-    ours, paper = (found[found["source"] == source] for source in ("ours", "paper"))
-    keys = ["claim", "place", "arm_a", "arm_b"]
-    printed = paper.set_index(keys)
-    names, claims, rows = labels(table, columns=True), claims_of(table.spec.name), []
-    for row in ours.to_dict("records"):
-        times = claims[row["claim"]].quantity == "time"
-        key = tuple(row[name] for name in keys)
-        beside = printed.loc[key] if key in printed.index else None
-        whole = paper.loc[paper["claim"] == row["claim"], "difference"]
-        said = ""
-        if beside is not None:
-            said = f"{interval(*beside[['difference', 'low', 'high']], ratio=times)}, {beside['verdict']}"
-        elif len(whole):
-            said = f"{number(whole.min(), times)} to {number(whole.max(), times)} ({len(whole)} cells)"
-        mine = interval(row["difference"], row["low"], row["high"], ratio=times)
-        rows.append(
-            {
-                "Where": names.get(row["place"], "all tasks"),
-                "Contrast": _contrast_name(row, table),
-                "Claimed": _claimed(claims[row["claim"]]),
-                "Ours [95 %] (runs)": f"{mine}, {row['verdict']} ({row['n_a']} + {row['n_b']})",
-                "Paper [95 %]": said,
-                "Note": _note(row, times),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _contrast_name(row: Mapping[str, Any], table: RecordedTable) -> str:
-    """The label of a claim, or of a claim about many pairs the pair."""
-    return f"{row['arm_a']} − {row['arm_b']}" if len(table.spec.settings) > 1 else row["label"]
-
-
-def _claimed(claim: Any) -> str:
-    if claim.quantity == "time":
-        return {"<": "< 1", "=": f"1 ± {claim.margin:g}"}[claim.direction]
-    forms = {">": f"> {claim.more_than:g}", "<": "< 0", "=": f"0 ± {claim.margin:g}", ">=": f"> -{claim.margin:g}"}
-    return forms[claim.direction]
-
-
-def _note(row: Mapping[str, Any], times: bool) -> str:
-    """Of an undecided contrast how much it can see, of a decided one whether it differs in size from the paper's."""
-    if row["kind"] == "none":
-        return "single runs" if max(row["n_a"], row["n_b"]) == 1 else "no spread"
-    how = {"prediction": "one run on a side, equal spread assumed", "paired": "paired by seed"}.get(row["kind"], "")
-    notes = [how] if how else []
-    if row["verdict"] == "undecided" and not times:
-        notes.insert(0, f"sees {row['half_width']:.1f}")
-        if row["seeds"] == row["seeds"]:
-            notes.append(f"the paper's {abs(row['effect']):.2f} would take {seeds_text(row['seeds'])} seeds a side")
-    if row["differs_in_size"]:
-        notes.append("differs in size from the paper's")
-    return "; ".join(notes)
-
-
-def seeds_text(seeds: float) -> str:
-    """A number of seeds, `over 1000` from there on."""
-    return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
-
-
-def pooled_tests(table: RecordedTable) -> pd.DataFrame:
-    """Each claim over all models or tasks at once, where enough runs share their seeds."""
-    found = numbers.pooled_tests(table)
-    return pd.DataFrame(
-        {
-            "Contrast": found["label"],
-            "Places": found["places"],
-            "Runs": found["runs"],
-            "Mean difference in standard deviations": found["effect"].map("{:+.2f}".format),
-            "One place left out": found["low"].map("{:+.2f}".format) + " to " + found["high"].map("{:+.2f}".format),
-            "p (two-sided)": [p_text(p) for p in found["p"]],
-        }
-    )
-
-
-def p_text(p: float) -> str:
-    """`0.031`, or `< 0.001`; empty if there is none."""
-    return "" if p != p else f"{p:.3f}" if p >= 0.0005 else "< 0.001"
-
-
-def answers(found: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """The claims table of the first page, from `contrasts.answers`."""
-    agrees = {True: "yes", False: "no", None: "cannot tell"}
-    return pd.DataFrame(
-        {
-            "Claim": f"“{row['words']}” ({row['section']}; {TABLES[row['table']].title})",
-            "Contrast": row["label"] + (" *" if row["primary"] else ""),
-            "The paper's own numbers": _counted(row, "paper"),
-            f"Ours ({profile})": _counted(row, "ours"),
-            "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
-            "Ours can see": _detectable(row),
-        }
-        for row in found.to_dict("records")
-    )
-
-
-def _counted(row: Mapping[str, Any], source: str) -> str:
-    """`supported in 5 of 8`; of single runs `as claimed in 54 of 72, single runs`; empty without any."""
-    number_of = row[f"{source}_places"]
-    if not number_of:
-        return ""
-    if not row[f"{source}_tested"]:
-        return f"as claimed in {row[f'{source}_toward']} of {number_of}, single runs"
-    counts = {said: row[f"{source}_{said}"] for said in numbers.VERDICTS[:3]}
-    told = [f"{said} in {count}" for said, count in counts.items() if count]
-    return f"{', '.join(told)} of {number_of}" if told else f"undecided in {number_of}"
-
-
-def _detectable(row: Mapping[str, Any]) -> str:
-    if pd.isna(row["half_width"]) or row["quantity"] == "time":
-        return ""
-    needed = (
-        "" if pd.isna(row["seeds"]) else f"; the paper's {row['effect']:.2f} takes {seeds_text(row['seeds'])} seeds"
-    )
-    return f"{row['half_width']:.1f} points{needed}"
-
-
-def headline(found: pd.DataFrame, profile: str) -> str:
-    """The first sentences of the first page, from `contrasts.answers`: does weighting beat equal weights?"""
-    rows, told = found[found["primary"]], []
-    for method in ("MMEL-H", "MMEL-S"):
-        parts = {"paper": [], "ours": []}
-        for row in rows[rows["label"].str.startswith(method)].to_dict("records"):
-            kind = {"table1": "image cells", "table3": "GLUE columns"}[row["table"]]
-            for source, counts in parts.items():
-                against = f" (no in {row[f'{source}_opposed']})" if row[f"{source}_opposed"] else ""
-                counts.append(f"{row[f'{source}_supported']} of {row[f'{source}_places']} {kind}{against}")
-        told.append(
-            f"**{method}**: the paper's own numbers say yes in {' and '.join(parts['paper'])}, ours (`{profile}`) in "
-            f"{' and '.join(parts['ours'])}."
-        )
-    return f"**Does weighting beat equal weights?** {' '.join(told)} Everywhere else the interval includes 0."
-
-
-def pooled_sentence(found: pd.DataFrame) -> str:
-    """The p-values of the primary claims over all places, from `contrasts.answers`."""
-    tested = found[found["primary"] & found["p"].notna()]
-    intervals = int(found["ours_tested"].sum() + found["paper_tested"].sum())
-    said = [
-        f"{row['label']} ({TABLES[row['table']].title}) p = {p_text(row['p'])}" for row in tested.to_dict("records")
-    ]
-    pooled = f" Over all places at once, by Holm's method: {'; '.join(said)}." if said else ""
-    return f"The table rests on {intervals} intervals; of as many, 1 in 20 misses by chance.{pooled}"
-
-
-def answer(table: RecordedTable) -> str:
-    """One sentence on the first claim of a table, for MMEL-H and MMEL-S, from the paper's numbers and ours."""
-    found = numbers.answers_of(table)
-    parts = []
-    for row in found[found["words"] == found["words"].iloc[0]].to_dict("records"):
-        sees = "" if pd.isna(row["half_width"]) else f", seeing differences from {row['half_width']:.1f} points on"
-        told = f"the paper's own numbers: {_counted(row, 'paper') or 'none'}; ours (`{table.profile}`): "
-        parts.append(f"**{row['label']}** — {told}{_counted(row, 'ours') or 'no runs yet'}{sees}.")
-    return " ".join(parts)
-
-
-def weights(found: pd.DataFrame) -> pd.DataFrame:
-    """How unequal the trained weights are, from `contrasts.weights`."""
-    names = [place_label(place) if "/" in place else DATASETS[place].label for place in found["place"]]
-    return pd.DataFrame(
-        {
-            "Where": names,
-            "Method": found["method"].map(METHOD_LABELS),
-            "Views weighted": found["num_weighted"],
-            "Largest weight, mean": found["largest"].map("{:.3f}".format),
-            "Equal weights": found["equal"].map("{:.3f}".format),
-            "Ratio": (found["largest"] / found["equal"]).map("{:.2f}".format),
-            "Runs": found["n"],
-        }
-    )
 
 
 def times(table: RecordedTable) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmel.study.needs import teacher_of
 from mmel.study.records import RunWriter, Store, write_atomically
-from mmel.study.report import contrasts, frames, tables
+from mmel.study.report import answers, contrasts, frames, tables
 from mmel.study.report.hyperparameters import table7
 from mmel.study.tables import TABLES, runs_of
 
@@ -105,14 +105,14 @@ def golden_frames(store):
     found = {"table7.csv": table7("mini")}
     for name in TABLES:
         table = frames.load(name, store, "mini")
-        found[f"{name}_contrasts.csv"] = tables.contrasts(table)
+        found[f"{name}_contrasts.csv"] = answers.every_contrast(table)
         if name == "figure2":
             found[f"{name}_levels.csv"] = tables.curves(table)
             continue
         found[f"{name}_levels.csv"], found[f"{name}_time.csv"] = tables.levels(table), tables.times(table)
-        found[f"{name}_pooled.csv"] = tables.pooled_tests(table)
-    answers = contrasts.answers(store, "mini")
-    found["claims.csv"], found["weights.csv"] = tables.answers(answers, "mini"), contrasts.weights(store, "mini")
+        found[f"{name}_pooled.csv"] = answers.over_places(table)
+    claims = contrasts.answers(store, "mini")
+    found["claims.csv"], found["weights.csv"] = answers.every_claim(claims, "mini"), contrasts.weights(store, "mini")
     return {name: frame.to_csv(index=False) for name, frame in found.items()}
 
 

@@ -5,7 +5,7 @@ import pytest
 from invented import FROZEN, reported, row, write_run
 
 from mmel.study.records import Store
-from mmel.study.report import frames, tables
+from mmel.study.report import answers, frames, tables
 from mmel.study.report.hyperparameters import table7
 
 NAN = math.nan
@@ -42,7 +42,7 @@ def test_a_table_without_runs_has_the_papers_numbers_alone(tmp_path, name, profi
     ours = frame["Source"] == f"ours ({profile})"
     assert not any(" (" in cell for cell in frame[ours].iloc[:, 4:].to_numpy().flatten())
     assert (~ours).any()
-    assert tables.contrasts(table).empty
+    assert answers.every_contrast(table).empty
     assert tables.seeds(table).empty
     assert tables.times(table).empty
 
@@ -56,7 +56,7 @@ def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
     assert {"QQP (ours: sample)", "CoLA"} <= set(headings[0])
     assert {"CoLA (ours: subset)", "QQP"} <= set(headings[1])
     miniature = frames.load("table3", Store(FROZEN), "mini")
-    places = tables.contrasts(miniature)["Where"]
+    places = answers.every_contrast(miniature)["Where"]
     assert all(place.endswith(" (miniature)") or place == "all tasks" for place in places)
 
 
