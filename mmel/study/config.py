@@ -56,6 +56,7 @@ class Run:
         micro_batch: originals that go through the network at once; 0 for the whole batch. A smaller one changes
             the statistics of BatchNorm.
         evals_per_epoch: evaluations, evenly spaced, in each epoch.
+        epochs_per_eval: epochs from one evaluation to the next; 1 beside `evals_per_epoch`.
 
     Raises:
         ValueError: on a value out of range or a combination without meaning, naming the field and the allowed values.
@@ -82,6 +83,7 @@ class Run:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     micro_batch: Natural = 0
     evals_per_epoch: Count = 1
+    epochs_per_eval: Count = 1
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -178,6 +180,9 @@ class Run:
         yield "num_augmented", single == (self.num_augmented == 1), f"{number} for method={self.method!r}"
         whole = f"0 (the whole batch) or below batch_size={self.batch_size}"
         yield "micro_batch", self.micro_batch < self.batch_size, whole
+        fits = self.evals_per_epoch == 1 and self.total_epochs % self.epochs_per_eval == 0
+        every = f"1, or with evals_per_epoch=1 a divisor of the {self.total_epochs} epochs"
+        yield "epochs_per_eval", self.epochs_per_eval == 1 or fits, every
         for name, default in self.defaults(self.plan.unused).items():
             yield name, getattr(self, name) == default, f"{default!r} for method={self.method!r}, which does not use it"
 
@@ -195,6 +200,10 @@ class ImageRun(Run):
         shortcut: of the CIFAR ResNet, `A` or `B`.
         image_size: pixels of a side of the views of images that are decoded step by step; None for the data set's.
         holdout: training images held out and evaluated on in place of the test set; 0 for none.
+        subset_seed: of the draw of `train_size`, `holdout` and `wrong_labels`.
+        wrong_labels: share of the training images that get a wrong class, drawn at random.
+        alpha: of `cvar`: the share of the views, those with the largest losses, that are weighed.
+        rho: of `chi_square`: the radius of its ball, (1 / 2K) sum_k (K w_k - 1)^2 at most.
     """
 
     kind: ClassVar[str] = "images"
@@ -213,6 +222,10 @@ class ImageRun(Run):
     shortcut: Literal["A", "B"] = "A"
     image_size: Side | None = None
     holdout: Natural = 0
+    subset_seed: Natural = 0
+    wrong_labels: Rate = 0.0
+    alpha: Share = 0.5
+    rho: Positive = 1.0
 
     @property
     def side(self) -> int:
@@ -245,6 +258,8 @@ class ImageRun(Run):
         yield "base_loss", usual or self.method != "mmel_h", "'cross_entropy' for method='mmel_h' on images"
         chosen = self.lambda_t is None
         yield "holdout", not (self.holdout and chosen), "0 if lambda_t is None: it is chosen on held-out images"
+        draws = self.train_size or self.holdout or self.wrong_labels
+        yield "subset_seed", draws or not self.subset_seed, "0 without train_size, holdout and wrong_labels"
 
 
 @dataclass(frozen=True, kw_only=True)

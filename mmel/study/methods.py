@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmel.study.config import Run
 
 # Fields of a run that only some losses take, and those that only augmented texts give a meaning.
-COEFFICIENTS = ("lambda_p", "lambda_t", "target_gradient")
+COEFFICIENTS = ("lambda_p", "lambda_t", "target_gradient", "alpha", "rho")
 AUGMENTED = ("mask_ratio", "fill", "pair_mode", "label_source")
 
 
@@ -29,7 +29,8 @@ class Method:
         colour: of its line in figures.
         data: the kinds of data that it is for.
         criterion: `module:class` of its loss over (N, V, C) logits.
-        coefficients: fields of a run that the loss takes as arguments, beside `base_loss`.
+        worst_case: `module:class` of the worst case that a `WorstCaseLoss` takes; "" for other losses.
+        coefficients: fields of a run that the loss (or its worst case) takes as arguments, beside `base_loss`.
         objective: the minimised expression, in LaTeX; `{loss}` stands for a view's loss and `{k}` for K.
         augments: whether it sees augmented samples at all; then K = 1 unless it stretches.
         all_views: whether a step sees all K views of an example; else one.
@@ -43,6 +44,7 @@ class Method:
     colour: str
     data: tuple[str, ...] = ("images", "text")
     criterion: str = "mmel.losses:UniformLoss"
+    worst_case: str = ""
     coefficients: tuple[str, ...] = ()
     objective: str
     augments: bool = True
@@ -69,6 +71,8 @@ class Method:
     def loss(self, run: Run) -> nn.Module:
         """Build the loss of a run."""
         coefficients = {name: getattr(run, name) for name in self.coefficients}
+        if self.worst_case:
+            coefficients = {"worst_case": resolve_name(self.worst_case)(**coefficients)}
         return resolve_name(self.criterion)(base_loss="mse" if run.is_regression else run.base_loss, **coefficients)
 
 
@@ -132,10 +136,34 @@ METHODS: dict[str, Method] = {
             colour="#009e73",
             all_views=True,
             criterion="mmel.losses:MMELSoftLoss",
-            coefficients=COEFFICIENTS,
+            coefficients=("lambda_p", "lambda_t", "target_gradient"),
             soft_targets=True,
             objective=r"the soft form (Eq. 8-9): $\ell(f_\theta(x), y) + \lambda_T \lambda_P \log "
             r"\frac{{1}}{{{k} - 1}} \sum_{{z \neq x}} \exp(\ell(f_\theta(z), f_\theta(x)) / \lambda_P)$",
+        ),
+        # Of the lab alone: the paper has no other worst case.
+        Method(
+            name="cvar",
+            label="CVaR",
+            colour="#e69f00",
+            data=("images",),
+            all_views=True,
+            criterion="mmel.losses:WorstCaseLoss",
+            worst_case="mmel.worst_cases:CVaR",
+            coefficients=("alpha",),
+            objective=r"the mean of the largest share $\alpha$ of the {k} losses ${loss}$",
+        ),
+        Method(
+            name="chi_square",
+            label="chi-square",
+            colour="#8c564b",
+            data=("images",),
+            all_views=True,
+            criterion="mmel.losses:WorstCaseLoss",
+            worst_case="mmel.worst_cases:ChiSquare",
+            coefficients=("rho",),
+            objective=r"the largest mean of the {k} losses ${loss}$ under weights $w$ with "
+            r"$\frac{{1}}{{2K}} \sum (K w - 1)^2 \le \rho$",
         ),
     )
 }

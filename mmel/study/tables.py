@@ -75,7 +75,7 @@ class Table:
 
 def table1(profile: str, text_model: str) -> list[Run]:
     """Five methods on ResNets of several depths, K fixed."""
-    methods = methods_for("images")
+    methods = ("baseline_da", "baseline_da_long", "baseline_da_uni", *MMEL)
     runs = [run for base in _image_bases(profile) for method in methods for run in _seeded(base, method)]
     # One seed of each cell of `paper` in float32 too: bf16 is our choice. Baseline(DA+Long) takes too long for it.
     checks = [run for run in runs if run.profile == "paper" and run.seed == 0 and not run.plan.stretches]

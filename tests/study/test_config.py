@@ -19,11 +19,13 @@ SHARED = {
     **{"method": "mmel_s", "seed": 3, "num_augmented": 4, "lambda_p": 0.5, "lambda_t": 2.0, "base_loss": "kl"},
     **{"target_gradient": True, "epochs": 300, "lr": 0.05, "batch_size": 64, "weight_decay": 0.25},
     **{"backward": "sampled", "train_size": 500, "precision": "fp32", "micro_batch": 16, "evals_per_epoch": 4},
+    **{"epochs_per_eval": 5},
 }
 OTHER = {
     ImageRun: SHARED
     | {"profile": "paper", "dataset": "cifar100", "model": "resnet56", "decay_epochs": (6, 12), "augment": "cutout"}
-    | {"original": "augmented", "redraw": False, "shortcut": "B", "image_size": 96, "holdout": 5000},
+    | {"original": "augmented", "redraw": False, "shortcut": "B", "image_size": 96, "holdout": 5000}
+    | {"subset_seed": 7, "wrong_labels": 0.2, "alpha": 0.4, "rho": 2.0},
     TextRun: SHARED
     | {"profile": "reduced", "dataset": "rte", "model": "roberta-base", "mask_ratio": 0.2, "fill": "beam"}
     | {"pair_mode": "joint", "label_source": "original", "hidden_dropout": 0.0, "attention_dropout": 0.2},
@@ -34,6 +36,10 @@ def base_of(kind, name):
     """A run with all at its default but what the field cannot do without."""
     if name in ("lambda_t", "target_gradient", "base_loss"):
         return kind(method="mmel_s")
+    if name in ("alpha", "rho"):
+        return kind(method={"alpha": "cvar", "rho": "chi_square"}[name])
+    if name == "subset_seed":
+        return kind(train_size=500)
     return {"image_size": FILES, "pair_mode": PAIRS}.get(name, kind())
 
 
@@ -129,6 +135,13 @@ def test_a_value_of_another_type_is_refused_by_name(base, name, value):
         (TEXT, "mask_ratio", (1e-9, 1), (0, 1.5, -0.1)),
         *((TEXT, f"{where}_dropout", (0, 0.99), (1, -0.5, -1, None)) for where in ("hidden", "attention")),
         (FILES, "image_size", (None, 32, 96), (0, 31, -1, 224)),
+        *((base, "epochs_per_eval", (1, 2, base.epochs), (0, 3, base.epochs + 1)) for base in (IMAGES, TEXT)),
+        (IMAGES.replace(evals_per_epoch=2), "epochs_per_eval", (1,), (2,)),
+        (IMAGES.replace(train_size=500), "subset_seed", (0, 7), (-1,)),
+        (IMAGES, "subset_seed", (0,), (7,)),
+        (IMAGES, "wrong_labels", (0, 0.99), (1, -0.1)),
+        (IMAGES.replace(method="cvar"), "alpha", (1e-9, 1), (0, 1.1)),
+        (IMAGES.replace(method="chi_square"), "rho", (1e-9, 9), (0, -1.0)),
         (IMAGES, "decay_epochs", ((), (199,)), ((60, 20), (60, 60), (0, 60), (-1,), (60, 200))),
         (IMAGES, "augment", ("crop", "crop_flip", "cutout", "randaugment", "trivialaugment", "v2.AugMix"), ("AugMix",)),
         # Two transforms have names of their own; Python is not executed.
@@ -157,10 +170,12 @@ def test_ranges_and_choices(base, name, taken, refused):
 
 def unused(method):
     """The fields that mean nothing for a method, written out."""
-    soft, weighted = {"lambda_t", "target_gradient"}, {"lambda_p", "base_loss", "backward"}
+    soft, weighted = {"lambda_t", "target_gradient", "alpha", "rho"}, {"lambda_p", "base_loss", "backward"}
     return {
-        "mmel_s": {"backward"},
+        "mmel_s": {"backward", "alpha", "rho"},
         "mmel_h": soft,
+        "cvar": soft - {"alpha"} | weighted - {"base_loss"},
+        "chi_square": soft - {"rho"} | weighted - {"base_loss"},
         "baseline_da_uni": soft | weighted,
         "baseline_da_long": soft | weighted | {"original"},
         "baseline_da": soft | weighted | {"original"},
@@ -266,7 +281,7 @@ def test_what_cannot_be_parsed_is_refused_by_name(name, text):
 def test_views_and_epochs_of_each_method(base):
     for method in methods_for(base.kind):
         run, k, long = base.with_method(method, 0), base.num_augmented, method == "baseline_da_long"
-        assert run.num_views == (k if method in ("baseline_da_uni", "mmel_h", "mmel_s") else 1)
+        assert run.num_views == (k if method in ("baseline_da_uni", "mmel_h", "mmel_s", "cvar", "chi_square") else 1)
         assert run.stretch == (k if long else 1)
         # On text its augmented samples are examples by themselves, so its epochs are longer, not more.
         assert run.total_epochs == (2000 if long and not base.is_text else base.epochs)
@@ -280,7 +295,7 @@ def test_the_side_of_a_view():
 
 @each_type
 def test_another_method_changes_nothing_but_what_it_does_not_use(kind):
-    left_out = ("image_size", "base_loss", "backward")
+    left_out = ("image_size", "base_loss", "backward", "epochs_per_eval", "alpha", "rho")
     base = kind(**{name: value for name, value in OTHER[kind].items() if name not in left_out})
     for method in methods_for(base.kind):
         run, absent = base.with_method(method, 7), unused(method)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss
+from mmel.losses import MMELHardLoss, MMELSoftLoss, UniformLoss, WorstCaseLoss
 from mmel.study.config import ImageRun, TextRun
 from mmel.study.datasets import DATASETS, Dataset, ImageDataset
 from mmel.study.methods import METHODS, Method, methods_for
@@ -11,7 +11,7 @@ from mmel.study.train import train
 IMAGES = ImageRun(method="mmel_s", num_augmented=5, lambda_p=0.5, lambda_t=2.0)
 TEXT = TextRun(dataset="rte", method="mmel_s", lambda_p=0.5, lambda_t=2.0)
 SCORES = TEXT.replace(dataset="stsb")
-LOSSES = {"mmel_h": MMELHardLoss, "mmel_s": MMELSoftLoss}
+LOSSES = {"mmel_h": MMELHardLoss, "mmel_s": MMELSoftLoss, "cvar": WorstCaseLoss, "chi_square": WorstCaseLoss}
 each_pair = pytest.mark.parametrize(
     ("base", "method"), [(base, method) for base in (IMAGES, TEXT, SCORES) for method in methods_for(base.kind)]
 )
@@ -40,9 +40,11 @@ def test_the_options_of_the_loss_reach_it():
 
 
 def test_images_and_text_share_four_methods_and_each_has_the_papers_name():
-    assert set(methods_for("images")) ^ set(methods_for("text")) == {"baseline", "baseline_da", "smart"}
+    apart = {"baseline", "baseline_da", "smart", "cvar", "chi_square"}
+    assert set(methods_for("images")) ^ set(methods_for("text")) == apart
     assert [method.label for method in METHODS.values()] == [
-        "Baseline", "Baseline(DA)", "Baseline(DA+Long)", "Baseline(DA+UNI)", "SMART", "MMEL-H", "MMEL-S",
+        "Baseline", "Baseline(DA)", "Baseline(DA+Long)", "Baseline(DA+UNI)", "SMART", "MMEL-H", "MMEL-S", "CVaR",
+        "chi-square",
     ]  # fmt: skip
     for method in METHODS.values():
         formula = method.objective.format(loss=r"\ell(f_\theta(z), y)", k=5)

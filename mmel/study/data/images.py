@@ -1,7 +1,7 @@
 """Labelled images, in memory or left encoded until a step wants them, and how a training set is split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TypeVar
 
@@ -77,13 +77,14 @@ class EncodedImages:
 AnyImages = TypeVar("AnyImages", Images, EncodedImages)
 
 
-def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0) -> tuple[AnyImages, AnyImages]:
-    """Split training images into those trained on and those held out, class by class, the same in every run.
+def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0, seed: int = 0) -> tuple[AnyImages, AnyImages]:
+    """Split training images into those trained on and those held out, class by class.
 
     Args:
         images: the training images.
         train_size: how many to train on, classes balanced; 0 for all that are not held out.
         holdout: how many to hold out, classes balanced.
+        seed: of the draw.
 
     Returns:
         The images to train on and the held-out ones, which never overlap.
@@ -94,7 +95,7 @@ def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0) -> tup
     for name, size in (("train_size", train_size), ("holdout", holdout)):
         if size < 0:
             raise ValueError(f"{name} must be 0 or more, got {size}")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     kept, held = [], []
     for label in range(images.num_classes):
         index = torch.nonzero(images.labels == label).flatten()
@@ -112,6 +113,21 @@ def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0) -> tup
         held.append(index[:num_held])
         kept.append(index[num_held : num_held + num_kept])
     return images.take(torch.cat(kept).sort().values), images.take(torch.cat(held).sort().values)
+
+
+def with_wrong_labels(images: AnyImages, share: float, seed: int) -> AnyImages:
+    """The images with a share of their labels, rounded to whole images, replaced by other classes at random.
+
+    Args:
+        images: of at least two classes.
+        share: from 0 to 1.
+        seed: of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spoiled = torch.randperm(len(images), generator=generator)[: round(share * len(images))]
+    labels = images.labels.clone()
+    labels[spoiled] += torch.randint(1, images.num_classes, spoiled.shape, generator=generator)
+    return replace(images, labels=labels % images.num_classes)
 
 
 def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from mmel.augment.images import build_augmentation
 from mmel.augment.resized_crop import RandomResizedCropFlip
 from mmel.losses import LossTerms
 from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
-from mmel.study.data.images import channel_statistics, split_train
+from mmel.study.data.images import Images, channel_statistics, split_train, with_wrong_labels
 from mmel.study.models.resnet import build_model
 from mmel.study.train import graph, processes
 from mmel.study.train.backward import loss_terms, of_drawn
@@ -45,7 +45,9 @@ class ImageTask:
         self.provenance: dict[str, Any] = {}
         with processes.main_first():
             full, test = config.data.load(data_root)
-        train, held = split_train(full, config.train_size, config.holdout)
+        clean, held = split_train(full, config.train_size, config.holdout, config.subset_seed)
+        train = with_wrong_labels(clean, config.wrong_labels, config.subset_seed)
+        self._is_wrong = (train.labels != clean.labels).to(device)
         evaluated = held if config.holdout else test
         _, test_name = config.data.sizes
         self.sizes = {
@@ -146,22 +148,22 @@ class ImageTask:
 
         return loss_terms(self.config, self.model, self.criterion, logits, labels)
 
-    def eval_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (M, C, H, W) uint8 and labels (M,) of this process' share of the images to evaluate on."""
-        index = torch.arange(len(self._evaluated), device=self._index_device)
+    def batches(self, images: Images | DecodeAhead) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels (M, C, H, W) uint8, indices (M,) and labels (M,) of this process' share of some images, in order."""
+        index = torch.arange(len(images), device=self._index_device)
         parts = index.split(self._eval_batch)[processes.rank() :: processes.count()]
         if self._from_files:
-            self._evaluated.announce(torch.cat([index[:0], *parts]))
+            images.announce(torch.cat([index[:0], *parts]))
         for part in parts:
-            images, _, labels = self._evaluated.batch(part)
-            yield self.augmentation.original(images), labels
+            pixels, index, labels = images.batch(part)
+            yield self.augmentation.original(pixels), index, labels
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
         correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-        for pixels, labels in self.eval_batches():
+        for pixels, _, labels in self.batches(self._evaluated):
             correct[0] += self._count(pixels, labels)
             correct[1] += len(labels)
         # Every batch went to one of the processes.
@@ -170,11 +172,31 @@ class ImageTask:
         return {self.config.data.metric: 100 * right / seen}
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
-        """The images that could not be decoded; `evaluate` has seen the test images already."""
-        if not self._from_files:
-            return {}, {}
-        names = sorted(set().union(*processes.gathered(self._train.unreadable | self._evaluated.unreadable)))
-        return {"num_unreadable": len(names), "unreadable": names[:NAMED]}, {}
+        """The fit of the training images, and the files that could not be decoded; `evaluate` has seen the test images.
+
+        `train_accuracy_pct` is of the untouched originals, against the labels that training saw: MMEL-S copies the
+        outputs on them (appendix B). `wrong_followed_pct` is the share of the wrong labels that are predicted.
+        """
+        found = {}
+        if self.config.plan.soft_targets or self.config.wrong_labels:
+            found |= self._fit()
+        if self._from_files:
+            names = sorted(set().union(*processes.gathered(self._train.unreadable | self._evaluated.unreadable)))
+            found |= {"num_unreadable": len(names), "unreadable": names[:NAMED]}
+        return found, {}
+
+    @torch.no_grad()
+    def _fit(self) -> dict[str, float]:
+        self.model.eval()
+        counts = torch.zeros(4, dtype=torch.int64, device=self.device)
+        for pixels, index, labels in self.batches(self._train):
+            right, wrong = self._predicted(pixels) == labels, self._is_wrong[index.to(self.device)]
+            counts[0] += len(labels)
+            counts[1:] += torch.stack([right.sum(), wrong.sum(), (right & wrong).sum()])
+        processes.add_up([counts])
+        seen, right, wrong, followed = counts.tolist()
+        shares = {"train_accuracy_pct": (right, seen), "wrong_followed_pct": (followed, wrong)}
+        return {name: 100 * part / whole for name, (part, whole) in shares.items() if whole}
 
     def example(self, index: Tensor, place: int) -> dict[str, Any]:
         """The `views` (K, H, W, C) uint8, an array, of one of some training images in the last epoch."""
@@ -187,4 +209,7 @@ class ImageTask:
         return values.mul_(self._scale).add_(self._shift)
 
     def _count_correct(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        return (self.model(self.normalize(pixels)).argmax(dim=1) == labels).sum()
+        return (self._predicted(pixels) == labels).sum()
+
+    def _predicted(self, pixels: Tensor) -> Tensor:
+        return self.model(self.normalize(pixels)).argmax(dim=1)

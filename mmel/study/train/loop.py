@@ -56,8 +56,8 @@ def train(
     Yields:
         A dictionary for each evaluation: `epoch` (epochs done, a fraction within an epoch), `train_loss` (mean since
         the line before), `accuracy_pct` or the task's own metrics, `learning_rate`, `train_seconds`, `eval_seconds`,
-        `images_per_second` or `sequences_per_second` (augmented ones), `weight_entropy` (of P*, in nats, mean over
-        examples) and `weight_max` (its largest weight, likewise).
+        `images_per_second` or `sequences_per_second` (augmented ones), and, as means over examples, `weight_entropy`
+        (of P*, in nats), `weight_max` (its largest weight) and `effective_views` (1 / sum of its squares).
 
     Raises:
         TrainingError: if the loss is not finite, and the record then says `failed`; or if memory does not suffice.
@@ -94,7 +94,7 @@ def _train(
         begin -= state["wall_seconds"]
     precision = processes.from_main(_precision(config, device, before))
     task = build_task(config, store, data_root, device, precision)
-    parts = config.evals_per_epoch
+    parts, whole = config.evals_per_epoch, config.epochs_per_eval
     if parts > task.steps:
         raise ValueError(f"evals_per_epoch must be at most the {task.steps} steps of an epoch, got {parts}")
     step = Step(task, device)
@@ -104,7 +104,7 @@ def _train(
 
     writer = RunWriter(store, config, [head, *lines], writes=processes.is_main())
     yield from lines
-    saved, saved_at, total = len(lines), time.monotonic(), config.total_epochs * parts
+    saved, saved_at, total = len(lines), time.monotonic(), config.total_epochs * parts // whole
     with _progress(config, step.before(saved), step.before(total)) as bar:
         for number in range(saved, total):
             is_due = number % parts == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
@@ -125,7 +125,7 @@ def _train(
             with autocast(precision, device, cache=config.is_text), math_of(precision):
                 metrics = task.evaluate()
             seconds = time.perf_counter() - evaluated_at
-            epoch, part = divmod(number + 1, parts)
+            epoch, part = divmod((number + 1) * whole, parts)
             # Whole epochs as an integer, as in the records of runs with one evaluation per epoch.
             epoch = epoch + round(part / parts, 4) if part else epoch
             bar.set_postfix(epoch=epoch, **{name: f"{value:.2f}" for name, value in metrics.items()}, refresh=False)

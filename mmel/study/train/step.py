@@ -57,8 +57,8 @@ class Step:
         return {"engine": "cuda graph" if why is None else "eager", "why_eager": why}
 
     def before(self, number: int) -> int:
-        """Steps before evaluation interval `number`, of which each epoch has `evals_per_epoch`."""
-        epoch, part = divmod(number, self.config.evals_per_epoch)
+        """Steps before evaluation interval `number`: a part of an epoch, one, or several."""
+        epoch, part = divmod(number * self.config.epochs_per_eval, self.config.evals_per_epoch)
         return epoch * self.task.steps + part * self.task.steps // self.config.evals_per_epoch
 
     def interval(self, number: int, bar: tqdm) -> Line:
@@ -71,21 +71,20 @@ class Step:
             TrainingError: if a loss is not finite, or a batch does not fit into memory.
         """
         config, task = self.config, self.task
-        epoch = number // config.evals_per_epoch + 1
         first, last = self.before(number), self.before(number + 1)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         begin = time.perf_counter()
-        losses, sums = torch.zeros(last - first, device=self.device), torch.zeros(2, device=self.device)
+        losses, sums = torch.zeros(last - first, device=self.device), torch.zeros(3, device=self.device)
         # Evaluating, and asking a teacher, ends in evaluation mode.
         task.model.train()
-        start = first - (epoch - 1) * task.steps
-        batches = task.order(epoch).split(config.batch_size)[start : start + len(losses)]
+        examples = 0
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), math_of(config.precision):
             # Dropout masks depend on seed, interval and process alone, so that a resumed run draws them again.
             torch.manual_seed(config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
-            for place, index in enumerate(batches):
+            for place, (epoch, index) in enumerate(self._batches(first, last)):
                 losses[place], statistics = self(index, epoch)
                 sums += statistics
+                examples += len(index)
                 # Reading a loss makes a GPU wait, so there all are read at the end.
                 if self.device.type == "cpu" or place + 1 == len(losses):
                     self._check_finite(losses[: place + 1], first, epoch)
@@ -96,8 +95,7 @@ class Step:
         processes.add_up(differing)
         for buffer in differing:
             buffer.div_(processes.count())
-        examples = sum(map(len, batches))
-        entropy, largest = (sums / examples).tolist()
+        entropy, largest, effective = (sums / examples).tolist()
         return {
             "train_loss": losses.mean().item(),
             "learning_rate": learning_rate,
@@ -105,7 +103,16 @@ class Step:
             f"{task.unit}_per_second": examples * config.num_views / seconds,
             "weight_entropy": entropy,
             "weight_max": largest,
+            "effective_views": effective,
         }
+
+    def _batches(self, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
+        """Epoch and indices of the originals of the steps from `first` to before `last`."""
+        steps = self.task.steps
+        for epoch in range(first // steps, -(-last // steps)):
+            batches = self.task.order(epoch + 1).split(self.config.batch_size)[:steps]
+            for index in batches[max(first - epoch * steps, 0) : last - epoch * steps]:
+                yield epoch + 1, index
 
     def __call__(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Take one step.
@@ -116,7 +123,8 @@ class Step:
             epoch: the epoch, from 1.
 
         Returns:
-            The batch's mean loss, and the sums over its examples of P*'s entropy in nats and of its largest weight.
+            The batch's mean loss, and (3,) sums over its examples: P*'s entropy in nats, its largest weight, and its
+            effective number of views, 1 / sum(P*^2).
 
         Raises:
             TrainingError: if the batch does not fit into memory.
@@ -143,7 +151,7 @@ class Step:
     def _update_once(self, index: Tensor, epoch: int | Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Gradients and an optimizer step; on one GPU this is what a CUDA graph captures."""
         self.optimizer.zero_grad()
-        loss, statistics = torch.zeros((), device=self.device), torch.zeros(2, device=self.device)
+        loss, statistics = torch.zeros((), device=self.device), torch.zeros(3, device=self.device)
         own = processes.share(index)
         # A group of K is never split.
         for part in own.split(self._micro_batch(len(own))):
@@ -152,7 +160,9 @@ class Step:
             part_loss = terms.loss.sum() / len(index)
             part_loss.backward()
             loss += part_loss.detach()
-            statistics += torch.stack([torch.special.entr(terms.weights).sum(), terms.weights.amax(dim=1).sum()])
+            weights = terms.weights
+            of_examples = (torch.special.entr(weights).sum(dim=1), weights.amax(dim=1), 1 / weights.square().sum(dim=1))
+            statistics += torch.stack([values.sum() for values in of_examples])
         processes.add_up([*(p.grad for p in self.task.model.parameters() if p.grad is not None), loss, statistics])
         (group,) = self.optimizer.param_groups
         planned, group["lr"] = group["lr"], lr

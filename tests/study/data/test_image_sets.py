@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from mmel.study.data import DataError
-from mmel.study.data.images import Images, channel_statistics, split_train
+from mmel.study.data.images import Images, channel_statistics, split_train, with_wrong_labels
 from mmel.study.datasets import DATASETS
 
 # Training files, test files, meta file, key of the labels, classes, torchvision's class.
@@ -93,6 +93,29 @@ def test_smaller_training_sets_lie_within_larger_ones_and_are_drawn_at_random():
     for part in splits[1]:
         assert 350 < np.mean(indices(part)) < 450
         assert max(indices(part)) > 780
+
+
+def test_another_seed_draws_another_split():
+    images = numbered([400, 400])
+    first, second = (split_train(images, 200, 200, seed) for seed in (0, 1))
+    for part, other in zip(first, second, strict=True):
+        assert torch.bincount(other.labels).tolist() == [100, 100]
+        assert 10 < len(set(indices(part)) & set(indices(other))) < 100
+    assert not set(indices(second[0])) & set(indices(second[1]))
+
+
+def test_a_share_of_the_labels_is_wrong():
+    images = numbered([400, 400, 200])
+    spoiled = with_wrong_labels(images, 0.2, seed=1)
+    wrong = spoiled.labels != images.labels
+    assert wrong.sum() == 200
+    assert torch.equal(spoiled.pixels, images.pixels)
+    # Whatever the class, any of the others.
+    pairs = set(zip(images.labels[wrong].tolist(), spoiled.labels[wrong].tolist(), strict=True))
+    assert pairs == {(a, b) for a in range(3) for b in range(3) if a != b}
+    assert torch.equal(spoiled.labels, with_wrong_labels(images, 0.2, seed=1).labels)
+    assert not torch.equal(spoiled.labels, with_wrong_labels(images, 0.2, seed=2).labels)
+    assert torch.equal(with_wrong_labels(images, 0.0, seed=1).labels, images.labels)
 
 
 @pytest.mark.parametrize("sizes", [(303, 0), (0, 300), (0, 303), (270, 33), (2, 0), (-3, 0), (0, -1)])

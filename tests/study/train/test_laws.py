@@ -21,9 +21,10 @@ from tiny import (
     weights,
 )
 
+from mmel.study.data.images import split_train, with_wrong_labels
 from mmel.study.needs import candidates, teacher_of
 from mmel.study.records import LockedError, ResultsError
-from mmel.study.train import DivergedError, TrainingError, loop, train
+from mmel.study.train import DivergedError, TrainingError, checkpoint, loop, train
 from mmel.study.train.images import ImageTask
 from mmel.study.train.step import Step
 from mmel.study.train.texts import TextTask
@@ -51,7 +52,7 @@ def test_a_record_has_the_promised_fields(config, store):
     assert [line["epoch"] for line in lines] == [1, 2]
     record = store.read(config)
     metric, unit = record.metric, "sequences" if config.is_text else "images"
-    shared = {"kind", "epoch", "train_loss", "learning_rate", "weight_entropy", "weight_max"}
+    shared = {"kind", "epoch", "train_loss", "learning_rate", "weight_entropy", "weight_max", "effective_views"}
     for line in lines:
         assert set(line) == shared | {metric, "train_seconds", "eval_seconds", f"{unit}_per_second"}
         assert 1 / 3 < line["weight_max"] < 1
@@ -157,6 +158,18 @@ def test_evaluations_within_an_epoch_take_its_steps_one_by_one(config, store):
         assert all(second[name] == line[name] for name in line if name.endswith("_pct"))
     result, metric = store.read(config.replace(evals_per_epoch=2)).result, config.data.metric
     assert result["best_epoch"] == max(lines, key=lambda line: line[metric])["epoch"]
+
+
+def test_evaluations_every_few_epochs_leave_the_steps_alone(config, store):
+    config = config.replace(epochs=4, **(STILL if config.is_text else {}))
+    few, every = trained(config.replace(epochs_per_eval=2), store), trained(config, store)
+    assert [line["epoch"] for line in few] == [2, 4]
+    for number, line in enumerate(few):
+        first, second = every[2 * number : 2 * number + 2]
+        assert line["train_loss"] == pytest.approx((first["train_loss"] + second["train_loss"]) / 2, rel=1e-6)
+        assert line["effective_views"] == pytest.approx((first["effective_views"] + second["effective_views"]) / 2)
+        assert line["learning_rate"] == first["learning_rate"]
+        assert all(line[name] == second[name] for name in line if name.endswith("_pct"))
 
 
 @pytest.mark.parametrize(("field", "value"), [("evals_per_epoch", 4), ("batch_size", 61)])
@@ -300,6 +313,34 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_record_says_so(config, 
         assert not store.weights_path(config).exists()
 
 
+# The fit of the training images.
+
+
+@pytest.mark.parametrize("changes", [{"method": "mmel_s"}, {"wrong_labels": 0.25, "subset_seed": 3}])
+def test_a_record_says_how_the_training_images_are_fitted(changes, store):
+    config = IMAGES.replace(epochs=12, decay_epochs=(8,), lr=0.05, epochs_per_eval=12, **changes)
+    trained(config, store)
+    task = task_of(config)
+    checkpoint.load(store.weights_path(config), model=task.model)
+    task.model.eval()
+    full, _ = config.data.load()
+    clean, _ = split_train(full, 60, seed=config.subset_seed)
+    given = with_wrong_labels(clean, config.wrong_labels, config.subset_seed).labels
+    with torch.no_grad():
+        predicted = task.model(task.normalize(clean.pixels)).argmax(dim=1)
+    wrong, result = given != clean.labels, store.read(config).result
+    assert result["train_accuracy_pct"] == pytest.approx(100 * (predicted == given).float().mean().item())
+    assert wrong.sum() == 60 * config.wrong_labels
+    if config.wrong_labels:
+        # The step saw the wrong labels, and a small network that is trained long takes some over.
+        assert torch.equal(task.views(torch.arange(60), 1)[1], given)
+        followed = 100 * (predicted == given)[wrong].float().mean().item()
+        assert result["wrong_followed_pct"] == pytest.approx(followed)
+        assert 0 < followed < 100
+    else:
+        assert "wrong_followed_pct" not in result
+
+
 # Runs that choose for others.
 
 
@@ -307,7 +348,7 @@ def test_held_out_images_are_not_trained_on():
     task = task_of(IMAGES.replace(holdout=100))
     assert task.sizes == {"train": 60, "train_available": 1437, "eval": 100, "eval_split": "holdout", "sampled": []}
     trained_on = {tuple(views[0].flatten().tolist()) for views in task.views(torch.arange(60), 1)[0]}
-    held = {tuple(image.flatten().tolist()) for pixels, _ in task.eval_batches() for image in pixels}
+    held = {tuple(image.flatten().tolist()) for pixels, *_ in task.batches(task._evaluated) for image in pixels}
     assert len(held) > 90
     assert not trained_on & held
 

@@ -42,12 +42,31 @@ def worst(losses, lambda_p):
     return lambda_p * math.log(sum(parts) / len(parts)), [part / sum(parts) for part in parts]
 
 
+def largest(losses, config):
+    """CVaR's weights: each view has at most 1 / (alpha K), the largest losses first; equal ones share."""
+    most, left, weights = 1 / (config.alpha * len(losses)), 1.0, {}
+    for loss in sorted(losses, reverse=True):
+        weights.setdefault(loss, []).append(min(most, left))
+        left -= weights[loss][-1]
+    return [sum(weights[loss]) / len(weights[loss]) for loss in losses]
+
+
+def within(losses, config):
+    """The weights of a chi-square divergence that is too small for one of them to fall to 0."""
+    mean = sum(losses) / len(losses)
+    spread = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / len(losses))
+    return [(1 + math.sqrt(2 * config.rho) * (loss - mean) / spread) / len(losses) for loss in losses]
+
+
 def by_hand(config, logits, label, targets, teacher=None):
     """Loss and weights of one example: logits (V, C), its label, its samples' targets, what a teacher says of them."""
     if config.method != "mmel_s":
         losses = [base_loss(config, outputs, target) for outputs, target in zip(logits, targets, strict=True)]
         if config.method == "mmel_h":
             return worst(losses, config.lambda_p)
+        if config.method in ("cvar", "chi_square"):
+            weights = (largest if config.method == "cvar" else within)(losses, config)
+            return sum(weight * loss for weight, loss in zip(weights, losses, strict=True)), weights
         return sum(losses) / len(losses), [1 / len(losses)] * len(losses)
     losses = []
     for n in range(1, len(logits)):
@@ -63,16 +82,18 @@ def by_hand(config, logits, label, targets, teacher=None):
 
 
 def assert_step(task, index, expected):
-    """A step's mean loss, and the sums of its weights' entropies and of the largest weights."""
+    """A step's mean loss, and the sums of its weights' entropies, largest weights and effective numbers of views."""
     with torch.no_grad():
         terms = task.terms(index, 1)
     assert terms.loss.tolist() == pytest.approx([loss for loss, _ in expected], rel=1e-4, abs=1e-5)
     for found, (_, weights) in zip(terms.weights.tolist(), expected, strict=True):
         assert found == pytest.approx(weights, abs=1e-4)
-    loss, (entropy, largest) = Step(task, CPU)(index, 1)
+    loss, (entropy, largest, effective) = Step(task, CPU)(index, 1)
     assert loss.item() == pytest.approx(sum(loss for loss, _ in expected) / len(index), rel=1e-4)
-    assert entropy.item() == pytest.approx(-sum(w * math.log(w) for _, ws in expected for w in ws), rel=1e-3, abs=1e-5)
+    in_nats = -sum(w * math.log(w) for _, ws in expected for w in ws if w)
+    assert entropy.item() == pytest.approx(in_nats, rel=1e-3, abs=1e-5)
     assert largest.item() == pytest.approx(sum(max(ws) for _, ws in expected), rel=1e-4)
+    assert effective.item() == pytest.approx(sum(1 / sum(w * w for w in ws) for _, ws in expected), rel=1e-3)
 
 
 # Images.
@@ -81,7 +102,8 @@ def assert_step(task, index, expected):
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"method": method} for method in methods_for("images")),
+        *({"method": method} for method in methods_for("images") if method != "chi_square"),
+        {"method": "chi_square", "rho": 0.2},
         {"method": "mmel_h", "lambda_p": 0.5, "original": "augmented"},
         {"method": "mmel_s", "lambda_p": 0.5, "lambda_t": 2.0, "target_gradient": True},
         {"method": "mmel_s", "base_loss": "kl"},
