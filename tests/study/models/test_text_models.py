@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from mmel.study.models import ModelError, encoder
-from mmel.study.models.encoder import load_classifier, load_masked_lm, load_tokenizer, tiny_bert
+from mmel.study.models.encoder import load_classifier, load_masked_lm, load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,9 +44,9 @@ def bert(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def few_steps(monkeypatch):
-    monkeypatch.setattr(encoder, "PRETRAIN_STEPS", 20)
+def tiny_bert(texts, folder, **options):
+    """The tiny BERT after a few steps instead of 1500."""
+    return encoder.tiny_bert(texts, folder, **{"steps": 20, **options})
 
 
 def classifier(source):
@@ -229,7 +229,7 @@ def test_minilm_predicts_words():
 # The tiny BERT.
 
 
-def test_tiny_bert_knows_each_word_and_no_other_and_is_made_once_in_silence(few_steps, tmp_path, capfd):
+def test_tiny_bert_knows_each_word_and_no_other_and_is_made_once_in_silence(tmp_path, capfd):
     folder = tiny_bert(TEXTS, tmp_path / "deep" / "tiny")
     made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert tiny_bert(TEXTS, folder) == folder == tmp_path / "deep" / "tiny"
@@ -243,7 +243,7 @@ def test_tiny_bert_knows_each_word_and_no_other_and_is_made_once_in_silence(few_
     assert load_classifier(folder, 3, 0.1, 0.1)(**tokenizer("the dog", return_tensors="pt")).logits.shape == (1, 3)
 
 
-def test_tiny_bert_is_the_same_whenever_it_is_made(few_steps, tmp_path):
+def test_tiny_bert_is_the_same_whenever_it_is_made(tmp_path):
     def digest(name, **options):
         folder = tiny_bert(TEXTS, tmp_path / name, **options)
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
@@ -257,10 +257,9 @@ def test_tiny_bert_is_the_same_whenever_it_is_made(few_steps, tmp_path):
     assert {name for name in first if other[name] != first[name]} == {"model.safetensors"}
 
 
-def test_tiny_bert_learns_what_stands_where(monkeypatch, tmp_path):
-    monkeypatch.setattr(encoder, "PRETRAIN_STEPS", 100)
+def test_tiny_bert_learns_what_stands_where(tmp_path):
     held_out = TEXTS[5]
-    folder = tiny_bert([text for text in TEXTS if text != held_out], tmp_path / "tiny")
+    folder = tiny_bert([text for text in TEXTS if text != held_out], tmp_path / "tiny", steps=100)
     model, tokenizer = load_masked_lm(folder), load_tokenizer(folder)
     right = []
     for first, second in (TEXTS[0], held_out, TEXTS[-2]):
@@ -275,7 +274,7 @@ def test_tiny_bert_learns_what_stands_where(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("at", ["torch.optim.AdamW.step", "transformers.BertTokenizer.save_pretrained"])
-def test_a_build_that_ends_early_leaves_nothing(few_steps, tmp_path, monkeypatch, at):
+def test_a_build_that_ends_early_leaves_nothing(tmp_path, monkeypatch, at):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -287,7 +286,7 @@ def test_a_build_that_ends_early_leaves_nothing(few_steps, tmp_path, monkeypatch
     assert load_tokenizer(tiny_bert(TEXTS, tmp_path / "tiny"))("the dog")["input_ids"]
 
 
-def test_two_processes_at_once_share_one_model(few_steps, tmp_path, monkeypatch):
+def test_two_processes_at_once_share_one_model(tmp_path, monkeypatch):
     folder, save = tmp_path / "tiny", transformers.BertTokenizer.save_pretrained
 
     def overtaken(*arguments):
