@@ -1,0 +1,232 @@
+"""The lab's numbers, text and figures: contrasts of `mmel.study.lab`, paired by seed, and how arms train."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mmel.study import lab
+from mmel.study.methods import METHODS
+from mmel.study.records import Store
+from mmel.study.report.claims import VERDICTS, verdict
+from mmel.study.report.figures import forest, panels_of
+from mmel.study.report.pictures import Picture
+from mmel.study.report.runs import load_runs
+from mmel.study.report.statistics import Cell, holm, paired, seeds_needed, welch
+from mmel.study.report.tables import interval, level
+
+CELL_LABELS = {name: cell.label for name, cell in lab.CELLS.items()}
+QUESTIONS = {
+    1: "Do weights beat equal weights, and longer training?",
+    2: "What does lambda_P do, and another worst case?",
+    3: "Does the accuracy saturate in K?",
+    4: "And if a fifth of the labels is wrong?",
+    5: "Is one drawn view as good as all?",
+}
+_EMPTY = ("question", "place", "label", "source", "quantity", "primary", "verdict", "p")
+_LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
+
+
+def load(store: Store, profile: str) -> pd.DataFrame:
+    """One row for each planned run: `cell`, `arm`, `counts`, and the columns of `runs.load_runs`.
+
+    `counts` says whether its seed is analysed: all arms of the cell that plan it have finished.
+    """
+    names = [name for name in lab.CELLS if profile != "mini" or name == "digits100"]
+    parts = [
+        load_runs(store, lab.runs_of_arm(cell, arm, profile)).assign(cell=cell, arm=arm)
+        for cell in names
+        for arm in lab.CELLS[cell].arms
+    ]
+    runs = pd.concat(parts, ignore_index=True)
+    return runs.assign(counts=runs["score"].notna().groupby([runs["cell"], runs["seed"]]).transform("all"))
+
+
+def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts of the plan on the seeds that count.
+
+    Returns:
+        One row for each with at least two seeds, as `figures.forest` takes them: `question`, `place` (the cell),
+        `label`, `n`, `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`, `direction`, `primary`, `p` of
+        the paired t test (by Holm's method; NaN if not primary), `correlation` of the seeds, `welch_low`, `welch_high`,
+        and `seeds` that would bring the half-width down to the margin (NaN if decided).
+    """
+    scores, rows = _scores(runs), []
+    for contrast in lab.CONTRASTS:
+        here = scores.get(contrast.cell, pd.DataFrame())
+        if len(both := here.reindex(columns=[contrast.a, contrast.b]).dropna()) < 2:
+            continue
+        first, second = (both[arm].to_numpy(float) for arm in (contrast.a, contrast.b))
+        found = paired(first, second)
+        apart = welch(*(Cell(side.mean(), side.std(ddof=1), len(side)) for side in (first, second)))
+        said, half = verdict(found.low, found.high, contrast.direction, lab.MARGIN), (found.high - found.low) / 2
+        wanted = said == "undecided" and half > lab.MARGIN
+        rows.append(
+            {
+                **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
+                **{"source": "ours", "quantity": "score", "direction": contrast.direction, "primary": contrast.primary},
+                **{"n": len(both), **found._asdict(), "half_width": half, "verdict": said},
+                **{"welch_low": apart.low, "welch_high": apart.high, "correlation": np.corrcoef(first, second)[0, 1]},
+                "p": stats.ttest_rel(first, second).pvalue if contrast.primary else np.nan,
+                "seeds": seeds_needed(half, len(both), lab.MARGIN) if wanted else np.nan,
+            }
+        )
+    found = pd.DataFrame(rows or [], columns=[*(rows[0] if rows else _EMPTY)])
+    tested = found["p"].notna()
+    found.loc[tested, "p"] = holm(found.loc[tested, "p"].tolist())
+    return found
+
+
+def _scores(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Cell -> scores of the seeds that count, a row for each seed and a column for each arm."""
+    return {
+        cell: rows.pivot(index="seed", columns="arm", values="score")
+        for cell, rows in runs[runs["counts"]].groupby("cell", sort=False)
+    }
+
+
+def answer(found: pd.DataFrame) -> str:
+    """The lab in a few sentences, from `contrasts`: its primary contrasts, and how many are decided."""
+    if found.empty:
+        return "**The lab**: no contrast has two seeds yet."
+    rows, told = found[found["primary"]], []
+    for label, group in rows.groupby("label", sort=False):
+        parts = [
+            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])}"
+            for row in group.to_dict("records")
+        ]
+        told.append(f"**{label}**: {'; '.join(parts)}")
+    decided = (found["verdict"] != "undecided").sum()
+    seeds = found["n"].agg(["min", "max"]).drop_duplicates()
+    return (
+        f"Points of accuracy with 95 % intervals, paired by seed ({' to '.join(f'{n:.0f}' for n in seeds)} seeds). "
+        f"{'. '.join(told)}. Of all {len(found)} contrasts {decided} are decided."
+    )
+
+
+def table(found: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts as text, from `contrasts`."""
+    return pd.DataFrame(
+        {
+            "Question": row["question"],
+            "Training set": CELL_LABELS[row["place"]],
+            "Contrast": row["label"] + (" *" if row["primary"] else ""),
+            "Statement": row["direction"],
+            "Difference [95 %], paired": interval(row["difference"], row["low"], row["high"]),
+            "Verdict": row["verdict"],
+            "Seeds": row["n"],
+            "Welch's interval": f"[{row['welch_low']:+.2f}, {row['welch_high']:+.2f}]",
+            "Correlation of seeds": f"{row['correlation']:.2f}",
+            "p (Holm)": "" if pd.isna(row["p"]) else f"{row['p']:.3f}",
+            "Seeds to see the margin": "" if pd.isna(row["seeds"]) else f"{row['seeds']:.0f}",
+        }
+        for row in found.to_dict("records")
+    )
+
+
+def levels(runs: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, mean ± std (n), of each arm on each training set, on the seeds that count."""
+    cells = _scores(runs)
+    rows = {
+        arm: {
+            CELL_LABELS[cell]: level(scores[arm].mean(), scores[arm].std(), scores[arm].count())
+            for cell, scores in cells.items()
+            if arm in scores
+        }
+        for arm in lab.ARMS
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").dropna(how="all").fillna("").rename_axis("Arm").reset_index()
+
+
+def fit(runs: pd.DataFrame) -> pd.DataFrame:
+    """How the wrong labels are fitted: means over the seeds that count, in percent of the training images."""
+    rows = runs[runs["counts"] & runs["wrong_followed"].notna()]
+    means = rows.groupby("arm", sort=False)[["wrong_followed", "train_accuracy", "score"]].mean()
+    names = {
+        "wrong_followed": "Wrong labels that it predicts (%)",
+        "train_accuracy": "Given labels that it predicts (%)",
+        "score": "Accuracy on held-out images (%)",
+    }
+    return means.map("{:.1f}".format).rename(columns=names).rename_axis("Arm").reset_index()
+
+
+def lambda_figure(runs: pd.DataFrame) -> Picture:
+    """Accuracy less that of equal weights over lambda_P: means and 95 % bands of seeds' differences, for each cell."""
+    return _less_uni(runs, _LAMBDAS, "$\\lambda_P$", "MMEL-H − equal weights, over lambda_P")
+
+
+def views_figure(runs: pd.DataFrame) -> Picture:
+    """Accuracy over K of MMEL-H and of equal weights, less that of equal weights at K = 5."""
+    over = {**{name: k for (method, k), name in lab.VIEWS.items() if method == lab.H}, lab.H: 5}
+    uni = {**{name: k for (method, k), name in lab.VIEWS.items() if method == lab.UNI}}
+    return _less_uni(runs, over, "K", "Accuracy less that of equal weights at K = 5, over K", {lab.UNI: uni})
+
+
+def _less_uni(runs, over, axis_label, about, others=None) -> Picture:
+    lines = {lab.H: over, **(others or {})}
+    cells = {cell: scores for cell, scores in _scores(runs).items() if set(over) <= set(scores)}
+    told = []
+    with panels_of({CELL_LABELS[cell]: scores for cell, scores in cells.items()}) as (figure, panels):
+        for axis, scores in panels:
+            axis.axhline(0, color=METHODS["baseline_da_uni"].colour, ls="--", lw=1.2)
+            for method, arms in lines.items():
+                values = sorted((value, arm) for arm, value in arms.items())
+                found = [_difference(scores, arm) for _, arm in values]
+                means, low, high = (np.array([getattr(one, name) for one in found]) for name in ("difference", "low", "high"))
+                color = METHODS["mmel_h" if method == lab.H else "baseline_da_uni"].colour
+                axis.plot([value for value, _ in values], means, "o-", ms=3.5, lw=1.4, color=color, label=method)
+                axis.fill_between([value for value, _ in values], low, high, color=color, alpha=0.16, lw=0)
+                told += [f"{axis.get_title()}, {arm}: {interval(*one[:3])}" for (_, arm), one in zip(values, found, strict=True)]
+            axis.set_xscale("log")
+            ticks = sorted(over.values())
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.minorticks_off()
+            axis.set_xlabel(axis_label)
+        figure.supylabel("points less equal weights", fontsize=9)
+    return Picture(figure, f"{about}. {'; '.join(told)}." if told else "No runs yet.")
+
+
+def _difference(scores: pd.DataFrame, arm: str):
+    both = scores[[arm, lab.UNI]].dropna()
+    return paired(both[arm].to_numpy(float), both[lab.UNI].to_numpy(float))
+
+
+def effective_figure(runs: pd.DataFrame) -> Picture:
+    """The effective number of views over training, mean over the seeds that count: a panel for each cell."""
+    arms = (lab.UNI, lab.LAMBDAS[0.1], lab.H, lab.CVAR, lab.CHI_SQUARE)
+    shown = runs[runs["counts"] & runs["arm"].isin(arms)]
+    told = []
+    with panels_of({CELL_LABELS[cell]: rows for cell, rows in shown.groupby("cell", sort=False)}) as (figure, panels):
+        for axis, rows in panels:
+            for (arm, method), mine in rows.groupby(["arm", "method"], sort=False):
+                share = np.linspace(0, 100, len(mine["effective_views"].iloc[0]) + 1)[1:]
+                mean = np.mean(mine["effective_views"].tolist(), axis=0)
+                style = "--" if arm == lab.LAMBDAS[0.1] else "-"
+                axis.plot(share, mean, style, lw=1.4, marker="o", ms=2.5, color=METHODS[method].colour, label=arm)
+                told.append(f"{axis.get_title()}, {arm}: from {mean[0]:.2f} to {mean[-1]:.2f}")
+            axis.set_xlabel("training done (%)")
+            axis.legend(fontsize=7)
+        figure.supylabel("effective views of K = 5", fontsize=9)
+    return Picture(figure, f"Effective number of views over training. {'; '.join(told)}." if told else "No runs yet.")
+
+
+def cost_figure(runs: pd.DataFrame) -> Picture:
+    """Accuracy over cost, means over the seeds that count, a panel for each cell.
+
+    Cost is by count: a view's forward and backward pass are 3, its forward pass 1; Baseline(DA)'s step is 1.
+    """
+    told = []
+    with panels_of({CELL_LABELS[cell]: rows for cell, rows in runs[runs["counts"]].groupby("cell", sort=False)}) as (
+        figure,
+        panels,
+    ):
+        for axis, rows in panels:
+            for (arm, method), mine in rows.groupby(["arm", "method"], sort=False):
+                k, sampled = mine["num_augmented"].iloc[0], mine["backward"].iloc[0] == "sampled"
+                cost = (k + 3) / 3 if sampled else k
+                marker = "D" if sampled else "o"
+                axis.plot(cost, mine["score"].mean(), marker, ms=5, color=METHODS[method].colour)
+                told.append(f"{axis.get_title()}, {arm}: {mine['score'].mean():.2f} at {cost:.2f}")
+            axis.set_xscale("log")
+            axis.set_xlabel("cost, Baseline(DA) = 1")
+        figure.supylabel("accuracy (%)", fontsize=9)
+    return Picture(figure, f"Accuracy over cost. {'; '.join(told)}." if told else "No runs yet.")
