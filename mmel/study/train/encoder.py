@@ -46,7 +46,7 @@ def build_augmenter(config: TextRun, source: str | Path, store: Store, device: t
 
 
 def check_encoder(own: Line, other: Line) -> None:
-    """Refuse to resume from, or be taught by, a run of another encoder: its name says no more than the folder's name.
+    """Refuse to resume from, or be taught by, a run of another encoder: a name is that of a folder alone.
 
     Args:
         own: the provenance of a run, or its header.
@@ -56,11 +56,10 @@ def check_encoder(own: Line, other: Line) -> None:
         ModelError: if the two encoders differ.
     """
     mine, theirs = (header.get("text_model", {}) for header in (own, other))
-    digests = [model.get("embeddings", "") for model in (mine, theirs)]
+    apart = len({model["embeddings"] for model in (mine, theirs) if "embeddings" in model}) > 1
     # `tiny-bert` is made in each results folder, and on another machine not to the last bit.
-    if all(digests) and digests[0] != digests[1] and mine["name"] != TINY_BERT:
+    if apart and mine["name"] != TINY_BERT:
         raise ModelError(
-            f"this results folder holds runs of another encoder named {mine['name']!r} (digest of its embeddings "
-            f"{digests[1][:12]}, of those at hand {digests[0][:12]}): rename the folder of one, or take another "
-            "results folder"
+            f"this results folder holds runs of another encoder named {mine['name']!r}, with other embeddings: rename "
+            "the folder of one, or take another results folder"
         )

@@ -27,12 +27,12 @@ LOOKED_AT = 100
 
 
 class TextTask:
-    """Data, network and loss of one run on text; see `mmel.study.train.task.Task`. Token ids live on the device.
+    """Data, network and loss of one run on text; attributes as those of `ImageTask`.
 
     Args:
         config: the run, with nothing left to be chosen.
-        teacher: the run whose network labels the augmented texts, see `mmel.study.needs.teacher_of`; None for none.
-        store: the folder of the cache of augmented texts and of the teacher's weights.
+        teacher: the run whose network labels the augmented texts; None for none.
+        store: the cache of augmented texts, and the teacher's weights.
         data_root: folder of the data sets.
         device: where to train.
     """

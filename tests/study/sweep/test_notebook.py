@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -9,6 +10,8 @@ from mmel.study.sweep import NotebookError, Outcome
 from mmel.study.sweep.local import LocalExecutor
 from mmel.study.sweep.notebook import WarmKernel
 from mmel.study.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def write_notebook(folder, name, *cells):
@@ -51,12 +54,13 @@ def test_notebooks_share_a_process_but_no_names_and_one_that_fails_has_no_output
     assert not (tmp_path / "out" / "f.ipynb").exists()
 
 
-def test_unknown_parameters_are_refused_before_anything_runs(kernel, tmp_path):
-    marker = tmp_path / "ran"
-    notebook = write_notebook(tmp_path, "n.ipynb", "x = 1", f"open({str(marker)!r}, 'w')")
-    with pytest.raises(NotebookError, match="has no parameter lambda_q; it has x"):
-        kernel.execute(notebook, tmp_path / "out.ipynb", {"x": 1, "lambda_q": 2})
-    assert not marker.exists()
+def test_a_parameter_that_no_run_has_is_refused_before_anything_is_trained(kernel, store, tmp_path):
+    with pytest.raises(NotebookError, match="lambda_q"):
+        kernel.execute(ROOT / "notebooks" / "run_table1.ipynb", tmp_path / "out.ipynb", {"lambda_q": 2})
+    assert not list(store.root.rglob("*.jsonl*"))
+
+
+def test_a_notebook_that_is_missing_is_named(kernel, tmp_path):
     with pytest.raises(NotebookError, match="no notebook at"):
         kernel.execute(tmp_path / "absent.ipynb", tmp_path / "out.ipynb", {})
 
