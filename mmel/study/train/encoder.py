@@ -48,12 +48,8 @@ def build_augmenter(config: TextRun, source: str | Path, store: Store, device: t
 def check_encoder(own: Line, other: Line) -> None:
     """Refuse to resume from, or be taught by, a run of another encoder: a name is that of a folder alone.
 
-    Args:
-        own: the provenance of a run, or its header.
-        other: the header of a recorded run.
-
     Raises:
-        ModelError: if the two encoders differ.
+        ModelError: if two headers of records, or the part of one that tells of the encoder, differ in it.
     """
     mine, theirs = (header.get("text_model", {}) for header in (own, other))
     apart = len({model["embeddings"] for model in (mine, theirs) if "embeddings" in model}) > 1

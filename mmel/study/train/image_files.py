@@ -12,13 +12,8 @@ from mmel.study.train import machine
 class DecodeAhead:
     """Reads and decodes each image once per step, whatever K is, in threads ahead of the steps.
 
-    PIL decodes without holding Python's lock. Neither the announced order nor the threads change the images.
-
-    Args:
-        images: the set.
-        ahead: images to be decoded beyond those that were asked for last.
-        device: where decoded images go.
-        threads: how many decode; None for Python's default.
+    It decodes so many images `ahead` of those that were asked for last, and moves them to the device. PIL decodes
+    without holding Python's lock. Neither the announced order nor the threads change the images.
     """
 
     def __init__(self, images: EncodedImages, ahead: int, device: torch.device, threads: int | None = None):

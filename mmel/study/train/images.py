@@ -25,14 +25,9 @@ EVAL_BATCH_OF_FILES = 256
 
 
 class ImageTask:
-    """Data, network and loss of one run on images.
+    """Data, network and loss of one run on images, with nothing left to be chosen.
 
     Small images are all on the training device. Image files are decoded step by step.
-
-    Args:
-        config: the run, with nothing left to be chosen.
-        data_root: folder of the data sets.
-        device: where to train.
 
     Attributes:
         parts: the modules that a checkpoint holds, by name.

@@ -19,14 +19,7 @@ Task = ImageTask | TextTask
 
 
 def build_task(config: Run, store: Store, data_root: str | Path | None, device: torch.device, precision: str) -> Task:
-    """The task of a run, with the choices of recorded runs in place of unresolved fields.
-
-    Args:
-        config: the run.
-        store: the recorded runs, and what runs share.
-        data_root: folder of the data sets.
-        device: where to train.
-        precision: `bf16`, `fp32`, or `auto` for the faster one.
+    """The task of a run in some precision, with the choices of recorded runs in place of unresolved fields.
 
     Raises:
         ResultsError: if a run that it needs is not recorded.

@@ -52,12 +52,7 @@ def teacher_outputs(
 ) -> tuple[Tensor, Line]:
     """The outputs of a teacher on every augmented text.
 
-    Args:
-        teacher: the run that trained it.
-        store: the folder of its weights.
-        student: a network of the teacher's architecture, which stays as it is.
-        sequences: N examples with their K samples, the original first.
-        precision: of the forwards, `bf16` or `fp32`.
+    They come from its weights in `store`, in a copy of the student, and are kept there for other runs.
 
     Returns:
         (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU; and for the record the teacher's
