@@ -40,10 +40,8 @@ report: $(READY)  ## only write the tables and build the book from what is recor
 test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST)
+	$(PYTEST) --nbval-lax tests notebooks/use_*.ipynb
 	$(PYTEST) --nbval notebooks/plot_*.ipynb notebooks/explore_mmel.ipynb
-	folder=$$(mktemp -d) && MMEL_RESULTS=$$folder MMEL_HEADLESS=1 \
-	    $(PYTEST) --nbval-lax notebooks/run_*.ipynb notebooks/use_*.ipynb && rm -r $$folder
 
 test-old: $(READY)  ## the library's tests, from its sdist, with the oldest torch and transformers that it takes: gigabytes
 	folder=$$(mktemp -d) && $(BIN)/uv build --quiet --out-dir $$folder . && tar -xzf $$folder/mmel-*.tar.gz -C $$folder && \

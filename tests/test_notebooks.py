@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 RUN = [name for name in NOTEBOOKS if name.startswith("run_")]
 PLOT = [name for name in NOTEBOOKS if name.startswith("plot_")]
-# They show views and weights to readers on the web; nbval compares nothing of what training prints.
+# They show views and weights to readers on the web; no test compares what training prints.
 EXECUTED = ("run_table1", "run_table3")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|work|tmp|Users|mnt|opt)/|\b[A-Z]:\\")
 
@@ -83,7 +83,7 @@ def test_run_notebooks_are_committed_without_outputs_but_for_two(name):
 
 @pytest.mark.parametrize("name", RUN)
 def test_run_parameters_are_the_cheapest_mmel_run_of_the_mini_grid(name):
-    # nbval cannot inject parameters: they are the run that the tests train. Side by side, so each has its own.
+    # A reader who executes one as it is waits for its training. Side by side, so each has its own run.
     assert [other for other in RUN if run_of(other) == run_of(name)] == [name]
     method = run_of(name).method
     assert method in ("mmel_h", "mmel_s")
@@ -105,7 +105,7 @@ def test_run_notebooks_refuse_parameters_that_they_do_not_know(name):
 
 @pytest.mark.parametrize("name", RUN)
 def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_path, monkeypatch):
-    # As in a clone, or where a sweep has deleted them. nbval, which has an empty folder, trains.
+    # As in a clone, or where a sweep has deleted them. In an empty folder they train, see test_notebook.py.
     pytest.importorskip("torch")
     monkeypatch.setenv("MMEL_RESULTS", str(tmp_path))
     config = run_of(name)

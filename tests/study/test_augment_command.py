@@ -54,13 +54,6 @@ def test_a_file_is_augmented_in_any_folder(folder, tmp_path, capsys, small_bert)
     assert sorted(path.name for path in folder.iterdir()) == ["augmented.csv", "reviews.csv"]
 
 
-def test_a_named_results_folder_has_the_cache(folder, tmp_path):
-    (tmp_path / "results").mkdir()
-    assert augment("--results", str(tmp_path / "results")) == 0
-    assert len(list((tmp_path / "results" / "augmentation").iterdir())) == 1
-    assert not (tmp_path / "cache").exists()
-
-
 def test_the_settings_reach_the_augmenter(folder, small_bert):
     assert augment("--num-augmented", "3", "--fill", "beam", "--mask-ratio", "0.2") == 0
     network, tokenizer = load_masked_lm(small_bert), load_tokenizer(small_bert)

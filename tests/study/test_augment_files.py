@@ -79,20 +79,6 @@ def test_pairs(tmp_path):
     ]
 
 
-def test_batches_change_nothing(tmp_path):
-    path, shouter = write(tmp_path / "in.csv", ROWS * 3), Shouter()
-    assert augment_file(path, tmp_path / "out.csv", ["sentence"], lambda: shouter, batch_rows=4) == 27
-    assert shouter.calls == [4, 4, 1]
-    augment_file(path, tmp_path / "whole.csv", ["sentence"], Shouter)
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-
-
-@pytest.mark.parametrize("columns", [["sentence"], ["sentence", "second"]])
-def test_an_empty_table(tmp_path, columns):
-    assert augment_file(write(tmp_path / "in.csv", []), tmp_path / "out.csv", columns, Shouter) == 0
-    assert read(tmp_path / "out.csv") == []
-
-
 def test_a_byte_order_mark_and_a_long_field_are_read(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text(f"sentence\n{'a' * 200_000}\n", encoding="utf-8-sig")

@@ -211,19 +211,6 @@ def test_what_means_nothing_is_refused(base, changes):
         base.replace(**changes)
 
 
-@pytest.mark.parametrize(
-    ("base", "changes"),
-    [
-        (TEXT, {"hidden_dropout": None, "attention_dropout": None}),
-        (TEXT, {"method": "mmel_s", "base_loss": "kl", "label_source": "original"}),
-        (SCORES, {"method": "mmel_s", "target_gradient": True}),
-        (ImageRun(dataset="digits", augment="crop"), {"profile": "reduced"}),
-    ],
-)
-def test_what_means_something_is_taken(base, changes):
-    assert base.replace(**changes).non_defaults().items() >= changes.items()
-
-
 @each_type
 def test_a_data_set_of_the_other_kind_is_refused(kind):
     for name, data in DATASETS.items():
@@ -287,10 +274,6 @@ def test_views_and_epochs_of_each_method(base):
         assert run.total_epochs == (2000 if long and not base.is_text else base.epochs)
         if base is IMAGES:
             assert run.total_decay_epochs == ((600, 1200, 1600) if long else (60, 120, 160))
-
-
-def test_the_side_of_a_view():
-    assert [run.side for run in (IMAGES, FILES, FILES.replace(image_size=96))] == [32, 224, 96]
 
 
 @each_type

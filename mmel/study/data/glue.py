@@ -69,9 +69,9 @@ def subset(examples: Examples, size: int) -> Examples:
     an example or so that rounding moves from class to class. A `size` of 0 means all.
 
     Raises:
-        ValueError: if there are too few examples, or `size` is negative.
+        ValueError: if there are too few examples.
     """
-    if not 0 <= size <= len(examples):
+    if size > len(examples):
         raise ValueError(f"size must be from 0 (all) to the {len(examples)} examples there are, got {size}")
     if size == 0:
         return examples

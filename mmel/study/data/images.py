@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmel.study.data import DataError
+
 
 @dataclass(frozen=True)
 class Images:
@@ -32,9 +34,9 @@ class Images:
         """The images at some indices (int64)."""
         return Images(self.pixels[index], self.labels[index], self.num_classes)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (n, C, H, W), `index` (n,) as it is, and labels (n,)."""
-        return self.pixels[index], index, self.labels[index]
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and labels (n,) at some indices."""
+        return self.pixels[index], self.labels[index]
 
     def to(self, device: torch.device) -> "Images":
         """The same images on a device."""
@@ -62,16 +64,20 @@ class EncodedImages:
         """The images at some indices (int64)."""
         return EncodedImages(lambda place: self.read(int(index[place])), self.labels[index], self.num_classes)
 
-    def decode(self, index: int) -> tuple[str, Tensor | None]:
-        """Name and pixels of one image: (3, H, W) uint8 RGB, None if it cannot be decoded."""
+    def decode(self, index: int) -> Tensor:
+        """Pixels of one image, (3, H, W) uint8 RGB.
+
+        Raises:
+            DataError: if it cannot be decoded.
+        """
         name, data = self.read(index)
         try:
             with Image.open(BytesIO(data)) as image:
                 pixels = np.array(image.convert("RGB"))
         # PIL raises whatever its formats' parsers raise.
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError):
-            return name, None
-        return name, torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        except Exception as error:
+            raise DataError(f"{name} cannot be decoded ({type(error).__name__}: {error}): replace it") from error
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 AnyImages = TypeVar("AnyImages", Images, EncodedImages)
@@ -90,11 +96,8 @@ def split_train(images: AnyImages, train_size: int = 0, holdout: int = 0, seed: 
         The images to train on and the held-out ones, which never overlap.
 
     Raises:
-        ValueError: if a size is negative or a class has too few images for it.
+        ValueError: if a class has too few images.
     """
-    for name, size in (("train_size", train_size), ("holdout", holdout)):
-        if size < 0:
-            raise ValueError(f"{name} must be 0 or more, got {size}")
     generator = torch.Generator().manual_seed(seed)
     kept, held = [], []
     for label in range(images.num_classes):

@@ -37,14 +37,7 @@ PRETRAIN_MASK_RATIO = 0.25
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of an encoder.
-
-    Args:
-        source: a folder, or a hub name.
-
-    Raises:
-        ModelError: if there is none.
-    """
+    """The fast tokenizer of an encoder, by folder or hub name; a ModelError if there is none."""
     tokenizer = _load("AutoTokenizer", source)
     # Without its files the library makes one up that knows nothing but its special pieces.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -53,7 +46,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_masked_lm(source: str | Path) -> PreTrainedModel:
-    """An encoder with its masked-LM head, float32, in eval mode; arguments and errors as `load_tokenizer`."""
+    """An encoder with its masked-LM head, float32, in eval mode; a ModelError if there is none."""
     model, info = _load("AutoModelForMaskedLM", source, dtype=torch.float32, output_loading_info=True)
     # What is missing was drawn at random: such a head would fill in noise.
     if info["missing_keys"]:
@@ -66,11 +59,7 @@ def load_classifier(
 ) -> PreTrainedModel:
     """An encoder with a fresh head for sequences, float32, drawn from torch's global generator.
 
-    Args:
-        source: a folder, or a hub name.
-        num_outputs: classes, or 1 for regression.
-        hidden_dropout: of embeddings, layers and head.
-        attention_dropout: of the attention probabilities.
+    It has one output for regression. `hidden_dropout` is that of embeddings, layers and head.
 
     Raises:
         ModelError: if there is none, or its architecture has no dropout of a known name.
@@ -112,21 +101,15 @@ def _load(kind: str, source: str | Path, **options: Any) -> Any:
         ) from error
 
 
-def tiny_bert(
-    texts: Sequence[tuple[str, str | None]], folder: Path, seed: int = 0, steps: int = PRETRAIN_STEPS
-) -> Path:
+def tiny_bert(texts: Sequence[tuple[str, str | None]], folder: Path, steps: int = PRETRAIN_STEPS) -> Path:
     """Train a BERT of two layers of width 64 from scratch as a masked LM, unless its folder is there already.
 
     Every word of the texts is a piece of its own. Pairs are read as one input of two segments.
 
     Args:
         texts: sentences, or pairs of them; in lower case, words apart by spaces.
-        folder: for the model, as Hugging Face saves it; written whole or not at all.
-        seed: of weights, order and masks.
+        folder: for the model, as Hugging Face saves it; written whole or not at all, and returned.
         steps: of its training.
-
-    Returns:
-        `folder`.
     """
     from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
@@ -144,7 +127,7 @@ def tiny_bert(
         **SHAPE,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = BertForMaskedLM(config)
         _pretrain(model, tokenizer, texts, steps)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -37,11 +37,7 @@ _OUTCOMES = {
 
 
 class NotebookError(Exception):
-    """A notebook that does not fit its parameters, or in which a cell failed.
-
-    Attributes:
-        name: of the exception that the cell raised, if one did.
-    """
+    """A notebook that does not fit its parameters, or in which a cell failed by an exception of some `name`."""
 
     def __init__(self, message: str, name: str | None = None):
         super().__init__(message)
@@ -50,9 +46,7 @@ class NotebookError(Exception):
 
 def ended_by(error: Exception) -> Ended:
     """The end of a run that raised an exception: whatever it is, the other runs are still to be trained."""
+    name = type(error).__name__
     if isinstance(error, NotebookError):
-        name, reason = error.name, str(error)
-    else:
-        name = type(error).__name__
-        reason = f"{name}: {error}"
-    return Ended(_OUTCOMES.get(name, Outcome.FAILED), reason)
+        return Ended(_OUTCOMES.get(error.name, Outcome.FAILED), str(error))
+    return Ended(_OUTCOMES.get(name, Outcome.FAILED), f"{name}: {error}")

@@ -59,8 +59,8 @@ def _kind(config: Run) -> tuple:
 def paper_hours(config: Run) -> float | None:
     """Hours of a run of the `paper` profile on one V100, by the paper's Tables 1 and 3; None where it has no time.
 
-    For images scaled by K and the number of training images where these differ. A time for text is taken as that of
-    all eight tasks with one seed, of which a task has its share of all word pieces; for Tables 4 and 6 as well.
+    On images scaled by K and the number of training images. A time for text is taken as that of all eight tasks with
+    one seed, of which a task has its share of all word pieces.
     """
     texts = config.is_text
     row = _printed_times("table3.csv" if texts else "table1.csv").get(
@@ -94,11 +94,7 @@ def _printed_times(name: str) -> dict[tuple[str, ...], dict[str, str]]:
 def plan_lines(plan: dict[Run, str], store: Store, speed: Speed, device: str | None) -> Iterator[str]:
     """Each run with its state and cost, then the cost of each table and of all that are missing.
 
-    Args:
-        plan: the runs, each with its table.
-        store: the recorded runs.
-        speed: of the device at hand.
-        device: its name; None for a cluster.
+    `device` is the name of the one that `speed` knows; None for a cluster.
     """
     missing: dict[str, list[Run]] = {table: [] for table in sorted(set(plan.values()))}
     for run, table in plan.items():

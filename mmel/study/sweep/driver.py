@@ -28,13 +28,12 @@ class Sweep:
     """Trains the runs of a plan that are not recorded.
 
     A run that fails or whose process dies does not stop the sweep; runs that need it are left. A run that another sweep
-    trains is passed over until that one is done with it, so several sweeps can share a results folder. The networks of
-    runs on text are deleted once the run is over, except those of teachers and small ones.
+    trains is passed over until that one is done with it, so several sweeps can share a results folder.
 
     Args:
         plan: the runs, each with the table whose notebook trains it.
         store: where records go.
-        submit: trains one run, here or elsewhere; its result tells how the run ended, whatever it raised.
+        submit: trains one run; its result tells how the run ended, whatever it raised.
         speed: predicts first epochs for the budget; it learns from the runs that are trained.
         slots: runs to submit at once; None for all, as on Ray, which queues them.
         stop_at: time (seconds since 1970); no run is begun whose first epoch is predicted to end after it.

@@ -45,13 +45,9 @@ papermill.engines.papermill_engines.register("mmel-warm", _WarmEngine)
 
 
 class WarmKernel(contextlib.AbstractContextManager):
-    """A Jupyter kernel that executes one notebook after another, over ipc sockets of its own.
+    """A Jupyter kernel that executes one notebook after another; it starts with the first.
 
-    It starts with the first notebook and ends with its `with` block.
-
-    Args:
-        store: the results folder of its notebooks.
-        threads: of a notebook's computations; None for torch's own choice.
+    `threads` of a notebook's computations are torch's own choice if None.
     """
 
     def __init__(self, store: Store, threads: int | None = None):
@@ -70,12 +66,13 @@ class WarmKernel(contextlib.AbstractContextManager):
         return Ended(Outcome.TRAINED)
 
     def execute(self, notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-        """Execute a notebook and write it, with outputs, to `output`; the write is atomic.
+        """Execute a notebook and write it, with outputs, to `output` atomically.
 
         Raises:
-            NotebookError: if there is no such notebook, it has no such parameter, or a cell fails.
+            NotebookError: if there is no such notebook, or a cell fails.
         """
-        _check_parameters(notebook, parameters)
+        if not notebook.exists():
+            raise NotebookError(f"no notebook at {notebook}; run in a checkout of the study, or with --no-notebook")
         if self._manager is None:
             self._start()
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -135,12 +132,3 @@ class WarmKernel(contextlib.AbstractContextManager):
         self._client.start_channels()
         run_sync(self._client.wait_for_ready)(timeout=120)
         self._client.allow_stdin = False
-
-
-def _check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have: papermill itself only logs them."""
-    if not notebook.exists():
-        raise NotebookError(f"no notebook at {notebook}; run this in a checkout of the study, or with --no-notebook")
-    known = papermill.inspect_notebook(str(notebook))
-    if unknown := sorted(set(parameters) - set(known)):
-        raise NotebookError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")

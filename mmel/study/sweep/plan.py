@@ -17,7 +17,7 @@ def plan(
     Args:
         tables: names of `mmel.study.tables.TABLES`.
         profile: `mini`, `reduced` or `paper`.
-        only: `field=value` entries that a run must match: one of each field that is named; the runs that a matching
+        only: `field=value` entries, one of which a run must match for each field that is named; the runs that such a
             run needs come with it.
         text_model: name of the text encoder; None for the profile's.
 

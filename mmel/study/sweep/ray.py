@@ -1,8 +1,7 @@
 """Runs as Ray tasks, on this machine or on a cluster: `pip install mmel[ray]`.
 
-Ray decides where a run is trained, and starts it again elsewhere when its worker or its machine is lost; it then
-resumes from its last checkpoint, which lies in the results folder that all machines see. A task returns why its run
-failed, so that for Ray it has ended well and is not tried again.
+Ray starts a run again elsewhere when its worker or its machine is lost; it then resumes from its last checkpoint. A
+task returns why its run failed, so that for Ray it has ended well and is not tried again.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ RETRIES = 5
 
 
 class RayExecutor(contextlib.AbstractContextManager):
-    """Executor on a Ray cluster, which queues the runs it is given and ends those under way with its `with` block.
+    """Trains runs on a Ray cluster, which queues them and ends those under way with its `with` block.
 
     Args:
         store: where records go; a folder that every machine of the cluster sees under the same path.

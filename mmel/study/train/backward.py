@@ -17,12 +17,12 @@ def loss_terms(
     """The loss of a batch as `config.backward` says; weights and value are those of all views in either case.
 
     If sampled, all views go through the network without gradient, then one view of each example, drawn from P* by the
-    default generator, whose gradient becomes the loss's. Both passes are in the network's mode: in training, the losses
-    that weigh are those of the exact step, up to dropout. BatchNorm's running statistics see the second pass alone.
+    default generator, whose gradient becomes the loss's. The losses that weigh are those of the exact step, up to
+    dropout. BatchNorm's running statistics see the second pass alone.
 
     Args:
         config: the run.
-        model: the network.
+        model: the network, in training mode.
         criterion: the loss of the run's method.
         logits: given None, makes (N, K, C) of all views; given (N,) indices, (N, 1, C) of one view of each example.
         goals: of the loss beside the logits: targets (N,), or (N, K, ...) for each view, and a teacher's outputs.

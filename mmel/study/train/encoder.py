@@ -46,21 +46,16 @@ def build_augmenter(config: TextRun, source: str | Path, store: Store, device: t
 
 
 def check_encoder(own: Line, other: Line) -> None:
-    """Refuse to resume from, or be taught by, a run of another encoder: its name says no more than the folder's name.
-
-    Args:
-        own: the provenance of a run, or its header.
-        other: the header of a recorded run.
+    """Refuse to resume from, or be taught by, a run of another encoder: a name is that of a folder alone.
 
     Raises:
-        ModelError: if the two encoders differ.
+        ModelError: if two headers of records, or the part of one that tells of the encoder, differ in it.
     """
     mine, theirs = (header.get("text_model", {}) for header in (own, other))
-    digests = [model.get("embeddings", "") for model in (mine, theirs)]
+    apart = len({model["embeddings"] for model in (mine, theirs) if "embeddings" in model}) > 1
     # `tiny-bert` is made in each results folder, and on another machine not to the last bit.
-    if all(digests) and digests[0] != digests[1] and mine["name"] != TINY_BERT:
+    if apart and mine["name"] != TINY_BERT:
         raise ModelError(
-            f"this results folder holds runs of another encoder named {mine['name']!r} (digest of its embeddings "
-            f"{digests[1][:12]}, of those at hand {digests[0][:12]}): rename the folder of one, or take another "
-            "results folder"
+            f"this results folder holds runs of another encoder named {mine['name']!r}, with other embeddings: rename "
+            "the folder of one, or take another results folder"
         )

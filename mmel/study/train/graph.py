@@ -20,7 +20,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], Any]) -> Any:
-        """Run the function to warm up, then record its launches; returns the tensors that replays will write."""
+        """Warm the function up, then record its launches; returns the tensors that replays will write."""
         with torch.cuda.device(self._device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -44,20 +44,17 @@ def reason_for_eager(device: torch.device) -> str | None:
 
 
 class Captured:
-    """A function of tensors on one device as a CUDA graph, with the eager function to fall back on.
+    """A function of tensors on one device as a CUDA graph, captured at the first call.
 
-    The first call captures; calls with inputs of the same shapes replay; others, and all calls after a failed capture,
-    are eager. No replay waits for the device.
+    Calls with inputs of the same shapes replay, without waiting for the device; others, and all after a failed capture,
+    are eager.
 
     Args:
         function: takes tensors of fixed shape, returns tensors, and reads nothing back from the device.
         device: where its tensors are.
-        why_eager: why it cannot be captured; None if it can.
+        why_eager: why it cannot be captured; None if it can. A failed capture sets the attribute of this name.
         state: the tensors that the function changes, those included that it makes at its first call. Warming up leaves
             them as they were, and those that were not there before at 0.
-
-    Attributes:
-        why_eager: why calls are eager, with the reason of a failed capture; None if they replay.
     """
 
     def __init__(
@@ -72,11 +69,7 @@ class Captured:
         self.why_eager = why_eager
 
     def __call__(self, *inputs: Tensor | float) -> Any:
-        """The function's outputs. Those of a replay are overwritten by the next one.
-
-        Args:
-            inputs: tensors on the device, or numbers, which the graph reads from tensors of its own.
-        """
+        """The function's outputs for tensors on the device, or numbers; the next replay overwrites them."""
         if self._graph is None and self.why_eager is None:
             self._capture(inputs)
         if self.why_eager is not None or not self._fits(inputs):

@@ -35,15 +35,14 @@ def look(
     Args:
         config: the run.
         store: the results folder.
-        show: draws the result: `losses` and `weights` of the K views, with NaN for x in MMEL-S, and the task's
-            `example`. MMEL-S has the weights of Eq. 9, all other methods those of Eq. 6, as MMEL-H would weigh them.
-        trained: look at the trained network; else at the one that training starts from, whose teacher is trained first
-            if it is missing.
-        data_root: as `mmel.study.train.train`.
-        device: as `mmel.study.train.train`.
+        show: draws `losses` and `weights` of the K views, with NaN for x in MMEL-S, and the task's `example`. MMEL-S
+            has the weights of Eq. 9, all other methods those of Eq. 6, as MMEL-H would weigh them.
+        trained: look at the trained network; else at the one that training starts from.
+        data_root: as for `train`.
+        device: as for `train`.
 
     Returns:
-        The result of `show`, or a sentence in Markdown if the run was recorded elsewhere: its weights are not here.
+        The result of `show`, or a sentence in Markdown if the weights of a recorded run are not here.
     """
     if trained or store.read(config) is not None:
         for run in filter(None, (config, teacher_of(config))):

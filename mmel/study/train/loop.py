@@ -1,6 +1,5 @@
 """The one training loop: from a configuration to a record, checkpoints and weights."""
 
-import contextlib
 import math
 import os
 import sys
@@ -40,17 +39,16 @@ def train(
 
     A finished run yields its recorded lines and trains nothing; a resumed one yields those of its checkpoint first.
     Every line is in the record before it is yielded. The state is saved after every epoch, and at an evaluation a
-    minute or more after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A run
-    on text whose teacher is not trained yet trains it first. If a launcher started several processes they train it
-    together, see `mmel.study.train.processes`: all call this, and the main one alone writes.
+    minute or more after it last was; a killed run resumes from there to the same result (bit for bit on a CPU). A
+    teacher that is missing is trained first. Several processes that a launcher started all call this.
 
     Args:
         config: the run.
         store: where records and checkpoints go.
         data_root: folder of the data sets, see docs/data.md.
         device: `cpu`, `cuda`, `cuda:1`; None for MMEL_DEVICE, else the first GPU, else the CPU.
-        stop_at: time (seconds since 1970) before which to stop, with a checkpoint at the last evaluation that comes
-            before it (the first of a run is always waited for); None for MMEL_STOP_AT, else never.
+        stop_at: time (seconds since 1970) before which to stop, with a checkpoint; the first evaluation is always
+            waited for. None for MMEL_STOP_AT, else never.
         wait: if another process trains this run, wait for it rather than refuse.
 
     Yields:
@@ -66,7 +64,8 @@ def train(
         DataError: if the data set is missing or damaged.
         ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
-    stop_at = stop_time(stop_at)
+    if stop_at is None:
+        stop_at = float(os.environ.get("MMEL_STOP_AT") or math.inf)
     chosen = processes.start(device)
     with processes.held_by_main(store.lock(config, wait)):
         record = processes.from_main(store.read(config))
@@ -92,7 +91,8 @@ def _train(
         state = checkpoint.load(path)
         before, *lines = state["lines"]
         begin -= state["wall_seconds"]
-    precision = processes.from_main(_precision(config, device, before))
+    # A resumed run keeps its own, whatever a probe says now.
+    precision = processes.from_main(before["device"]["precision"] if before else resolve(config, device))
     task = build_task(config, store, data_root, device, precision)
     parts, whole = config.evals_per_epoch, config.epochs_per_eval
     if parts > task.steps:
@@ -143,29 +143,8 @@ def _train(
     writer.finish(result | _costs(lines, step, begin), predictions)
 
 
-def stop_time(named: float | str | None = None) -> float:
-    """The time, in seconds since 1970, before which training is to stop: as named, else by MMEL_STOP_AT, else never.
-
-    Raises:
-        ValueError: if it is not a number.
-    """
-    if named is None:
-        named = os.environ.get("MMEL_STOP_AT") or math.inf
-    with contextlib.suppress(ValueError):
-        if not math.isnan(stop_at := float(named)):
-            return stop_at
-    raise ValueError(f"stop_at (or MMEL_STOP_AT) must be a time in seconds since 1970, got {named!r}")
-
-
-def _precision(config: Run, device: torch.device, before: Line | None) -> str:
-    """The precision of a run; a resumed one keeps its own on the same device, whatever a probe says now."""
-    known = dict(before["device"]) if before else {}
-    kept = known.pop("precision", None)
-    return kept if known == machine.describe_device(device) else resolve(config, device)
-
-
 def _too_late(lines: list[Line], stop_at: float) -> bool:
-    """Whether another evaluation, as long as the last one, would come after a time; the first is waited for."""
+    """Whether another evaluation, as long as the last one, would end after a time; the first is waited for."""
     return any(time.time() + line["train_seconds"] + line["eval_seconds"] > stop_at for line in lines[-1:])
 
 

@@ -1,4 +1,4 @@
-"""The machine that a run is on: its packages, its device, how much memory the run took, how the allocator behaves."""
+"""The machine that a run is on: packages, device, memory."""
 
 import contextlib
 import ctypes
@@ -33,11 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def check_versions() -> None:
-    """Refuse a package that is too old, as a machine without an installer may have; a missing one is named in use.
-
-    Raises:
-        ImportError: naming the package, its version and the oldest that will do.
-    """
+    """Raise an ImportError if a package is too old, as on a machine without an installer."""
     found = versions()
     for package, least in LEAST.items():
         if package in found and Version(found[package]) < Version(least):
@@ -68,10 +64,9 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step, in this process alone; elsewhere than on glibc do nothing.
+    """Let glibc keep freed memory for the next step, in this process alone; without glibc do nothing.
 
     By default it hands large blocks back to the kernel, so each training step faults all its activations in again.
-    `python -m benchmarks allocator` measures it.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
@@ -81,21 +76,12 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """The `type`, `name` and `native_bf16` of a device and, of a CPU, `threads` and `capability`.
-
-    That is its instruction set, as PyTorch uses it: two CPUs can share a name and differ in their instructions.
-    """
+    """The `type` and `name` of a device and, of a CPU, `threads` and `capability`, the instructions that torch uses."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "native_bf16": native}
-    return {
-        "type": device.type,
-        "name": _cpu_name(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        # By oneDNN's own word, which heeds ONEDNN_MAX_CPU_ISA.
-        "native_bf16": torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        "threads": torch.get_num_threads(),
-    }
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
+    # Two CPUs can share a name and differ in their instructions.
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"type": "cpu", "name": _cpu_name(), "capability": capability, "threads": torch.get_num_threads()}
 
 
 def reset_peak_memory(device: torch.device) -> None:

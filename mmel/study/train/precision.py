@@ -17,10 +17,9 @@ SIZES = {"cpu": (32, 256), "cuda": (512, 4096)}
 
 
 def autocast(precision: str, device: torch.device, *, cache: bool = False) -> torch.autocast:
-    """The context of a forward, an evaluation or a prediction in `bf16` or `fp32`.
+    """The context of forwards in `bf16` or `fp32`.
 
-    With `cache` it keeps the casted weights for the rest of the forward. A CUDA graph must cast them at each replay,
-    and a network of images uses each weight once.
+    With `cache` it keeps the cast weights; a CUDA graph must cast them at each replay.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cache)
 
@@ -54,12 +53,9 @@ def resolve(config: Run, device: torch.device) -> str:
 
 @functools.cache
 def probe(device: torch.device) -> dict[str, float]:
-    """Time a small convolution and a matrix product, forward and backward, in both precisions; once per process.
+    """The least seconds of a small convolution and a matrix product, forward and backward, in `bf16` and in `fp32`.
 
     Without native bf16 (CPUs of AVX2, GPUs before Ampere) it is emulated and up to twenty times slower than fp32.
-
-    Returns:
-        The least seconds of a round, for `bf16` and for `fp32`.
     """
     num_images, side = SIZES[device.type]
     with torch.device(device):

@@ -22,19 +22,16 @@ PATIENCE = timedelta(days=1)
 
 
 def start(device: str | None = None) -> torch.device:
-    """The device of this process, as `machine.pick_device`; of several processes each takes a GPU, or all the CPU.
-
-    If a launcher started several, they find each other here.
+    """The device of this process; several processes find each other here, and each takes a GPU, or all the CPU.
 
     Raises:
         ValueError: if the device is not there, or is one GPU for several processes.
     """
-    named = device or os.environ.get("MMEL_DEVICE") or None
+    chosen = machine.pick_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return machine.pick_device(named)
-    if named not in (None, "cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda if several processes share a run, got {named!r}")
-    chosen = machine.pick_device(named)
+        return chosen
+    if chosen.index is not None:
+        raise ValueError(f"device must be cpu or cuda if several processes share a run, got '{chosen}'")
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
@@ -50,12 +47,12 @@ def count() -> int:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Number of this process; the main one, which writes, is 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this process is the one that writes."""
     return rank() == 0
 
 

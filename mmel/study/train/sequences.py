@@ -26,10 +26,6 @@ class Sequences:
         token_types: N lists, the segment of each token, shared by an example's sequences.
         device: where batches go.
 
-    Attributes:
-        lengths: (N,) tokens of each example's sequences.
-        num_variants: V.
-
     Raises:
         ValueError: if the sequences of an example differ in length.
     """
@@ -46,7 +42,7 @@ class Sequences:
         return len(self.lengths)
 
     def batch(self, index: Tensor) -> dict[str, Tensor]:
-        """The sequences of some examples on the device, padded to the longest of them.
+        """The sequences of some examples, padded to the longest of them.
 
         Args:
             index: (n,) int64 on the CPU.

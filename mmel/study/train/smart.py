@@ -30,15 +30,9 @@ ASCENT_STEPS = 1
 
 
 class Smart:
-    """The two terms of SMART for one network.
+    """The two terms of SMART for a classifier of sequences.
 
-    Args:
-        model: a classifier of sequences.
-        is_regression: whether its output is a score.
-
-    Attributes:
-        average: the exponential moving average of the network, which has no gradient and no dropout; part of a
-            checkpoint.
+    Its `average`, part of a checkpoint, is the network's exponential moving average, without gradient and dropout.
     """
 
     def __init__(self, model: nn.Module, is_regression: bool):
@@ -69,14 +63,9 @@ class Smart:
 
 @torch.enable_grad()
 def ascend(change: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-    """Make noise worse by projected gradient ascent.
+    """Make noise (N, L, D) worse by projected gradient ascent on `change`, which gives (N,).
 
-    Args:
-        change: noise -> (N,) by how much each output changes.
-        noise: (N, L, D) to start from, added to the word embeddings of N examples.
-
-    Returns:
-        (N, L, D), no number further than `EPSILON` from 0; without gradient.
+    No number of the result is further than `EPSILON` from 0; it has no gradient.
     """
     for _ in range(ASCENT_STEPS):
         (gradient,) = torch.autograd.grad(change(noise.requires_grad_()).sum(), noise)

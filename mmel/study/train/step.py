@@ -23,16 +23,7 @@ class DivergedError(TrainingError):
 
 
 class Step:
-    """Takes the optimizer steps of one run.
-
-    Args:
-        task: network, data and loss.
-        device: where it trains.
-
-    Attributes:
-        optimizer: of the network.
-        scheduler: of the learning rate, stepped after each step.
-    """
+    """Takes the optimizer steps of one run on a device."""
 
     def __init__(self, task: Task, device: torch.device):
         self.task, self.config, self.device = task, task.config, device
@@ -47,7 +38,7 @@ class Step:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The parts of a checkpoint: the task's, optimizer and schedule."""
+        """The parts of a checkpoint, by name."""
         return {**self.task.parts, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     @property
@@ -62,10 +53,7 @@ class Step:
         return epoch * self.task.steps + part * self.task.steps // self.config.evals_per_epoch
 
     def interval(self, number: int, bar: tqdm) -> Line:
-        """Take the steps of evaluation interval `number`.
-
-        Returns:
-            The part of a record's line that is known after them.
+        """Take the steps of evaluation interval `number`; returns their part of the record's line.
 
         Raises:
             TrainingError: if a loss is not finite, or a batch does not fit into memory.
@@ -118,8 +106,7 @@ class Step:
         """Take one step.
 
         Args:
-            index: (N,) indices of the originals, as the task's `order` has them; each of several processes is given
-                the whole batch, and takes its share.
+            index: (N,) indices of the originals, as the task's `order` has them; several processes share them.
             epoch: the epoch, from 1.
 
         Returns:
@@ -135,7 +122,8 @@ class Step:
             # A CPU that runs out raises a plain RuntimeError.
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            size = self._micro_batch(len(processes.share(index)))
+            share = len(processes.share(index))
+            size = min(self.config.micro_batch or share, share)
             smaller = f"set micro_batch to {size // 2} or less (it is part of the run's name)"
             raise TrainingError(
                 f"{self.config.run_id}: {size} originals with {self.config.num_views} views each do not fit into "
@@ -144,17 +132,13 @@ class Step:
         self.scheduler.step()
         return outputs
 
-    def _micro_batch(self, share: int) -> int:
-        """Originals that go through the network at once."""
-        return min(self.config.micro_batch or share, share)
-
     def _update_once(self, index: Tensor, epoch: int | Tensor, lr: float | Tensor) -> tuple[Tensor, Tensor]:
         """Gradients and an optimizer step; on one GPU this is what a CUDA graph captures."""
         self.optimizer.zero_grad()
         loss, statistics = torch.zeros((), device=self.device), torch.zeros(3, device=self.device)
         own = processes.share(index)
         # A group of K is never split.
-        for part in own.split(self._micro_batch(len(own))):
+        for part in own.split(self.config.micro_batch or len(own)):
             with autocast(self.config.precision, self.device, cache=self.config.is_text):
                 terms = self.task.terms(part, epoch)
             part_loss = terms.loss.sum() / len(index)

@@ -22,15 +22,9 @@ THRESHOLD = 0.5
 
 
 def ensure_teacher(config: Run, store: Store, train: Callable[..., Iterable], **options: Any) -> None:
-    """Train the teacher of a run unless its record and its weights are here: records travel without weights.
+    """Train the teacher of a run unless its record and weights are here; if another process trains it, wait.
 
-    If another process trains it, this one waits.
-
-    Args:
-        config: the run.
-        store: where the teacher's record and weights go.
-        train: `mmel.study.train.train`.
-        options: more arguments for `train`.
+    Records travel without weights. `train` is `mmel.study.train.train`, with its `options`.
     """
     teacher = teacher_of(config)
     if teacher is None:
@@ -58,17 +52,12 @@ def teacher_outputs(
 ) -> tuple[Tensor, Line]:
     """The outputs of a teacher on every augmented text.
 
-    Args:
-        teacher: the run that trained it.
-        store: the folder of its weights.
-        student: a network of the teacher's architecture, which stays as it is.
-        sequences: N examples with their K samples, the original first.
-        precision: of the forwards, `bf16` or `fp32`.
+    They come from its weights in `store`, in a copy of the student, and are kept there for other runs.
 
     Returns:
         (N, K, C) probabilities, or (N, K) scores for regression, float32 on the CPU; and for the record the teacher's
-        name, which another training may bear too, a digest and the score of its weights, and the percentage of the
-        variants that it puts into another class, or further than `THRESHOLD`, than the original.
+        name, a digest and the score of its weights, and the percentage of the variants that it puts into another
+        class, or further than `THRESHOLD`, than the original.
 
     Raises:
         FileNotFoundError: if the teacher is not trained.

@@ -27,14 +27,9 @@ LOOKED_AT = 100
 
 
 class TextTask:
-    """Data, network and loss of one run on text; see `mmel.study.train.task.Task`. Token ids live on the device.
+    """Data, network and loss of one run on text, with nothing left to be chosen; attributes as those of `ImageTask`.
 
-    Args:
-        config: the run, with nothing left to be chosen.
-        teacher: the run whose network labels the augmented texts, see `mmel.study.needs.teacher_of`; None for none.
-        store: the folder of the cache of augmented texts and of the teacher's weights.
-        data_root: folder of the data sets.
-        device: where to train.
+    If it has a `teacher`, the network of that run labels the augmented texts. `store` has their cache and its weights.
     """
 
     unit = "sequences"

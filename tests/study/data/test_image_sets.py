@@ -118,7 +118,7 @@ def test_a_share_of_the_labels_is_wrong():
     assert torch.equal(with_wrong_labels(images, 0.0, seed=1).labels, images.labels)
 
 
-@pytest.mark.parametrize("sizes", [(303, 0), (0, 300), (0, 303), (270, 33), (2, 0), (-3, 0), (0, -1)])
+@pytest.mark.parametrize("sizes", [(303, 0), (0, 300), (0, 303), (270, 33), (2, 0)])
 def test_a_split_that_the_classes_cannot_give_is_refused(sizes):
     wrong = [name for name, size in zip(("train_size", "holdout"), sizes, strict=True) if size]
     with pytest.raises(ValueError, match=wrong[0]):
@@ -219,22 +219,3 @@ def test_a_damaged_folder_of_cifar_is_named_and_never_overwritten(files, downloa
     with pytest.raises(DataError, match=rf"^{name}: {folder} .*MMEL_DATA"):
         DATASETS[name].load(folder.parent)
     assert downloads == []
-
-
-@pytest.mark.parametrize(
-    ("name", "mean", "std"),
-    [
-        # As published with many training recipes.
-        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-        ("cifar100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    ],
-)
-def test_real_cifar(cifar_root, name, mean, std):
-    if not (cifar_root / FOLDERS[name]).is_dir():
-        pytest.skip(f"needs {FOLDERS[name]} in the folder that MMEL_DATA names")
-    sets = DATASETS[name].load(cifar_root)
-    for images, n in zip(sets, (50_000, 10_000), strict=True):
-        assert images.pixels.shape == (n, 3, 32, 32)
-        assert torch.bincount(images.labels).tolist() == [n // images.num_classes] * images.num_classes
-    for actual, values in zip(channel_statistics(sets[0]), (mean, std), strict=True):
-        assert actual.tolist() == pytest.approx(values, abs=1e-4)

@@ -115,17 +115,3 @@ def test_the_narrow_one_at_full_width_is_torchvisions():
     wide.load_state_dict(dict(zip(wide.state_dict(), theirs.state_dict().values(), strict=True)))
     images = torch.rand(2, 3, 64, 64)
     assert torch.allclose(wide.eval()(images), theirs.eval()(images), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "named"),
-    [
-        *((name, {}, "model") for name in ("vgg16", "resnet", "resnet20x", "resnet-20", "")),
-        *((f"resnet{depth}", {}, "depth") for depth in (0, 2, 7, 21)),
-        *(("resnet20", {"shortcut": shortcut}, "shortcut") for shortcut in ("C", None)),
-        ("resnet18", {"in_channels": 1}, "in_channels"),
-    ],
-)
-def test_what_cannot_be_built_is_refused_by_name(name, options, named):
-    with pytest.raises(ValueError, match=f"^{named} must be .*got "):
-        build_model(name, 10, **options)

@@ -90,9 +90,3 @@ def test_the_papers_hours_for_text_are_those_of_all_tasks_with_one_seed():
         assert len(mine) == 8
         assert sum(mine) == pytest.approx(hours)
         assert max(mine) > 10 * min(mine)
-
-
-def test_the_paper_has_no_time_for_imagenet_another_profile_or_another_encoder():
-    assert paper_hours(TABLES["table5"].runs("paper")[0]) is None
-    assert paper_hours(TABLES["table1"].runs("mini")[0]) is None
-    assert paper_hours(TABLES["table3"].runs("paper", "some/bert")[0]) is None

@@ -1,14 +1,18 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
+from mmel.study.records import Store
 from mmel.study.sweep import NotebookError, Outcome
 from mmel.study.sweep.local import LocalExecutor
 from mmel.study.sweep.notebook import WarmKernel
 from mmel.study.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def write_notebook(folder, name, *cells):
@@ -51,12 +55,13 @@ def test_notebooks_share_a_process_but_no_names_and_one_that_fails_has_no_output
     assert not (tmp_path / "out" / "f.ipynb").exists()
 
 
-def test_unknown_parameters_are_refused_before_anything_runs(kernel, tmp_path):
-    marker = tmp_path / "ran"
-    notebook = write_notebook(tmp_path, "n.ipynb", "x = 1", f"open({str(marker)!r}, 'w')")
-    with pytest.raises(NotebookError, match="has no parameter lambda_q; it has x"):
-        kernel.execute(notebook, tmp_path / "out.ipynb", {"x": 1, "lambda_q": 2})
-    assert not marker.exists()
+def test_a_parameter_that_no_run_has_is_refused_before_anything_is_trained(kernel, store, tmp_path):
+    with pytest.raises(NotebookError, match="lambda_q"):
+        kernel.execute(ROOT / "notebooks" / "run_table1.ipynb", tmp_path / "out.ipynb", {"lambda_q": 2})
+    assert not list(store.root.rglob("*.jsonl*"))
+
+
+def test_a_notebook_that_is_missing_is_named(kernel, tmp_path):
     with pytest.raises(NotebookError, match="no notebook at"):
         kernel.execute(tmp_path / "absent.ipynb", tmp_path / "out.ipynb", {})
 
@@ -84,14 +89,29 @@ with WarmKernel(Store(".")) as kernel:
     process.communicate("\n" if not killed else None, timeout=60)
 
 
-def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(store):
-    run = next(run for run in TABLES["table1"].runs("mini") if run.method == "mmel_h")
-    run = run.replace(epochs=1, decay_epochs=())
-    with LocalExecutor(store) as executor:
-        ended = executor.submit(run, "table1").result()
+@pytest.fixture(scope="module")
+def executor(small_bert, tmp_path_factory):
+    """One kernel for the notebooks of all tables, and its store."""
+    store = Store(tmp_path_factory.mktemp("results"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMEL_TEXT_MODEL", str(small_bert))
+        patch.setenv("MMEL_DEVICE", "cpu")
+        with LocalExecutor(store) as executor:
+            yield executor, store
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_through_its_notebook_writes_the_record_and_the_executed_notebook(table, executor, small_bert):
+    executor, store = executor
+    run = next(run for run in TABLES[table].runs("mini") if run.method in ("mmel_h", "mmel_s"))
+    # Shorter, and of a smaller encoder.
+    changes = {"model": small_bert.name} if run.is_text else {"decay_epochs": ()}
+    run = run.replace(epochs=1, train_size=64, **changes)
+    ended = executor.submit(run, table).result()
     assert ended.outcome is Outcome.TRAINED, ended
     assert store.read(run).config == run
-    executed = nbformat.read(store.notebook_path(run), as_version=4)
-    pictures = [o for c in executed.cells for o in c.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
-    # An image's views and weights before training, the training curve, the views after it.
-    assert len(pictures) == 3
+    outputs = [o for c in nbformat.read(store.notebook_path(run), as_version=4).cells for o in c.get("outputs", [])]
+    # An image's or a text's views and weights before training, the training curve, the views after it.
+    kinds = ["text/html" if run.is_text else "image/svg+xml", "image/svg+xml"]
+    shown = [next((kind for kind in kinds if kind in output.get("data", {})), None) for output in outputs]
+    assert [kind for kind in shown if kind] == [kinds[0], kinds[1], kinds[0]]

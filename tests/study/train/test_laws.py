@@ -270,20 +270,6 @@ def test_a_batch_that_does_not_fit_says_which_micro_batch_may(config, error, sto
     assert tried == ([3] * (config.batch_size // 3) + [rest]) * 6
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), pytest.raises(TrainingError, match="smaller K")),
-        (RuntimeError("sizes differ"), pytest.raises(RuntimeError, match="sizes differ")),
-    ],
-)
-def test_no_micro_batch_is_smaller_than_one_and_other_errors_stay(error, expected, config, store, monkeypatch):
-    out_of_memory_above(monkeypatch, config, 0, error)
-    with expected:
-        trained(config.replace(micro_batch=1), store)
-    assert store.read(config) is None
-
-
 def test_micro_batches_add_up_to_the_whole_batch(config, store):
     config, found = config.replace(**(STILL if config.is_text else {})), []
     for size in (0, 6):

@@ -77,11 +77,6 @@ def test_a_teacher_is_asked_once_by_all_that_ask_the_same(network, ask, monkeypa
     assert told["teacher_weights"] != told_of_other["teacher_weights"]
 
 
-def test_a_teacher_that_is_not_trained_is_named(store, network):
-    with pytest.raises(FileNotFoundError, match=TEACHER.run_id):
-        teacher_outputs(TEACHER, store, network(0), SEQUENCES, "fp32")
-
-
 # Training it.
 
 
