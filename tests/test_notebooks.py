@@ -8,7 +8,7 @@ from pretend import record_run
 
 from mmel.study.config import ImageRun, TextRun
 from mmel.study.records import Store
-from mmel.study.tables import TABLES
+from mmel.study.tables import GRIDS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -39,7 +39,7 @@ def parameters(name):
 
 def run_of(name):
     """The run that the parameters of a run notebook spell out."""
-    kind = TextRun if TABLES[name.removeprefix("run_")].kind == "text" else ImageRun
+    kind = TextRun if GRIDS[name.removeprefix("run_")].kind == "text" else ImageRun
     assert tuple(parameters(name)) == kind.field_names()
     return kind(**parameters(name))
 
@@ -54,8 +54,8 @@ def texts(node):
 
 
 def test_every_table_has_its_two_notebooks():
-    assert set(RUN) == {f"run_{table}" for table in TABLES}
-    assert set(PLOT) == {"plot_claims", *(f"plot_{table}" for table in TABLES)}
+    assert set(RUN) == {f"run_{table}" for table in GRIDS}
+    assert set(PLOT) == {"plot_claims", *(f"plot_{table}" for table in GRIDS)}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -87,7 +87,7 @@ def test_run_parameters_are_the_cheapest_mmel_run_of_the_mini_grid(name):
     assert [other for other in RUN if run_of(other) == run_of(name)] == [name]
     method = run_of(name).method
     assert method in ("mmel_h", "mmel_s")
-    runs = [run for run in TABLES[name.removeprefix("run_")].runs("mini") if run.method == method]
+    runs = [run for run in GRIDS[name.removeprefix("run_")].runs("mini") if run.method == method]
     assert run_of(name) in runs
     assert run_of(name).num_views * run_of(name).epochs == min(run.num_views * run.epochs for run in runs)
 

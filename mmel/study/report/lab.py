@@ -7,8 +7,8 @@ from scipy import stats
 from mmel.study import lab
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
-from mmel.study.report.claims import VERDICTS, verdict
-from mmel.study.report.figures import forest, panels_of
+from mmel.study.report.claims import verdict
+from mmel.study.report.figures import _panels as panels_of
 from mmel.study.report.pictures import Picture
 from mmel.study.report.runs import load_runs
 from mmel.study.report.statistics import Cell, holm, paired, seeds_needed, welch
@@ -46,9 +46,9 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each with at least two seeds, as `figures.forest` takes them: `question`, `place` (the cell),
-        `label`, `n`, `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`, `direction`, `primary`, `p` of
-        the paired t test (by Holm's method; NaN if not primary), `correlation` of the seeds, `welch_low`, `welch_high`,
-        and `seeds` that would bring the half-width down to the margin (NaN if decided).
+        `label`, `n`, `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`, `direction`, `primary`, `p`
+        of the paired t test (by Holm's method; NaN if not primary), `correlation` of the seeds, `welch_low`,
+        `welch_high`, and `seeds` that would bring the half-width down to the margin (NaN if decided).
     """
     scores, rows = _scores(runs), []
     for contrast in lab.CONTRASTS:
@@ -171,11 +171,16 @@ def _less_uni(runs, over, axis_label, about, others=None) -> Picture:
             for method, arms in lines.items():
                 values = sorted((value, arm) for arm, value in arms.items())
                 found = [_difference(scores, arm) for _, arm in values]
-                means, low, high = (np.array([getattr(one, name) for one in found]) for name in ("difference", "low", "high"))
+                means, low, high = (
+                    np.array([getattr(one, name) for one in found]) for name in ("difference", "low", "high")
+                )
                 color = METHODS["mmel_h" if method == lab.H else "baseline_da_uni"].colour
                 axis.plot([value for value, _ in values], means, "o-", ms=3.5, lw=1.4, color=color, label=method)
                 axis.fill_between([value for value, _ in values], low, high, color=color, alpha=0.16, lw=0)
-                told += [f"{axis.get_title()}, {arm}: {interval(*one[:3])}" for (_, arm), one in zip(values, found, strict=True)]
+                told += [
+                    f"{axis.get_title()}, {arm}: {interval(*one[:3])}"
+                    for (_, arm), one in zip(values, found, strict=True)
+                ]
             axis.set_xscale("log")
             ticks = sorted(over.values())
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

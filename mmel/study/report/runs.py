@@ -15,6 +15,7 @@ _RESULTS = (
     *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
     *("device", "threads", "trained_in", "num_train", "num_available", "num_eval", "sampled"),
     *("num_parameters", "dropout", "disagreement_pct", "teacher_weights", "dirty", "weight_max"),
+    *("effective_views", "train_accuracy", "wrong_followed"),
 )
 
 
@@ -89,6 +90,9 @@ def _result(record: Record | None) -> dict[str, object]:
         "teacher_weights": header.get("teacher_weights", np.nan),
         "dirty": header["dirty"],
         "weight_max": record.epochs[-1].get("weight_max", np.nan),
+        "effective_views": [line.get("effective_views", np.nan) for line in record.epochs],
+        "train_accuracy": result.get("train_accuracy_pct", np.nan),
+        "wrong_followed": result.get("wrong_followed_pct", np.nan),
     }
     if "hidden_dropout" in header:
         found["dropout"] = f"{header['hidden_dropout']:g} / {header['attention_dropout']:g}"

@@ -26,6 +26,7 @@ def write_run(
     mm=None,
     train_seconds=10.0,
     weight_max=None,
+    effective_views=None,
     error=None,
     result=(),
     **header,
@@ -36,6 +37,7 @@ def write_run(
         score: after the last evaluation, in percent.
         history: the score at every evaluation, by default two whatever the configuration says.
         weight_max: mean largest weight at every evaluation.
+        effective_views: one for each evaluation.
         mm: of MNLI's mismatched dev set, one for all evaluations or one for each.
         result: further fields of the last line.
         header: fields of the first line.
@@ -69,6 +71,7 @@ def write_run(
             "train_loss": 2.5 - number,
             "eval_seconds": 0.1,
             **({} if weight_max is None else {"weight_max": weight_max}),
+            **({} if effective_views is None else {"effective_views": effective_views[number - 1]}),
             **both,
         }
         for number, both in enumerate(scores, start=1)

@@ -1,0 +1,101 @@
+"""The lab's report, on invented records."""
+
+import numpy as np
+import pytest
+from invented import write_run
+from scipy import stats
+
+from mmel.study import lab
+from mmel.study.records import Store
+from mmel.study.report import lab as report
+
+SEEDS = 6
+# What an arm adds to the accuracy of its seed, in points.
+GAINS = {lab.H: 0.6, lab.S: 0.05, lab.LONG: -3.0, lab.LAMBDAS[0.1]: -1.0}
+
+
+def score(cell, arm, seed):
+    noise = np.random.default_rng([seed, [*lab.CELLS].index(cell), [*lab.ARMS].index(arm)]).normal(0, 0.05)
+    return 90 + seed + GAINS.get(arm, 0.0) + noise
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Six seeds of every arm; of the seventh one arm of each cell is missing."""
+    store = Store(tmp_path_factory.mktemp("results"))
+    for cell, spec in lab.CELLS.items():
+        for arm in spec.arms:
+            for run in lab.runs_of_arm(cell, arm)[: SEEDS + (arm != lab.UNI)]:
+                fit = {"train_accuracy_pct": 95.0, "wrong_followed_pct": 30.0} if cell == "wrong300" else {}
+                history = [80.0, score(cell, arm, run.seed)]
+                write_run(store, run, history=history, effective_views=[2.5, 4.0], result=fit)
+    return report.load(store, "reduced")
+
+
+def test_a_contrast_is_paired_by_seed_on_the_seeds_that_all_arms_have(runs):
+    found = report.contrasts(runs)
+    assert len(found) == len(lab.CONTRASTS)
+    assert set(found["n"]) == {SEEDS}
+    for contrast, row in zip(lab.CONTRASTS, found.to_dict("records"), strict=True):
+        sides = [[score(contrast.cell, arm, seed) for seed in range(SEEDS)] for arm in (contrast.a, contrast.b)]
+        test = stats.ttest_rel(*sides)
+        low, high = test.confidence_interval()
+        assert (row["place"], row["label"]) == (contrast.cell, f"{contrast.a} − {contrast.b}")
+        assert row["difference"] == pytest.approx(np.subtract(*sides).mean())
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+        # Seeds differ by whole points: unpaired, the interval is many times as wide.
+        assert row["welch_high"] - row["welch_low"] > 10 * (high - low)
+        assert row["correlation"] > 0.99
+        assert np.isnan(row["p"]) == (not contrast.primary)
+
+
+def test_verdicts_follow_the_direction_and_the_margin(runs):
+    found = report.contrasts(runs).set_index(["place", "label"])["verdict"]
+    assert found["digits100", f"{lab.H} − {lab.UNI}"] == "supported"
+    assert found["digits100", f"{lab.S} − {lab.UNI}"] in ("negligible", "supported")
+    # The plan states the risk that the worst case follows wrong labels.
+    assert found["wrong300", f"{lab.H} − {lab.UNI}"] == "opposed"
+    assert found["wrong300", f"{lab.LAMBDAS[0.1]} − {lab.UNI}"] == "supported"
+    assert found["digits300", f"{lab.LAMBDAS[0.1]} − {lab.H}"] == "opposed"
+
+
+def test_p_values_of_primary_contrasts_are_corrected_by_holm(runs):
+    found = report.contrasts(runs)
+    primary = found[found["primary"]].reset_index(drop=True)
+    plain = []
+    for contrast in lab.CONTRASTS:
+        if contrast.primary:
+            sides = [[score(contrast.cell, arm, seed) for seed in range(SEEDS)] for arm in (contrast.a, contrast.b)]
+            plain.append(stats.ttest_rel(*sides).pvalue)
+    smallest = int(np.argmin(plain))
+    assert primary["p"][smallest] == pytest.approx(min(1, len(plain) * plain[smallest]))
+    assert (primary["p"] >= plain).all()
+
+
+def test_text_and_figures_say_the_numbers(runs):
+    found = report.contrasts(runs)
+    h = found[found["label"] == f"{lab.H} − {lab.UNI}"].iloc[0]
+    assert f"100 digits {h['difference']:+.2f}" in report.answer(found)
+    assert f"Of all {len(found)} contrasts" in report.answer(found)
+    assert len(report.table(found)) == len(found)
+    levels = report.levels(runs).set_index("Arm")
+    mean = np.mean([score("digits1437", lab.DA, seed) for seed in range(SEEDS)])
+    assert levels.loc[lab.DA, "1,437 digits"].startswith(f"{mean:.2f} ± ")
+    assert levels.loc[lab.CVAR, "1,437 digits"] == ""
+    assert set(report.fit(runs)["Wrong labels that it predicts (%)"]) == {"30.0"}
+    assert f"100 digits, {lab.H}: {h['difference']:+.2f}" in report.lambda_figure(runs).alt
+    assert f"{lab.VIEWS[lab.H, 20]}: " in report.views_figure(runs).alt
+    assert f"300 digits, {lab.CVAR}: from 2.50 to 4.00" in report.effective_figure(runs).alt
+    # Five views forward without gradient, one of them forward and backward: (K + 3) / 3.
+    sampled = np.mean([score("digits100", lab.SAMPLED, seed) for seed in range(SEEDS)])
+    assert f"100 digits, {lab.SAMPLED}: {sampled:.2f} at 2.67" in report.cost_figure(runs).alt
+
+
+def test_without_runs_nothing_is_claimed(tmp_path):
+    runs = report.load(Store(tmp_path), "reduced")
+    found = report.contrasts(runs)
+    assert found.empty
+    assert "no contrast" in report.answer(found)
+    for draw in (report.lambda_figure, report.views_figure, report.effective_figure, report.cost_figure):
+        assert draw(runs).alt == "No runs yet."
+    assert report.levels(runs).empty
