@@ -14,7 +14,7 @@ import mmel
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in sorted((ROOT / "mmel").rglob("*.py"))}
 LIBRARY = [name for name in MODULES if not name.startswith("mmel/study/")]
-FACTS = ("datasets", "methods", "tables", "config", "fields", "files", "needs", "records")
+FACTS = ("datasets", "methods", "tables", "config", "fields", "files", "lab", "needs", "records")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "papermill", "ray", "pandas", "matplotlib", "numpy"}
 

@@ -46,10 +46,6 @@ def load(data: TextDataset, data_root: str | Path | None = None) -> dict[str, Ex
     there; else from the hub, at a pinned revision. A folder may lack all splits but `train` and `dev`. Test labels are
     never read, since only the server scores them.
 
-    Args:
-        data: the task.
-        data_root: the folder that holds `glue/CoLA` or `CoLA`; None for MMEL_DATA, else ./data.
-
     Raises:
         DataError: if the data is missing and the hub does not give it, or a file is damaged.
     """

@@ -15,11 +15,7 @@ DIGITS_SEED = 0
 def load_cifar(data: ImageDataset, data_root: str | Path | None = None) -> tuple[Images, Images]:
     """Load the training and the test images of CIFAR-10 or CIFAR-100, in the official Python format.
 
-    If the folder is not there, torchvision downloads it. Either way torchvision checks the MD5 of every file.
-
-    Args:
-        data: `cifar10` or `cifar100`.
-        data_root: the folder that holds `cifar-10-batches-py` or `cifar-100-python`; None for MMEL_DATA, else ./data.
+    If its folder is not in the data root, torchvision downloads it. Either way it checks the MD5 of every file.
 
     Raises:
         DataError: if a file is damaged, or missing and not to be downloaded.
@@ -62,10 +58,6 @@ def load_imagenet(data: ImageDataset, data_root: str | Path | None = None) -> tu
     """List the training and the validation images of ImageNet, or of Imagenette; nothing is decoded yet.
 
     They are in `<name>/train/<class>/` and `<name>/val/<class>/` of the data root.
-
-    Args:
-        data: `imagenet` or `imagenette`.
-        data_root: the folder that holds `imagenet` or `imagenette`; None for MMEL_DATA, else ./data.
 
     Raises:
         DataError: if images are missing, or the two parts have not the same classes.

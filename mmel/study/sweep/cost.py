@@ -21,11 +21,9 @@ def work(config: Run) -> float:
 
 
 class Speed:
-    """The measured time per augmented example of each kind of run on one device.
+    """The measured time per augmented example of each kind of run on one device, from finished runs.
 
-    Args:
-        device: as a record's header describes it; None if it is unknown, as on a cluster: then nothing is predicted.
-        records: finished runs.
+    The device is described as in a record's header; if it is None, as on a cluster, nothing is predicted.
     """
 
     def __init__(self, device: dict[str, Any] | None, records: Iterable[Record] = ()):

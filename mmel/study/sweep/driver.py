@@ -33,7 +33,7 @@ class Sweep:
     Args:
         plan: the runs, each with the table whose notebook trains it.
         store: where records go.
-        submit: trains one run; its result tells how the run ended, whatever it raised.
+        submit: trains one run; the result tells how it ended, whatever it raised.
         speed: predicts first epochs for the budget; it learns from the runs that are trained.
         slots: runs to submit at once; None for all, as on Ray, which queues them.
         stop_at: time (seconds since 1970); no run is begun whose first epoch is predicted to end after it.
@@ -129,7 +129,7 @@ class Sweep:
             self._print(f"{run.dataset} {run.run_id}: {text}")
 
     def _show(self) -> None:
-        """Say which runs are under way: in the bar below the lines or, without a terminal, in a line per minute."""
+        """Say which runs are under way: in the bar or, without a terminal, in a line per minute."""
         holders = {run: self.store.holder(run) for run in self._training.values()}
         under_way = [f"{run.dataset} {run.run_id} on {holder}" for run, holder in holders.items() if holder]
         count = Counter(ended.outcome for ended in self._ended.values())

@@ -19,12 +19,9 @@ from mmel.study.sweep import Ended, Outcome, ended_by
 
 
 class LocalExecutor(contextlib.AbstractContextManager):
-    """Trains runs on this machine. Those under way when its block ends by an exception are killed, to resume later.
+    """Trains runs on this machine, `slots` at once, each through papermill and its table's notebook if `notebook`.
 
-    Args:
-        store: where records go.
-        slots: runs at once, which share the cores and the GPU.
-        notebook: train through papermill and the table's notebook.
+    Those under way when its block ends by an exception are killed, to resume later.
     """
 
     def __init__(self, store: Store, *, slots: int = 1, notebook: bool = True):

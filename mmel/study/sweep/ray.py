@@ -27,7 +27,7 @@ class RayExecutor(contextlib.AbstractContextManager):
     """Trains runs on a Ray cluster, which queues them and ends those under way with its `with` block.
 
     Args:
-        store: where records go; a folder that every machine of the cluster sees under the same path.
+        store: a folder that every machine of the cluster sees under the same path.
         address: `auto` or `host:port`; None for a cluster of this machine alone, which ends with the executor.
         gpus_per_run: share of a GPU that a run takes; None for a whole one if the cluster has any, else none.
         notebook: train through papermill and the table's notebook.
