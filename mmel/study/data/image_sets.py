@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +10,7 @@ from mmel.study.data import DataError, find_root
 from mmel.study.data.images import EncodedImages, Images
 from mmel.study.datasets import ImageDataset
 
+IMAGENET_ON_HUB = "ILSVRC/imagenet-1k"
 DIGITS_SEED = 0
 
 
@@ -57,13 +59,16 @@ def load_digits(data: ImageDataset, data_root: str | Path | None = None) -> tupl
 def load_imagenet(data: ImageDataset, data_root: str | Path | None = None) -> tuple[EncodedImages, EncodedImages]:
     """List the training and the validation images of ImageNet, or of Imagenette; nothing is decoded yet.
 
-    They are in `<name>/train/<class>/` and `<name>/val/<class>/` of the data root.
+    They are in `<name>/train/<class>/` and `<name>/val/<class>/` of the data root. Without a folder `<name>` ImageNet
+    comes from the hub.
 
     Raises:
         DataError: if images are missing, or the two parts have not the same classes.
     """
     folder = find_root(data_root) / data.name
     wanted = f"{folder} must hold train/ and val/, each with a folder of images for each class (docs/data.md)"
+    if data.name == "imagenet" and not folder.exists():
+        return _imagenet_from_hub(wanted)
     from torchvision.datasets import ImageFolder
 
     try:
@@ -73,12 +78,35 @@ def load_imagenet(data: ImageDataset, data_root: str | Path | None = None) -> tu
     if apart := sorted({*parts[0].classes} ^ {*parts[1].classes}):
         raise DataError(f"{data.name}: {wanted}; {len(apart)} classes are in one of the two alone, such as {apart[0]}")
     train, val = (
-        EncodedImages(partial(_read_file, part.samples), torch.tensor(part.targets), len(part.classes))
+        EncodedImages(partial(_read_file, folder, part.samples), torch.tensor(part.targets), len(part.classes))
         for part in parts
     )
     return train, val
 
 
-def _read_file(samples: list[tuple[str, int]], index: int) -> tuple[str, bytes]:
-    path, _ = samples[index]
-    return path, Path(path).read_bytes()
+def _imagenet_from_hub(wanted: str) -> tuple[EncodedImages, EncodedImages]:
+    import datasets
+
+    try:
+        splits = [datasets.load_dataset(IMAGENET_ON_HUB, split=split) for split in ("train", "validation")]
+    # The library raises its own kinds, the network's and the hub's.
+    except Exception as error:
+        raise DataError(
+            f"imagenet: {wanted}, or log in to the hub as a user who may read {IMAGENET_ON_HUB} ({error})"
+        ) from error
+    encoded = [split.cast_column("image", datasets.Image(decode=False)) for split in splits]
+    train, val = (
+        EncodedImages(partial(_read_row, rows), torch.tensor(rows["label"][:]), rows.features["label"].num_classes)
+        for rows in encoded
+    )
+    return train, val
+
+
+def _read_file(folder: Path, samples: list[tuple[str, int]], index: int) -> tuple[str, bytes]:
+    path = Path(samples[index][0])
+    return path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def _read_row(rows: Any, index: int) -> tuple[str, bytes]:
+    image = rows[index]["image"]
+    return image["path"] or f"row {index}", image["bytes"]

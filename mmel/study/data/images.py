@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmel.study.data import DataError
-
 
 @dataclass(frozen=True)
 class Images:
@@ -34,9 +32,9 @@ class Images:
         """The images at some indices (int64)."""
         return Images(self.pixels[index], self.labels[index], self.num_classes)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) and labels (n,) at some indices."""
-        return self.pixels[index], self.labels[index]
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (n, C, H, W), `index` (n,) as it is, and labels (n,)."""
+        return self.pixels[index], index, self.labels[index]
 
     def to(self, device: torch.device) -> "Images":
         """The same images on a device."""
@@ -64,20 +62,16 @@ class EncodedImages:
         """The images at some indices (int64)."""
         return EncodedImages(lambda place: self.read(int(index[place])), self.labels[index], self.num_classes)
 
-    def decode(self, index: int) -> Tensor:
-        """Pixels of one image, (3, H, W) uint8 RGB.
-
-        Raises:
-            DataError: if it cannot be decoded.
-        """
+    def decode(self, index: int) -> tuple[str, Tensor | None]:
+        """Name and pixels of one image: (3, H, W) uint8 RGB, None if it cannot be decoded."""
         name, data = self.read(index)
         try:
             with Image.open(BytesIO(data)) as image:
                 pixels = np.array(image.convert("RGB"))
         # PIL raises whatever its formats' parsers raise.
-        except Exception as error:
-            raise DataError(f"{name} cannot be decoded ({type(error).__name__}: {error}): replace it") from error
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError):
+            return name, None
+        return name, torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 AnyImages = TypeVar("AnyImages", Images, EncodedImages)

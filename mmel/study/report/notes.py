@@ -149,6 +149,8 @@ def _run_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
                 f"{int(sizes['num_eval'])} validation images: these figures show that the pipeline runs; they are no "
                 "evidence about the methods."
             )
+    if (unreadable := done["num_unreadable"].max()) > 0:
+        yield f"Up to {int(unreadable)} images per run could not be decoded and were left out."
     if len(failed := table.runs.loc[table.runs["status"] == "failed", "run_id"]):
         yield f"Failed and left out: {', '.join(failed)}."
     if done["dirty"].isin([True]).any():

@@ -13,7 +13,7 @@ from mmel.study.records import Line, Record, Store
 # The columns that finished runs fill; NaN for the others.
 _RESULTS = (
     *("metric", "score", "best_score", "score_mm", "test_score", "test_score_mm", "history", "train_seconds"),
-    *("device", "threads", "trained_in", "num_train", "num_available", "num_eval", "sampled"),
+    *("device", "threads", "trained_in", "num_train", "num_available", "num_eval", "sampled", "num_unreadable"),
     *("num_parameters", "dropout", "disagreement_pct", "teacher_weights", "dirty", "weight_max"),
     *("effective_views", "train_accuracy", "wrong_followed"),
 )
@@ -33,10 +33,11 @@ def load_runs(store: Store, configs: Iterable[Run]) -> pd.DataFrame:
         at each evaluation), `train_seconds` (NaN if a run was resumed on another device), `device` (its name, or how
         many of it), `threads` (of a CPU, else 0), `num_train`, `num_available` (training examples before a subset was
         taken), `num_eval`, `num_parameters`, `dirty`, `trained_in` (`bf16`, `fp32`, or `bf16 then fp32` of a run that
-        was resumed; NaN in old records), `sampled` (the data are not of the official size). Of texts also `score_mm`
-        (MNLI's mismatched dev set), `test_score` and `test_score_mm` (if the test labels are known), `dropout` (hidden
-        and attention, as trained), `disagreement_pct` (of the variants with their teacher's label for the original)
-        and `teacher_weights` (their digest; NaN in old records).
+        was resumed; NaN in old records), `sampled` (the data are not of the official size), `num_unreadable` (images
+        that could not be decoded). Of texts also `score_mm` (MNLI's mismatched dev set), `test_score` and
+        `test_score_mm` (if the test labels are known), `dropout` (hidden and attention, as trained),
+        `disagreement_pct` (of the variants with their teacher's label for the original) and `teacher_weights` (their
+        digest; NaN in old records).
 
     Raises:
         ResultsError: if a record cannot be read, naming its file.
@@ -85,6 +86,7 @@ def _result(record: Record | None) -> dict[str, object]:
         "num_available": sizes["train_available"],
         "num_eval": sizes["eval"],
         "sampled": bool(sizes.get("sampled")),
+        "num_unreadable": result.get("num_unreadable", 0),
         "num_parameters": header["num_parameters"],
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
         "teacher_weights": header.get("teacher_weights", np.nan),

@@ -22,12 +22,15 @@ from mmel.study.train.image_files import DecodeAhead
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EVAL_BATCH = 1000
 EVAL_BATCH_OF_FILES = 256
+# A record names so many files that cannot be decoded, and counts them all.
+NAMED = 20
 
 
 class ImageTask:
     """Data, network and loss of one run on images, with nothing left to be chosen.
 
-    Small images are all on the training device. Image files are decoded step by step.
+    Small images are all on the training device. Image files are decoded step by step: one that cannot be decoded is
+    left out of its batch and counted in the record; the batch's loss is still divided by the batch size.
 
     Attributes:
         parts: the modules that a checkpoint holds, by name.
@@ -66,8 +69,8 @@ class ImageTask:
             # Where files are decoded: crops are worked out there too, so that they are the same on every device.
             self._index_device, self._eval_batch = torch.device("cpu"), EVAL_BATCH_OF_FILES
             share = -(-config.batch_size // processes.count())
-            self._train = DecodeAhead(train, share, device, processes.cores())
-            self._evaluated = DecodeAhead(evaluated, EVAL_BATCH_OF_FILES, device, processes.cores())
+            self._train = DecodeAhead(train, config.dataset, share, device, processes.cores())
+            self._evaluated = DecodeAhead(evaluated, config.dataset, EVAL_BATCH_OF_FILES, device, processes.cores())
         else:
             self.augmentation = build_augmentation(config.augment, config.side)
             self.why_eager = (
@@ -126,8 +129,7 @@ class ImageTask:
             Views (N, V, C, H, W) uint8 and labels (N,), on the training device.
         """
         config = self.config
-        index = index.to(self._index_device)
-        images, labels = self._train.batch(index)
+        images, index, labels = self._train.batch(index.to(self._index_device))
         has_original = config.plan.all_views and config.original == "clean"
         # Without `redraw` every epoch has the first one's views.
         codes = self.augmentation.draw(
@@ -150,41 +152,50 @@ class ImageTask:
 
     def batches(self, images: Images | DecodeAhead) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels (M, C, H, W) uint8, indices (M,) and labels (M,) of this process' share of some images, in order."""
-        index = processes.share(torch.arange(len(images), device=self._index_device))
+        share = processes.share(torch.arange(len(images), device=self._index_device))
         if self._from_files:
-            images.announce(index)
-        for part in index.split(self._eval_batch):
-            pixels, labels = images.batch(part)
-            yield self.augmentation.original(pixels), part, labels
+            images.announce(share)
+        for part in share.split(self._eval_batch):
+            pixels, index, labels = images.batch(part)
+            yield self.augmentation.original(pixels), index, labels
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        correct = torch.zeros(2, dtype=torch.int64, device=self.device)
         for pixels, _, labels in self.batches(self._evaluated):
-            correct += self._count(pixels, labels)
+            correct[0] += self._count(pixels, labels)
+            correct[1] += len(labels)
         processes.add_up([correct])
-        return {self.config.data.metric: 100 * correct.item() / len(self._evaluated)}
+        right, seen = correct.tolist()
+        return {self.config.data.metric: 100 * right / seen}
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
-        """The fit of the training images; `evaluate` has seen the test images.
+        """The fit of the training images, and the files that could not be decoded; `evaluate` has seen the test images.
 
         `train_accuracy_pct` is of the untouched originals, against the labels that training saw: MMEL-S copies the
         outputs on them (appendix B). `wrong_followed_pct` is the share of the wrong labels that are predicted.
         """
-        return (self._fit() if self.config.plan.soft_targets or self.config.wrong_labels else {}), {}
+        found = {}
+        if self.config.plan.soft_targets or self.config.wrong_labels:
+            found |= self._fit()
+        if self._from_files:
+            names = sorted(set().union(*processes.gathered(self._train.unreadable | self._evaluated.unreadable)))
+            found |= {"num_unreadable": len(names), "unreadable": names[:NAMED]}
+        return found, {}
 
     @torch.no_grad()
     def _fit(self) -> dict[str, float]:
         self.model.eval()
-        counts = torch.zeros(3, dtype=torch.int64, device=self.device)
+        counts = torch.zeros(4, dtype=torch.int64, device=self.device)
         for pixels, index, labels in self.batches(self._train):
             right, wrong = self._predicted(pixels) == labels, self._is_wrong[index.to(self.device)]
-            counts += torch.stack([right.sum(), wrong.sum(), (right & wrong).sum()])
+            counts[0] += len(labels)
+            counts[1:] += torch.stack([right.sum(), wrong.sum(), (right & wrong).sum()])
         processes.add_up([counts])
-        right, wrong, followed = counts.tolist()
-        shares = {"train_accuracy_pct": (right, len(self._train)), "wrong_followed_pct": (followed, wrong)}
+        seen, right, wrong, followed = counts.tolist()
+        shares = {"train_accuracy_pct": (right, seen), "wrong_followed_pct": (followed, wrong)}
         return {name: 100 * part / whole for name, (part, whole) in shares.items() if whole}
 
     def example(self, index: Tensor, place: int) -> dict[str, Any]:

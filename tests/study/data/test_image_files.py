@@ -1,5 +1,7 @@
 import io
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,10 +43,11 @@ def test_classes_are_the_sorted_folders_and_files_are_read_on_access(folder, mon
     train, val = IMAGENET.load(folder.parent)
     assert train.labels.tolist() == val.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert train.num_classes == 2
-    path = folder / "train" / "n02" / "n02_1.JPEG"
-    assert train.read(4) == (str(path), encoded(110))
-    path.write_bytes(encoded(250))
-    assert train.decode(4).float().mean() > 240
+    name, image = train.decode(4)
+    assert (name, image.shape) == ("train/n02/n02_1.JPEG", (3, 8, 12))
+    assert (image.float().mean() - 110).abs() < 2
+    (folder / "train" / "n02" / "n02_1.JPEG").write_bytes(encoded(250))
+    assert train.decode(4)[1].float().mean() > 240
     assert IMAGENET.sampled({"train": len(train), "val": len(val)}) == ["train", "val"]
     monkeypatch.setenv("MMEL_DATA", str(folder.parent))
     assert len(IMAGENET.load()[0]) == 6
@@ -53,11 +56,11 @@ def test_classes_are_the_sorted_folders_and_files_are_read_on_access(folder, mon
 def test_parts_of_a_set_read_the_files_of_their_labels(folder):
     train, _ = IMAGENET.load(folder.parent)
     parts = split_train(train, train_size=2, holdout=2)
-    named = [part.read(index)[0] for part in parts for index in range(2)]
+    named = [part.decode(index)[0] for part in parts for index in range(2)]
     assert len(set(named)) == 4
-    assert [name.split("/")[-2] for name in named] == ["n01", "n02"] * 2
+    assert [name.split("/")[1] for name in named] == ["n01", "n02"] * 2
     again = parts[0].take(torch.tensor([1]))
-    assert (again.read(0)[0], again.labels.tolist()) == (named[1], [1])
+    assert (again.decode(0)[0], again.labels.tolist()) == (named[1], [1])
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -70,11 +73,62 @@ def test_a_part_or_class_that_is_missing_or_empty_is_named(folder, name, empty):
         IMAGENET.load(folder.parent)
 
 
+def test_imagenette_never_comes_from_the_hub(tmp_path):
+    with pytest.raises(DataError, match=f"^imagenette: {tmp_path}/imagenette must hold"):
+        DATASETS["imagenette"].load(tmp_path)
+
+
+# From the hub, behind a stub of `datasets`.
+
+
+class HubSplit:
+    """The used part of a split of the hub's data set."""
+
+    def __init__(self, rows, decoded=True):
+        self.rows, self.is_decoded, self.features = rows, decoded, {"label": SimpleNamespace(num_classes=2)}
+
+    def __getitem__(self, key):
+        assert not self.is_decoded, "the images must be left encoded"
+        if key == "label":
+            return [label for _, label in self.rows]
+        data, label = self.rows[key]
+        return {"image": {"bytes": data, "path": None}, "label": label}
+
+    def cast_column(self, name, feature):
+        assert (name, feature) == ("image", "encoded image")
+        return HubSplit(self.rows, decoded=False)
+
+
+def test_imagenet_comes_from_the_hub_only_without_a_folder(monkeypatch, tmp_path):
+    asked = []
+
+    def load_dataset(name, split):
+        asked.append((name, split))
+        if len(asked) > 2:
+            raise ConnectionError("gated repository")
+        return HubSplit([(encoded(50), 1), (encoded(150), 0)])
+
+    stub = SimpleNamespace(load_dataset=load_dataset, Image=lambda decode: "image" if decode else "encoded image")
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    train, val = IMAGENET.load(tmp_path)
+    assert asked == [("ILSVRC/imagenet-1k", "train"), ("ILSVRC/imagenet-1k", "validation")]
+    assert train.labels.tolist() == val.labels.tolist() == [1, 0]
+    name, image = train.decode(1)
+    assert name == "row 1"
+    assert (image.float().mean() - 150).abs() < 2
+    with pytest.raises(DataError, match=rf"{tmp_path}.*log in.*gated repository"):
+        IMAGENET.load(tmp_path)
+    (tmp_path / "imagenet" / "train").mkdir(parents=True)
+    with pytest.raises(DataError):
+        IMAGENET.load(tmp_path)
+    assert len(asked) == 3
+
+
 # Decoding.
 
 
 def decoded(data):
-    return EncodedImages(lambda index: ("some.jpg", data), torch.zeros(1), 1).decode(0)
+    return EncodedImages(lambda index: ("name", data), torch.zeros(1), 1).decode(0)[1]
 
 
 @pytest.mark.parametrize(
@@ -87,36 +141,41 @@ def test_every_kind_becomes_rgb(mode, kind):
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(9, size=(90, 90))[:-200], encoded(9)[:40]])
-def test_a_damaged_file_is_named(data):
-    with pytest.raises(DataError, match=r"^some\.jpg"):
-        decoded(data)
+def test_a_damaged_file_is_none(data):
+    assert decoded(data) is None
 
 
 @pytest.fixture
 def four():
-    files = [(f"{index}.jpg", encoded(40 * index)) for index in range(4)]
-    return EncodedImages(files.__getitem__, torch.arange(4), 4)
+    files = [(f"{index}.jpg", b"broken" if index == 2 else encoded(40 * index)) for index in range(4)]
+    return EncodedImages(files.__getitem__, torch.zeros(4, dtype=torch.int64), 1)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 10])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], None])
 def test_batches_depend_neither_on_threads_nor_on_the_announced_order(four, ahead, order):
-    decoder = DecodeAhead(four, ahead, CPU)
+    decoder = DecodeAhead(four, "four", ahead, CPU)
     if order:
         decoder.announce(torch.tensor(order))
     for wanted in ([1, 3], [0, 2], [1, 3], [3]):
-        images, labels = decoder.batch(torch.tensor(wanted))
-        assert [round(image.float().mean().item() / 40) for image in images] == labels.tolist() == wanted
+        images, readable, _ = decoder.batch(torch.tensor(wanted))
+        assert readable.tolist() == [index for index in wanted if index != 2]
+        assert [round(image.float().mean().item() / 40) for image in images] == readable.tolist()
+    assert decoder.unreadable == {"2.jpg"}
+    decoder.announce(torch.arange(4))
+    assert decoder.unreadable == set()
 
 
 def test_the_next_images_are_decoded_before_they_are_wanted_and_once(four):
     read = []
     noted = EncodedImages(lambda index: read.append(index) or four.read(index), four.labels, 1)
     # With one thread images are read in the order in which they were begun.
-    decoder = DecodeAhead(noted, ahead=2, device=CPU, threads=1)
+    decoder = DecodeAhead(noted, "four", ahead=2, device=CPU, threads=1)
     decoder.announce(torch.tensor([3, 1, 0, 2]))
-    for index in (3, 1, 0, 2):
+    for index in (3, 1, 0):
         decoder.batch(torch.tensor([index]))
+    with pytest.raises(DataError, match=r"four: .*2\.jpg"):
+        decoder.batch(torch.tensor([2]))
     assert read == [3, 1, 0, 2]
     decoder.announce(torch.tensor([0, 3]))
     decoder.batch(torch.tensor([0]))
@@ -136,7 +195,7 @@ def test_drawings_are_balanced_jpegs_whose_colour_says_nothing_of_the_class():
     files = {part.read(index)[1] for part in parts for index in range(len(part))}
     assert len(files) == 720
     assert all(data.startswith(b"\xff\xd8") for data in files)
-    images = [[part.decode(index) for index in range(len(part))] for part in parts]
+    images = [[part.decode(index)[1] for index in range(len(part))] for part in parts]
     assert len({tuple(image.shape) for image in images[0][:40]}) > 30
     # Nearest class mean by the images' mean colour: near one in six.
     train, test = (torch.stack([image.float().mean(dim=(1, 2)) for image in part]) for part in images)

@@ -103,12 +103,13 @@ def test_dropout_chosen_on_dev_scores_is_told(store):
     assert "dropout" not in noted("table3", Store(FROZEN))
 
 
-def test_a_sample_of_imagenet_is_told(store):
+def test_a_sample_of_imagenet_and_unreadable_images_are_told(store):
     (run,) = reported("table5", "reduced", method="mmel_h")
     sizes = {"train": 400, "train_available": 400, "eval": 120, "sampled": ["train", "val"]}
-    write_run(store, run, 50.0, sizes=sizes)
+    write_run(store, run, 50.0, sizes=sizes, result={"num_unreadable": 3})
     found = noted("table5", store, "reduced")
     assert "Imagenette is here a sample of 400 training and 120 validation images" in found
+    assert "Up to 3 images" in found
 
 
 def test_runs_in_several_precisions_are_told(store):

@@ -135,21 +135,30 @@ def test_a_step_on_images(changes):
     assert_step(task, index, expected)
 
 
-def test_a_step_on_image_files(few_files):
+def test_an_image_file_that_cannot_be_decoded_is_left_out_of_its_batch(few_files):
     task, index = task_of(FILES), torch.arange(4)
     task.model.eval()
     files = dataset("drawings").load()[0]
     views, labels = task.views(index, 1)
     assert views.shape == (4, K, 3, 32, 32)
-    assert torch.equal(views[:, 0], center_crop([files.decode(place) for place in range(4)], 32))
+    assert torch.equal(views[:, 0], center_crop([files.decode(place)[1] for place in range(4)], 32))
     assert not torch.equal(views[:, 1:], task.views(index, 2)[0][:, 1:])
     assert task_of(FILES.replace(method="baseline_da", num_augmented=1)).views(index, 1)[0].shape[1] == 1
+    few_files.add("train/checks/001.jpg")
+    part = task_of(FILES)
+    part.model.eval()
+    assert torch.equal(part.views(index, 1)[0], views[[0, 2, 3]])
     with torch.no_grad():
         logits = task.model(task.normalize(views.flatten(0, 1))).unflatten(0, (4, K))
     expected = [by_hand(FILES, one, label, [label] * K) for one, label in zip(logits, labels, strict=True)]
-    assert_step(task, index, expected)
-    few_files.add("train/checks/001.jpg")
-    with pytest.raises(DataError, match=r"train/checks/001\.jpg"):
+    # The batch's loss is still divided by its size.
+    assert_step(part, index, [expected[place] for place in (0, 2, 3)])
+
+
+def test_files_none_of_which_can_be_decoded_are_an_error(few_files):
+    train, _ = dataset("drawings").load()
+    few_files.update(train.read(index)[0] for index in range(len(train)))
+    with pytest.raises(DataError, match="drawings"):
         task_of(FILES).terms(torch.arange(8), 1)
 
 
