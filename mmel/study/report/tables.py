@@ -11,7 +11,7 @@ from mmel.study.datasets import DATASETS
 from mmel.study.report import frames
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
-from mmel.study.report.runs import device_label, finished
+from mmel.study.report.runs import finished
 
 TIME = "Time (ratio to Baseline)"
 
@@ -103,17 +103,16 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
     names = labels(table, columns=True, form="(ours: {})")
-    front = front.join(_headed(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
+    front = front.join(_places(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
     frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
     if table.spec.name == "table3":
         frame[TIME] = _total_times(table, heads)
     return frame
 
 
-def _headed(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
-    """A column for each heading of a place: data set and model, or task."""
-    rows = [names[place].split(", ") if table.layout.arms_across else [names[place]] for place in places]
-    return pd.DataFrame(rows, columns=table.layout.place)
+def _places(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
+    """Columns that name a place: data set and model, or task."""
+    return pd.DataFrame([names[place].split(", ") for place in places], columns=table.layout.place)
 
 
 def _arms(table: RecordedTable, rows: pd.DataFrame) -> pd.DataFrame:
@@ -143,10 +142,9 @@ def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
 def times(table: RecordedTable) -> pd.DataFrame:
     """Training times and their ratio to the baseline's on the same device, beside the paper's."""
     found, layout = frames.times(table), table.layout
-    text = _headed(table, found["place"], labels(table)).join(_arms(table, found))
-    devices = zip(found["device"], found["threads"], strict=True)
-    text["Device"] = [device_label(device, threads) for device, threads in devices]
-    text["n"] = found["n"]
+    text = _places(table, found["place"], labels(table)).join(_arms(table, found))
+    threads = [f", {n:.0f} thread{'s' if n > 1 else ''}" if n else "" for n in found["threads"]]
+    text["Device"], text["n"] = found["device"] + threads, found["n"]
     text["Training"] = found["seconds"].map(duration)
     text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
     if layout.arms_across:
@@ -170,9 +168,9 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     """Every run that a table averages, as its figure draws it; columns that no run fills are left out."""
     found = finished(table.runs)
     fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
-    optional = ["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]
-    filled = [column for column in optional if found[column].notna().any()]
-    return found[[*fields, "seed", "metric", "score", "best_score", *filled]].reset_index(drop=True)
+    optional = found[["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]]
+    always = found[[*fields, "seed", "metric", "score", "best_score"]]
+    return always.join(optional.dropna(axis="columns", how="all")).reset_index(drop=True)
 
 
 def show(frame: pd.DataFrame) -> HTML:
@@ -184,6 +182,13 @@ def show(frame: pd.DataFrame) -> HTML:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
     cells = frame.apply(_html)
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
+
+
+def _html(column: pd.Series) -> pd.Series:
+    if not pd.api.types.is_float_dtype(column):
+        return column.map(lambda value: escape(str(value)))
+    short = column.dropna().round(1).eq(column.dropna()).all()
+    return column.map("{:g}".format if short else "{:.2f}".format).mask(column.isna(), "")
 
 
 def bullets(lines: Iterable[str]) -> Markdown:
@@ -204,10 +209,3 @@ def weighted_texts(losses: list[float], weights: list[float], **samples: list) -
 
     columns = {**samples, "loss": losses, "weight": weights}
     return pd.DataFrame(columns).style.format(rounded).set_properties(**{"text-align": "left"})
-
-
-def _html(column: pd.Series) -> list[str]:
-    if not pd.api.types.is_float_dtype(column):
-        return [escape(str(value)) for value in column]
-    short = column.dropna().round(1).eq(column.dropna()).all()
-    return ["" if pd.isna(value) else f"{value:g}" if short else f"{value:.2f}" for value in column]
