@@ -61,15 +61,14 @@ def _note(row: Mapping[str, Any]) -> str:
         f"sees {row['half_width']:.1f}": undecided,
         "one run on a side, equal spread assumed": row["kind"] == "prediction",
         "paired by seed": row["kind"] == "paired",
-        f"the paper's {abs(row['effect']):.2f} would take {seeds_text(row['seeds'])} seeds a side": undecided
+        f"the paper's {abs(row['effect']):.2f} would take {_seeds_text(row['seeds'])} seeds a side": undecided
         and pd.notna(row["seeds"]),
         "differs in size from the paper's": row["differs_in_size"],
     }
     return "; ".join(note for note, holds in notes.items() if holds)
 
 
-def seeds_text(seeds: float) -> str:
-    """A number of seeds, `over 1000` from there on."""
+def _seeds_text(seeds: float) -> str:
     return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
 
 
@@ -83,13 +82,12 @@ def over_places(table: RecordedTable) -> pd.DataFrame:
             "Runs": found["runs"],
             "Mean difference in standard deviations": found["effect"].map("{:+.2f}".format),
             "One place left out": found["low"].map("{:+.2f}".format) + " to " + found["high"].map("{:+.2f}".format),
-            "p (two-sided)": found["p"].map(p_text),
+            "p (two-sided)": found["p"].map(_p_text),
         }
     )
 
 
-def p_text(p: float) -> str:
-    """`0.031`, or `< 0.001`."""
+def _p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
@@ -126,7 +124,7 @@ def _detectable(row: Mapping[str, Any]) -> str:
     sees = f"{row['half_width']:.1f} points"
     if pd.isna(row["seeds"]):
         return sees
-    return f"{sees}; the paper's {row['effect']:.2f} takes {seeds_text(row['seeds'])} seeds"
+    return f"{sees}; the paper's {row['effect']:.2f} takes {_seeds_text(row['seeds'])} seeds"
 
 
 def headline(found: pd.DataFrame, profile: str) -> str:
@@ -151,7 +149,7 @@ def pooled_sentence(found: pd.DataFrame) -> str:
     tested = found[found["primary"] & found["p"].notna()]
     intervals = int(found["ours_tested"].sum() + found["paper_tested"].sum())
     rows = tested[["label", "table", "p"]].itertuples(index=False)
-    said = [f"{label} ({TABLES[table].title}) p = {p_text(p)}" for label, table, p in rows]
+    said = [f"{label} ({TABLES[table].title}) p = {_p_text(p)}" for label, table, p in rows]
     pooled = f" Over all places at once, by Holm's method: {'; '.join(said)}." if said else ""
     return f"The table rests on {intervals} intervals; of as many, 1 in 20 misses by chance.{pooled}"
 

@@ -100,6 +100,7 @@ def methods_figure(table: RecordedTable) -> Picture:
             methods = [method for method in METHODS if (group["method"] == method).any()]
             for index, method in enumerate(methods):
                 values = group.loc[group["method"] == method, "score"].to_numpy()
+                # Beside each other, so that equal seeds are told apart.
                 spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else np.zeros(1)
                 axis.scatter(index + spread, values, s=22, color=METHODS[method].colour, alpha=0.75, zorder=3)
                 axis.hlines(values.mean(), index - 0.3, index + 0.3, color=METHODS[method].colour, lw=2)

@@ -66,9 +66,8 @@ def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> d
         form: how a difference is said.
     """
     if table.layout.arms_across:
-        return {
-            place: place_label(place) for place in [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
-        }
+        places = [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
+        return {place: place_label(place) for place in places}
     found = kinds(table.runs)
     names = (COLUMNS if columns else COLUMNS | {"mnli": DATASETS["mnli"].label}) | {AVERAGE: "Avg"}
     said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
@@ -123,20 +122,14 @@ def _arms(table: RecordedTable, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
-    ours, paper = frames.total_times(table), frames.paper_hours(table.spec.name).set_index("method")
-    planned = table.runs.groupby("arm")["place"].nunique()
-    texts = []
-    for arm, method, source in rows[["arm", "method", "source"]].itertuples(index=False):
-        if source == "paper":
-            hours = paper.loc[method] if method in paper.index else None
-            texts.append("" if hours is None else f"{hours['paper_hours']:.1f} h ({hours['paper_ratio']:.1f})")
-        elif arm in ours.index:
-            seconds, base, tasks = ours.loc[arm]
-            part = "" if tasks == planned[arm] else f", {tasks:.0f} of {planned[arm]} tasks"
-            texts.append(f"{duration(seconds)} ({seconds / base:.1f}{part})")
-        else:
-            texts.append("-")
-    return texts
+    planned, ours, paper = table.runs.groupby("arm")["place"].nunique(), {}, {}
+    for arm, seconds, base, tasks in frames.total_times(table).itertuples():
+        part = "" if tasks == planned[arm] else f", {tasks:.0f} of {planned[arm]} tasks"
+        ours[arm] = f"{duration(seconds)} ({seconds / base:.1f}{part})"
+    for method, hours, ratio in frames.paper_hours(table.spec.name).drop(columns="place").itertuples(index=False):
+        paper[method] = f"{hours:.1f} h ({ratio:.1f})"
+    sides = rows[["arm", "method", "source"]].itertuples(index=False)
+    return [paper.get(method, "") if of == "paper" else ours.get(arm, "-") for arm, method, of in sides]
 
 
 def times(table: RecordedTable) -> pd.DataFrame:
@@ -146,16 +139,13 @@ def times(table: RecordedTable) -> pd.DataFrame:
     threads = [f", {n:.0f} thread{'s' if n > 1 else ''}" if n else "" for n in found["threads"]]
     text["Device"], text["n"] = found["device"] + threads, found["n"]
     text["Training"] = found["seconds"].map(duration)
-    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
+    ratios = (found["seconds"] / found["baseline_seconds"]).map("{:.1f}".format).replace("nan", "-")
+    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = ratios
     if layout.arms_across:
-        text["Paper, K = 10, V100"] = _ratios(found["paper_hours"], "", " h")
+        text["Paper, K = 10, V100"] = found["paper_hours"].map("{:.1f} h".format).replace("nan h", "")
     heading = "Paper's ratio" if layout.arms_across else "Paper's ratio, all tasks, V100"
-    text[heading] = _ratios(found["paper_ratio"], "")
+    text[heading] = found["paper_ratio"].map("{:.1f}".format).replace("nan", "")
     return text
-
-
-def _ratios(values: pd.Series, missing: str, unit: str = "") -> list[str]:
-    return [missing if pd.isna(value) else f"{value:.1f}{unit}" for value in values]
 
 
 def curves(table: RecordedTable) -> pd.DataFrame:
@@ -199,7 +189,7 @@ def bullets(lines: Iterable[str]) -> Markdown:
 def weighted_texts(losses: list[float], weights: list[float], **samples: list) -> Styler:
     """The samples of one text below each other, the original first, with their losses and weights under P*.
 
-    Other columns are `text`, `target` and maybe `teacher`: numbers and lists of them.
+    `samples` has `text`, `target` and maybe `teacher`: numbers and lists of them.
     """
 
     def rounded(value: object) -> str:
