@@ -238,7 +238,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.glue_submission:
         from mmel.study.report.glue_submission import submit
 
-        paths, notes = submit(store, arguments.profile, arguments.glue_submission, text_model_name())
+        paths, notes = submit(store, arguments.profile, arguments.glue_submission)
         print(*(f"submission: {path}" for path in paths), *notes, sep="\n")
         return 0
     if arguments.glue_scores:
@@ -249,7 +249,7 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     from mmel.study.report.book import report
 
-    print(f"book: open {report(arguments.table, arguments.profile, store, text_model_name())} in a browser")
+    print(f"book: open {report(arguments.table, arguments.profile, store)} in a browser")
     return 0
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mmel.study.datasets import DATASETS
 from mmel.study.report import contrasts
-from mmel.study.report.claims import claims_of
+from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import METHOD_LABELS
 from mmel.study.report.tables import interval, labels, number, place_label
@@ -20,63 +20,55 @@ def every_contrast(table: RecordedTable) -> pd.DataFrame:
     Where the paper has no such place the range of its differences stands.
     """
     found = contrasts.contrasts(table)
-    ours, paper = (found[found["source"] == source] for source in ("ours", "paper"))
-    keys = ["claim", "place", "arm_a", "arm_b"]
-    printed = paper.set_index(keys)
+    paper = found[found["source"] == "paper"].groupby("claim")["difference"].agg(["min", "max", "size"])
     names, claims, rows = labels(table, columns=True), claims_of(table.spec.name), []
-    for row in ours.to_dict("records"):
-        times = claims[row["claim"]].quantity == "time"
-        key = tuple(row[name] for name in keys)
-        beside = printed.loc[key] if key in printed.index else None
-        whole = paper.loc[paper["claim"] == row["claim"], "difference"]
-        said = ""
-        if beside is not None:
-            said = f"{interval(*beside[['difference', 'low', 'high']], ratio=times)}, {beside['verdict']}"
-        elif len(whole):
-            said = f"{number(whole.min(), times)} to {number(whole.max(), times)} ({len(whole)} cells)"
-        mine = interval(row["difference"], row["low"], row["high"], ratio=times)
+    for row in found[found["source"] == "ours"].to_dict("records"):
+        ratio, said = row["quantity"] == "time", ""
+        if pd.notna(row["paper_difference"]):
+            bounds = (row[f"paper_{name}"] for name in ("difference", "low", "high"))
+            said = f"{interval(*bounds, ratio=ratio)}, {row['paper_verdict']}"
+        elif row["claim"] in paper.index:
+            low, high, count = paper.loc[row["claim"]]
+            said = f"{number(low, ratio)} to {number(high, ratio)} ({count:.0f} cells)"
+        mine = interval(row["difference"], row["low"], row["high"], ratio=ratio)
         rows.append(
             {
                 "Where": names.get(row["place"], "all tasks"),
-                "Contrast": _contrast_name(row, table),
+                # A claim about many pairs of settings names each pair.
+                "Contrast": f"{row['arm_a']} − {row['arm_b']}" if len(table.spec.settings) > 1 else row["label"],
                 "Claimed": _claimed(claims[row["claim"]]),
                 "Ours [95 %] (runs)": f"{mine}, {row['verdict']} ({row['n_a']} + {row['n_b']})",
                 "Paper [95 %]": said,
-                "Note": _note(row, times),
+                "Note": _note(row),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _contrast_name(row: Mapping[str, Any], table: RecordedTable) -> str:
-    """The label of a claim, or of a claim about many pairs the pair."""
-    return f"{row['arm_a']} − {row['arm_b']}" if len(table.spec.settings) > 1 else row["label"]
-
-
-def _claimed(claim: Any) -> str:
+def _claimed(claim: Claim) -> str:
     if claim.quantity == "time":
         return {"<": "< 1", "=": f"1 ± {claim.margin:g}"}[claim.direction]
     forms = {">": f"> {claim.more_than:g}", "<": "< 0", "=": f"0 ± {claim.margin:g}", ">=": f"> -{claim.margin:g}"}
     return forms[claim.direction]
 
 
-def _note(row: Mapping[str, Any], times: bool) -> str:
+def _note(row: Mapping[str, Any]) -> str:
     """Of an undecided contrast how much it can see, of a decided one whether it differs in size from the paper's."""
     if row["kind"] == "none":
         return "single runs" if max(row["n_a"], row["n_b"]) == 1 else "no spread"
-    how = {"prediction": "one run on a side, equal spread assumed", "paired": "paired by seed"}.get(row["kind"], "")
-    notes = [how] if how else []
-    if row["verdict"] == "undecided" and not times:
-        notes.insert(0, f"sees {row['half_width']:.1f}")
-        if row["seeds"] == row["seeds"]:
-            notes.append(f"the paper's {abs(row['effect']):.2f} would take {seeds_text(row['seeds'])} seeds a side")
-    if row["differs_in_size"]:
-        notes.append("differs in size from the paper's")
-    return "; ".join(notes)
+    undecided = row["verdict"] == "undecided" and row["quantity"] != "time"
+    notes = {
+        f"sees {row['half_width']:.1f}": undecided,
+        "one run on a side, equal spread assumed": row["kind"] == "prediction",
+        "paired by seed": row["kind"] == "paired",
+        f"the paper's {abs(row['effect']):.2f} would take {_seeds_text(row['seeds'])} seeds a side": undecided
+        and pd.notna(row["seeds"]),
+        "differs in size from the paper's": row["differs_in_size"],
+    }
+    return "; ".join(note for note, holds in notes.items() if holds)
 
 
-def seeds_text(seeds: float) -> str:
-    """A number of seeds, `over 1000` from there on."""
+def _seeds_text(seeds: float) -> str:
     return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
 
 
@@ -90,14 +82,13 @@ def over_places(table: RecordedTable) -> pd.DataFrame:
             "Runs": found["runs"],
             "Mean difference in standard deviations": found["effect"].map("{:+.2f}".format),
             "One place left out": found["low"].map("{:+.2f}".format) + " to " + found["high"].map("{:+.2f}".format),
-            "p (two-sided)": [p_text(p) for p in found["p"]],
+            "p (two-sided)": found["p"].map(_p_text),
         }
     )
 
 
-def p_text(p: float) -> str:
-    """`0.031`, or `< 0.001`; empty if there is none."""
-    return "" if p != p else f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
 def every_claim(found: pd.DataFrame, profile: str) -> pd.DataFrame:
@@ -123,18 +114,17 @@ def _counted(row: Mapping[str, Any], source: str) -> str:
         return ""
     if not row[f"{source}_tested"]:
         return f"as claimed in {row[f'{source}_toward']} of {number_of}, single runs"
-    counts = {said: row[f"{source}_{said}"] for said in contrasts.VERDICTS[:3]}
-    told = [f"{said} in {count}" for said, count in counts.items() if count]
+    told = [f"{said} in {row[f'{source}_{said}']}" for said in VERDICTS[:3] if row[f"{source}_{said}"]]
     return f"{', '.join(told)} of {number_of}" if told else f"undecided in {number_of}"
 
 
 def _detectable(row: Mapping[str, Any]) -> str:
     if pd.isna(row["half_width"]) or row["quantity"] == "time":
         return ""
-    needed = (
-        "" if pd.isna(row["seeds"]) else f"; the paper's {row['effect']:.2f} takes {seeds_text(row['seeds'])} seeds"
-    )
-    return f"{row['half_width']:.1f} points{needed}"
+    sees = f"{row['half_width']:.1f} points"
+    if pd.isna(row["seeds"]):
+        return sees
+    return f"{sees}; the paper's {row['effect']:.2f} takes {_seeds_text(row['seeds'])} seeds"
 
 
 def headline(found: pd.DataFrame, profile: str) -> str:
@@ -158,9 +148,8 @@ def pooled_sentence(found: pd.DataFrame) -> str:
     """The p-values of the primary claims over all places, from `contrasts.answers`."""
     tested = found[found["primary"] & found["p"].notna()]
     intervals = int(found["ours_tested"].sum() + found["paper_tested"].sum())
-    said = [
-        f"{row['label']} ({TABLES[row['table']].title}) p = {p_text(row['p'])}" for row in tested.to_dict("records")
-    ]
+    rows = tested[["label", "table", "p"]].itertuples(index=False)
+    said = [f"{label} ({TABLES[table].title}) p = {_p_text(p)}" for label, table, p in rows]
     pooled = f" Over all places at once, by Holm's method: {'; '.join(said)}." if said else ""
     return f"The table rests on {intervals} intervals; of as many, 1 in 20 misses by chance.{pooled}"
 

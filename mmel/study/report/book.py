@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 
 from mmel import __version__
 from mmel.study import code_version
+from mmel.study.models import text_model_name
 from mmel.study.records import Store
 from mmel.study.report.files import write_claims, write_tables
 from mmel.study.sweep.notebook import NOTEBOOKS, WarmKernel
@@ -23,14 +24,13 @@ DOCUMENTS = ("docs/*.md", "mmel/study/paper/NOTES.md", "results/README.md", "ben
 PARAMETERS = {"parameters", "injected-parameters"}
 
 
-def report(names: list[str], profile: str, store: Store, text_model: str | None = None) -> Path:
+def report(names: list[str], profile: str, store: Store) -> Path:
     """Write the tables of a profile and build its book.
 
     Args:
         names: tables and figures to show, as in `mmel.study.tables.TABLES`.
         profile: whose records.
         store: where the records are and the report goes.
-        text_model: name of the text encoder; None for the profile's.
 
     Returns:
         The book's first file, `results/report/<profile>/book/index.html`. The tables lie beside the book.
@@ -40,9 +40,8 @@ def report(names: list[str], profile: str, store: Store, text_model: str | None 
         ResultsError: if a record cannot be read, naming its file.
     """
     executed, plots = store.root / "executed" / profile, []
-    if text_model:
-        # Read by `frames.load`, in the notebooks' kernel as well.
-        os.environ["MMEL_TEXT_MODEL"] = text_model
+    # The name of its folder, which the notebooks' kernel may not find from its own.
+    os.environ["MMEL_TEXT_MODEL"] = text_model_name() or ""
     write_claims(store, profile)
     for name in names:
         write_tables(name, store, profile)

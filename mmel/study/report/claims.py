@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+VERDICTS = ("supported", "opposed", "negligible", "undecided")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -72,14 +74,14 @@ def verdict(low: float, high: float, direction: str = ">", margin: float = 0.0) 
     if direction == "<":
         low, high = -high, -low
     if direction in (">", "<"):
-        supported, opposed, negligible = low > 0, high < 0, within
+        holds = (low > 0, high < 0, within)
     elif direction == "=":
-        supported, opposed, negligible = within, low > margin or high < -margin, False
+        holds = (within, low > margin or high < -margin)
     elif direction == ">=":
-        supported, opposed, negligible = low > -margin, high < -margin, False
+        holds = (low > -margin, high < -margin)
     else:
         raise ValueError(f"direction must be one of >, <, =, >=, got {direction!r}")
-    return "supported" if supported else "opposed" if opposed else "negligible" if negligible else "undecided"
+    return next((said for said, true in zip(VERDICTS, holds, strict=False) if true), "undecided")
 
 
 def _read() -> tuple[Claim, ...]:

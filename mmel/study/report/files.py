@@ -29,10 +29,8 @@ def write_tables(name: str, store: Store, profile: str) -> None:
     """Write a table, or the numbers behind a figure, as CSV, Markdown and LaTeX into the report's folder."""
     folder, table = store.report_dir(profile), frames.load(name, store, profile)
     caption = notes.caption(table)
-    if not name.startswith("figure"):
-        _write(tables.levels(table), folder, name, caption)
-    else:
-        _write(tables.curves(table), folder, name, caption)
+    shown = tables.curves(table) if name.startswith("figure") else tables.levels(table)
+    _write(shown, folder, name, caption)
     _write(answers.every_contrast(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
     if name == "table3":
         _write(table7(profile), folder, "table7", f"Table 7 (hyperparameters), profile {profile}, beside the paper's.")

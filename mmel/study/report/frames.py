@@ -1,10 +1,8 @@
-"""The numbers of a table: from one row per run to one row per cell, contrast and time. `tables` makes text of them.
+"""The numbers of a table: from one row per run to one row per cell and time. `tables` makes text of them.
 
-A *place* is where methods are compared: a data set and network (`cifar10/resnet20`), or a column of the GLUE tables
-(`cola`). An *arm* is a method with its settings (`MMEL-H-5`; `MMEL-H, predicted`).
+For *place* and *arm* see `contrasts`.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +11,7 @@ import pandas as pd
 
 from mmel.study.datasets import DATASETS
 from mmel.study.methods import METHODS
+from mmel.study.models import text_model_name
 from mmel.study.records import Store
 from mmel.study.report.glue_submission import read_scores
 from mmel.study.report.layout import AVERAGE, COLUMNS, LAYOUTS, METHOD_LABELS, Layout
@@ -44,21 +43,21 @@ class RecordedTable:
         return LAYOUTS[self.spec.kind]
 
 
-def load(name: str, store: Store, profile: str, text_model: str | None = None) -> RecordedTable:
+def load(name: str, store: Store, profile: str) -> RecordedTable:
     """One of `mmel.study.tables.TABLES` with what is recorded of its runs.
 
-    The text encoder is the named one, else that of MMEL_TEXT_MODEL, which `mmel report --text-model` sets for its
-    notebooks, else the profile's.
+    The text encoder is that of MMEL_TEXT_MODEL, which `mmel report --text-model` sets, else the profile's.
     """
-    spec, text_model = TABLES[name], text_model or os.environ.get("MMEL_TEXT_MODEL")
-    loaded = (load_runs(store, runs) for runs in (spec.reported(profile, text_model), spec.float32_checks(profile)))
+    spec = TABLES[name]
+    loaded = [
+        load_runs(store, runs) for runs in (spec.reported(profile, text_model_name()), spec.float32_checks(profile))
+    ]
     runs, checks = (_with_arms(spec, runs) if len(runs) else runs for runs in loaded)
     if spec.splits and (path := store.glue_scores_path(profile)).exists():
         entered = read_scores(path, profile)
+        keys = runs[["method", "seed", "place"]].to_numpy()
         for suffix in ("", "_mm"):
-            found = [
-                entered.get((*run, f"{task}{suffix}")) for *run, task in runs[["method", "seed", "place"]].to_numpy()
-            ]
+            found = [entered.get((method, seed, task + suffix)) for method, seed, task in keys]
             runs[f"test_score{suffix}"] = runs[f"test_score{suffix}"].fillna(pd.Series(found, runs.index, dtype=float))
     return RecordedTable(spec, profile, runs, checks)
 
@@ -82,10 +81,11 @@ def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     keys = ["place", "arm", "method", *table.spec.settings, "seed"]
     if table.layout.arms_across:
         return table.runs[[*keys, "score"]]
-    score = "test_score" if split == "test" else "score"
-    embedded = [DATASETS[name].embedded for name in table.runs["dataset"]]
-    scored = table.runs[["test_score", "test_score_mm"]].notna().any(axis=None)
-    runs = table.runs if split == "dev" or scored else table.runs[embedded]
+    runs, score = table.runs, "score"
+    if split == "test":
+        score = "test_score"
+        if runs[[score, f"{score}_mm"]].isna().all(axis=None):
+            runs = runs[[DATASETS[name].embedded for name in runs["dataset"]]]
     mnli = runs[runs["place"] == "mnli"]
     mismatched = mnli[keys].assign(place="mnli_mm", score=mnli[f"{score}_mm"])
     found = pd.concat([runs[keys].assign(score=runs[score]), mismatched])
@@ -106,10 +106,10 @@ def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
     printed = paper_table(name).rename(columns=names)
     if spec.splits:
         printed = printed[printed["split"] == split]
-    printed = _with_arms(spec, printed.reindex(columns=[*printed.columns.union(["sd", "n"], sort=False)]))
+    columns = ["place", "arm", "method", *spec.settings, "mean", "sd", "n"]
+    printed = _with_arms(spec, printed).reindex(columns=columns).assign(source="paper")
     # SMART's numbers are quoted from elsewhere, runs unknown.
-    printed["n"] = printed["n"].where(printed["method"] != "smart")
-    parts = [printed[["place", "arm", "method", *spec.settings, "mean", "sd", "n"]].assign(source="paper")]
+    parts = [printed.assign(n=printed["n"].mask(printed["method"] == "smart"))]
     for method, other in spec.borrowed.items():
         source, lines = f"paper, {other.replace('table', 'Table ')}", paper_cells(other)
         parts.insert(0, lines[lines["method"] == method].assign(source=source, **dict.fromkeys(spec.settings, "")))
@@ -125,24 +125,23 @@ def times(table: RecordedTable) -> pd.DataFrame:
         `paper_ratio` of the method: in the same place, or of all tasks together.
     """
     layout, here = table.layout, ["place", "device", "threads"]
-    keys = dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings, "device", "threads"])
+    keys = [*dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings]), "device", "threads"]
     timed = finished(table.runs).dropna(subset="train_seconds")
-    found = timed.groupby(list(keys), sort=False)["train_seconds"].agg(seconds="median", n="size").reset_index()
+    found = timed.groupby(keys, sort=False)["train_seconds"].agg(seconds="median", n="size").reset_index()
     baselines = found.loc[found["method"] == layout.baseline, [*here, "seconds"]]
     found = found.merge(baselines.rename(columns={"seconds": "baseline_seconds"}), on=here, how="left")
-    if layout.arms_across:
-        return found.merge(paper_hours(table.spec.name), on=["place", "method"], how="left")
-    return found.merge(paper_hours(table.spec.name).drop(columns="place"), on="method", how="left")
+    keys = ["place", "method"] if layout.arms_across else ["method"]
+    return found.merge(paper_hours(table.spec.name)[[*keys, "paper_hours", "paper_ratio"]], on=keys, how="left")
 
 
 def paper_hours(name: str) -> pd.DataFrame:
     """The paper's hours on one V100, of images by place and method, of texts for all tasks together."""
     layout = LAYOUTS[TABLES[name].kind]
     printed = paper_table(layout.times).rename(columns={"train_hours_v100": "paper_hours"})
-    printed = _with_arms(TABLES[layout.times], printed)
+    printed = _with_arms(TABLES[layout.times], printed).dropna(subset="paper_hours")
     if not layout.arms_across:
         printed["place"] = "all tasks"
-    printed = printed.dropna(subset="paper_hours").drop_duplicates(["place", "method"])
+    printed = printed.drop_duplicates(["place", "method"])
     base = printed[printed["method"] == layout.baseline].set_index("place")["paper_hours"]
     ratio = printed["paper_hours"] / printed["place"].map(base)
     return printed[["place", "method", "paper_hours"]].assign(paper_ratio=ratio)
@@ -165,20 +164,17 @@ def curves(table: RecordedTable) -> pd.DataFrame:
         One row for each data set, method and evaluation, in the grid's order: `place`, `dataset`, `method`, `metric`,
         `epoch` (epochs done, a fraction within one), `mean`, `min` and `max` of the score over seeds, `num_runs`.
     """
-    keys = ["place", "dataset", "method", "metric", "epoch"]
     lines = finished(table.runs).explode("history")
-    lines = lines.assign(
-        epoch=[float(epoch) for epoch, _ in lines["history"]], score=[score for _, score in lines["history"]]
-    )
-    groups = lines.groupby(keys, sort=False)["score"]
-    return groups.agg(["mean", "min", "max", "size"]).rename(columns={"size": "num_runs"}).reset_index()
+    lines["epoch"] = [float(epoch) for epoch, _ in lines["history"]]
+    lines["score"] = [score for _, score in lines["history"]]
+    groups = lines.groupby(["place", "dataset", "method", "metric", "epoch"], sort=False)["score"]
+    return groups.agg(mean="mean", min="min", max="max", num_runs="size").reset_index()
 
 
 def arm_label(spec: Table, fields: Mapping[str, object]) -> str:
     """Name of an arm of a table: `MMEL-H, predicted`, in Table 2 `MMEL-H-5`; a plain baseline has no settings."""
     settings = () if fields["method"] in PLAIN else spec.settings
-    parts = [METHOD_LABELS[fields["method"]], *(str(fields[setting]) for setting in settings)]
-    return LAYOUTS[spec.kind].joiner.join(parts)
+    return LAYOUTS[spec.kind].joiner.join([METHOD_LABELS[fields["method"]], *(str(fields[name]) for name in settings)])
 
 
 def _with_arms(spec: Table, found: pd.DataFrame) -> pd.DataFrame:

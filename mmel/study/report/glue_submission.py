@@ -4,25 +4,23 @@ import csv
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mmel.study.datasets import DATASETS
+from mmel.study.models import text_model_name
 from mmel.study.records import Store, write_atomically
 from mmel.study.report.layout import COLUMNS
 from mmel.study.tables import TABLES
 
 
-@dataclass(frozen=True)
-class ServerFile:
-    """The server's form of one test set.
+class TestSet(NamedTuple):
+    """A test set as the server takes it: file in the zip, number of predictions, and the server's name of each class.
 
-    Attributes:
-        file: its name in the zip.
-        rows: how many predictions.
-        labels: the server's name of each class, in the hub's integer order; empty for scores from 0 to 5.
+    The names are in the hub's integer order; there are none for scores from 0 to 5.
     """
 
     file: str
@@ -30,19 +28,18 @@ class ServerFile:
     labels: tuple[str, ...]
 
 
-def _server_file(column: str) -> ServerFile:
-    """The test set of a column of the GLUE tables; its words are those of GLUE's files."""
+def _test_set(column: str) -> TestSet:
     task, _, mismatched = column.partition("_")
     data = DATASETS[task]
-    return ServerFile(f"{COLUMNS[column]}.tsv", data.sizes["test_mm" if mismatched else "test"], data.labels)
+    return TestSet(f"{COLUMNS[column]}.tsv", data.sizes["test_mm" if mismatched else "test"], data.labels)
 
 
-TEST_SETS = {column: _server_file(column) for column in COLUMNS}
+TEST_SETS = {column: _test_set(column) for column in COLUMNS}
 # The server wants these too, for which the study trains no model: one class fills them. It is the commoner class of
 # WNLI's training examples; AX is scored by the Matthews correlation, which is 0 for any constant.
 PLACEHOLDERS = {
-    "wnli": ServerFile("WNLI.tsv", 146, ("0", "1")),
-    "ax": ServerFile("AX.tsv", 1104, DATASETS["mnli"].labels),
+    "wnli": TestSet("WNLI.tsv", 146, ("0", "1")),
+    "ax": TestSet("AX.tsv", 1104, DATASETS["mnli"].labels),
 }
 HEADER = "index\tprediction"
 # A row of the server's scores; a task is a name in TEST_SETS.
@@ -55,16 +52,13 @@ class SubmissionError(ValueError):
     """Predictions that make no submission, or scores that cannot be entered."""
 
 
-def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> list[str]:
+def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> None:
     """Write the zip of a submission, whole or not at all.
 
     Args:
         predictions: for each name in TEST_SETS one entry per test example in the test set's order: classes in the hub's
             integer order; for `stsb` scores, which are clipped to 0 to 5.
         path: where the zip goes.
-
-    Returns:
-        One line for each placeholder, to be shown beside the path.
 
     Raises:
         SubmissionError: if predictions of a test set are too few, too many or none at all, naming it.
@@ -78,17 +72,10 @@ def write_submission(predictions: Mapping[str, Sequence[float]], path: Path) -> 
             info.external_attr = 0o644 << 16
             archive.writestr(info, _tsv(name, test_set, values))
     write_atomically(path, content.getvalue())
-    return [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
 
 
-def submit(store: Store, profile: str, method: str, text_model: str | None = None) -> tuple[list[Path], list[str]]:
-    """Write a submission for each seed of one method; none is chosen by its dev score.
-
-    Args:
-        store: where records and predictions are.
-        profile: whose runs of Table 3.
-        method: one for text, see `mmel.study.methods`.
-        text_model: name of the text encoder; None for the profile's.
+def submit(store: Store, profile: str, method: str) -> tuple[list[Path], list[str]]:
+    """Write a submission for each seed of a profile's Table 3 with one method; none is chosen by its dev score.
 
     Returns:
         The zips, `results/report/<profile>/glue_<method>-s<seed>.zip`, and notes: the placeholders, and the seeds that
@@ -99,35 +86,29 @@ def submit(store: Store, profile: str, method: str, text_model: str | None = Non
             predictions cannot be used.
     """
     seeds: dict[int, dict[str, list]] = {}
-    for config in TABLES["table3"].reported(profile, text_model):
-        if config.method != method:
-            continue
-        predictions, path = seeds.setdefault(config.seed, {}), store.predictions_path(config)
-        if (record := store.read(config)) and record.finished and path.exists():
-            for split, values in _predicted(path).items():
-                predictions[config.dataset + split.removeprefix("test")] = values
-    paths, placeholders, left_out = [], [], []
+    for config in TABLES["table3"].reported(profile, text_model_name()):
+        if config.method == method:
+            predictions, path = seeds.setdefault(config.seed, {}), store.predictions_path(config)
+            if (record := store.read(config)) and record.finished and path.exists():
+                predictions |= _predicted(path, config.dataset)
+    paths, left_out = [], []
     for seed, predictions in seeds.items():
         if missing := [name for name in TEST_SETS if name not in predictions]:
             left_out.append(f"seed {seed} has no finished {method} run with test predictions for {', '.join(missing)}")
         else:
             paths.append(store.report_dir(profile) / f"glue_{method}-s{seed}.zip")
-            placeholders = write_submission(predictions, paths[-1])
+            write_submission(predictions, paths[-1])
     if not paths:
         raise SubmissionError(
             f"profile {profile}: {next(iter(left_out), f'no runs of {method}')}: predictions are saved if a run is on "
             "a whole task whose test split is in the data root"
         )
+    placeholders = [f"{one.file} is a placeholder: {one.labels[0]!r} in every row" for one in PLACEHOLDERS.values()]
     return paths, placeholders + left_out
 
 
 def enter_scores(store: Store, profile: str, path: Path) -> Path:
     """Keep scores of the server beside the runs of a profile; a score of the same run and test set is replaced.
-
-    Args:
-        store: where they go.
-        profile: whose runs of Table 3.
-        path: a CSV file with the columns of SCORE_FIELDS, a row for each method, seed and test set.
 
     Returns:
         The file that holds all scores of the profile.
@@ -143,7 +124,7 @@ def enter_scores(store: Store, profile: str, path: Path) -> Path:
 
 
 def read_scores(path: Path, profile: str) -> dict[tuple[str, int, str], float]:
-    """Scores of the server in percent, by method, seed and test set.
+    """Scores of the server in percent, by method, seed and test set; the file's columns are SCORE_FIELDS.
 
     Raises:
         SubmissionError: if a row has another form or is given twice, or is of no run of the profile, naming its line.
@@ -154,43 +135,41 @@ def read_scores(path: Path, profile: str) -> dict[tuple[str, int, str], float]:
         "seed": list(dict.fromkeys(str(run.seed) for run in runs)),
         "task": list(TEST_SETS),
     }
-    scores: dict[tuple[str, int, str], float] = {}
+    scores = {}
     try:
         rows = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:
         raise SubmissionError(f"{path} must be a CSV file, got {error}") from error
     for number, row in enumerate(rows, start=1):
-        if number == 1 or len(row) != len(SCORE_FIELDS):
-            if tuple(row) != SCORE_FIELDS:
-                raise SubmissionError(f"{path}:{number} must have the fields {', '.join(SCORE_FIELDS)}, got {row}")
+        where = f"{path}:{number}"
+        if len(row) != len(SCORE_FIELDS) or (number == 1 and tuple(row) != SCORE_FIELDS):
+            raise SubmissionError(f"{where} must have the fields {', '.join(SCORE_FIELDS)}, got {row}")
+        if number == 1:
             continue
         for (name, options), value in zip(allowed.items(), row, strict=False):
             if value not in options:
-                raise SubmissionError(f"{path}:{number}: {name} must be one of {', '.join(options)}, got {value!r}")
-        run = (row[0], int(row[1]), row[2])
-        try:
-            score = float(row[3])
-        except ValueError:
-            score = math.nan
-        if not abs(score) <= 100:
-            raise SubmissionError(f"{path}:{number}: score must be a percentage from -100 to 100, got {row[3]!r}")
-        if run in scores:
-            raise SubmissionError(f"{path}:{number}: a row of this method, seed and task stands above")
-        scores[run] = score
+                raise SubmissionError(f"{where}: {name} must be one of {', '.join(options)}, got {value!r}")
+        method, seed, task, score = row
+        if not re.fullmatch(r"-?(100|\d{1,2})(\.\d+)?", score) or abs(float(score)) > 100:
+            raise SubmissionError(f"{where}: score must be a percentage from -100 to 100, got {score!r}")
+        if (method, int(seed), task) in scores:
+            raise SubmissionError(f"{where}: a row of this method, seed and task stands above")
+        scores[method, int(seed), task] = float(score)
     if not scores:
         raise SubmissionError(f"{path} must have a row of fields and rows of scores, got {len(rows)} rows")
     return scores
 
 
-def _predicted(path: Path) -> dict[str, list]:
+def _predicted(path: Path, task: str) -> dict[str, list]:
+    """The predictions in a file, by names in TEST_SETS."""
     try:
         found = json.loads(path.read_bytes())
-        return {split: list(found[split]) for split in found.keys() & {"test", "test_mm"}}
+        return {task + split.removeprefix("test"): list(found[split]) for split in found.keys() & {"test", "test_mm"}}
     except (ValueError, TypeError, AttributeError) as error:
         raise SubmissionError(f"{path} holds no predictions, delete it and train the run again: {error}") from error
 
 
-def _tsv(name: str, test_set: ServerFile, values: Sequence[float]) -> str:
+def _tsv(name: str, test_set: TestSet, values: Sequence[float]) -> str:
     num = len(test_set.labels)
     # 1.0 is a class, 0.7 is a probability in the place of a class.
     if num:

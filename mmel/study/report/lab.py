@@ -8,7 +8,7 @@ from mmel.study import lab
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
 from mmel.study.report.claims import verdict
-from mmel.study.report.figures import _panels as panels_of
+from mmel.study.report.figures import panels_of
 from mmel.study.report.pictures import Picture
 from mmel.study.report.runs import load_runs
 from mmel.study.report.statistics import Cell, holm, paired, seeds_needed, welch

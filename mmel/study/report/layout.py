@@ -25,9 +25,9 @@ class Layout:
     """How tables on one kind of data are laid out.
 
     Attributes:
-        place: headings of where a contrast is made: within a data set and model, or within a task.
+        place: headings of a place.
         baseline: the method that times are compared with.
-        examples: what it is evaluated on.
+        examples: of the evaluation.
         decimals: of the paper's scores.
         joiner: between a method and its settings, in the name of an arm.
         arms_across: whether arms are columns and places rows, or the other way round.

@@ -51,10 +51,7 @@ class Picture:
         return re.sub(r"[ \t]+$", "", text[text.index("<svg") :], flags=re.MULTILINE)
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        return (
-            {"image/svg+xml": self.svg, "text/plain": self.alt},
-            {"image/svg+xml": {"alt": self.alt}},
-        )
+        return {"image/svg+xml": self.svg, "text/plain": self.alt}, {"image/svg+xml": {"alt": self.alt}}
 
 
 def training_curve(epochs: Sequence[dict]) -> Picture:
@@ -68,10 +65,9 @@ def training_curve(epochs: Sequence[dict]) -> Picture:
             axis.plot(lines["epoch"], lines[column], color="#0072b2")
             axis.set_xlabel("epoch")
             axis.set_title(label)
-    ends = [
-        f"{label} from {lines[column].iloc[0]:.3g} to {lines[column].iloc[-1]:.3g}" for column, label in drawn.items()
-    ]
-    return Picture(figure, f"Over {lines['epoch'].iloc[-1]:g} epochs: {'; '.join(ends)}.")
+    first, last = lines.iloc[0], lines.iloc[-1]
+    ends = [f"{label} from {first[column]:.3g} to {last[column]:.3g}" for column, label in drawn.items()]
+    return Picture(figure, f"Over {last['epoch']:g} epochs: {'; '.join(ends)}.")
 
 
 def weighted_views(views: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> Picture:
@@ -108,9 +104,9 @@ def weight_bars(losses: np.ndarray, weights: Mapping[str, np.ndarray]) -> Pictur
         figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
         width = 0.8 / len(weights)
         shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(weights)))
-        for index, (values, shade) in enumerate(zip(weights.items(), shades, strict=True)):
+        for index, (name, values) in enumerate(weights.items()):
             left = np.arange(len(losses)) + (index - (len(weights) - 1) / 2) * width
-            axis.bar(left, values[1], width, color=shade, label=values[0])
+            axis.bar(left, values, width, color=shades[index], label=name)
         axis.axhline(1 / len(losses), color="#7f7f7f", ls="--", lw=1)
         axis.set_xticks(range(len(losses)), [f"loss {value:g}" for value in losses.round(3)])
         axis.set_ylabel("weight")

@@ -18,7 +18,7 @@ class Cell(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """A difference with its 95 % interval and two-sided p-value; NaN where the runs do not give them.
+    """A difference with its 95 % interval, NaN where the runs do not give one.
 
     `kind` says how the interval was made: `paired`, `Welch`, `prediction` (one run on a side, equal spread assumed) or
     `none`.
@@ -27,7 +27,6 @@ class Contrast(NamedTuple):
     difference: float
     low: float = np.nan
     high: float = np.nan
-    p: float = np.nan
     kind: str = "none"
 
 
@@ -47,47 +46,37 @@ def combination(terms: Sequence[tuple[float, Cell]]) -> Contrast:
         terms: coefficient and cell. Of two cells one may be a single run, see `welch`.
     """
     difference = float(sum(c * cell.mean for c, cell in terms))
-    single = [cell for _, cell in terms if cell.n < 2]
-    kind = "Welch"
-    if len(terms) == 2 and len(single) == 1:
-        kind = "prediction"
-        (spread,) = (cell for _, cell in terms if cell.n > 1)
-        parts, freedoms = [c**2 * spread.sd**2 / cell.n for c, cell in terms], None
-        freedom = spread.n - 1.0
-    elif single:
-        return Contrast(difference)
-    else:
+    several = [cell for _, cell in terms if cell.n > 1]
+    if len(several) == len(terms):
         parts = [c**2 * cell.sd**2 / cell.n for c, cell in terms]
-        freedoms = [cell.n - 1 for _, cell in terms]
-        squares = sum(part**2 / own for part, own in zip(parts, freedoms, strict=True))
-        freedom = sum(parts) ** 2 / squares if squares else np.nan
-    return _t(difference, float(np.sqrt(sum(parts))), freedom, kind)
+        squares = sum(part**2 / (cell.n - 1) for part, cell in zip(parts, several, strict=True))
+        return _t(difference, sum(parts), sum(parts) ** 2 / squares if squares else np.nan, "Welch")
+    if len(several) == 1 and len(terms) == 2:
+        variance = sum(c**2 * several[0].sd ** 2 / cell.n for c, cell in terms)
+        return _t(difference, variance, several[0].n - 1, "prediction")
+    return Contrast(difference)
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Contrast:
     """The contrast of runs that share their seeds, first minus second: the t interval of the differences."""
     differences = np.subtract(first, second)
     n = len(differences)
-    return _t(float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n)), n - 1, "paired")
+    return _t(float(differences.mean()), differences.var(ddof=1) / n, n - 1, "paired")
 
 
-def _t(difference: float, error: float, freedom: float, kind: str) -> Contrast:
+def _t(difference: float, variance: float, freedom: float, kind: str) -> Contrast:
     # Runs that are all alike have no scatter to judge by.
-    if not (error > 0 and freedom > 0):
+    if not (variance > 0 and freedom > 0):
         return Contrast(difference)
-    low, high = stats.t.interval(CONFIDENCE, freedom, loc=difference, scale=error)
-    p = 2 * stats.t.sf(abs(difference) / error, freedom)
-    return Contrast(difference, float(low), float(high), float(p), kind)
+    low, high = stats.t.interval(CONFIDENCE, freedom, loc=difference, scale=np.sqrt(variance))
+    return Contrast(difference, float(low), float(high), kind)
 
 
 class Pooled(NamedTuple):
     """One test of a claim over several cells.
 
-    Attributes:
-        effect: mean difference in standard deviations of its cell.
-        low: lowest such mean with one cell left out.
-        high: highest.
-        p: two-sided, from sign flips of the differences of single seeds.
+    `effect` is the mean difference in standard deviations of its cell, `low` and `high` the lowest and highest such
+    mean with one cell left out, and `p` two-sided.
     """
 
     effect: float
@@ -96,31 +85,28 @@ class Pooled(NamedTuple):
     p: float
 
 
-def pooled(cells: Sequence[tuple[Sequence[float], Sequence[float]]], num_resamples: int = 20_000) -> Pooled | None:
+def pooled(cells: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Pooled | None:
     """Test a contrast over several models or tasks at once, whatever their metrics.
 
     The differences of seeds are divided by the standard deviation of their cell (pooled over both sides) and averaged;
-    the signs of all (cell, seed) are flipped.
+    the signs of all (cell, seed) are flipped, in 20,000 ways or in all if they are fewer.
 
     Args:
         cells: for each model or task the scores of both arms, seed by seed; two seeds at least.
-        num_resamples: sign flips drawn; all of them, if they are fewer.
 
     Returns:
         None if no p-value as small as 0.05 is possible, or if a cell has no spread.
     """
-    groups = []
-    for first, second in cells:
-        spread = np.sqrt((np.var(first, ddof=1) + np.var(second, ddof=1)) / 2)
-        groups.append(np.subtract(first, second) / spread if spread > 0 else None)
-    if not groups or any(group is None for group in groups) or 2 * 0.5 ** sum(map(len, groups)) > 0.05:
+    spreads = [np.sqrt((np.var(first, ddof=1) + np.var(second, ddof=1)) / 2) for first, second in cells]
+    if 2 * 0.5 ** sum(len(first) for first, _ in cells) > 0.05 or not all(spreads):
         return None
+    groups = [np.subtract(*sides) / spread for sides, spread in zip(cells, spreads, strict=True)]
     flat = np.concatenate(groups)
     found = stats.permutation_test(
-        (flat,), np.mean, permutation_type="samples", n_resamples=num_resamples, rng=np.random.default_rng(0)
+        (flat,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(0)
     )
-    without = [np.concatenate(groups[:n] + groups[n + 1 :]).mean() for n in range(len(groups))] if groups[1:] else []
-    return Pooled(float(flat.mean()), *(float(f(without or [flat.mean()])) for f in (min, max)), float(found.pvalue))
+    without = [np.concatenate(groups[:n] + groups[n + 1 :] or groups).mean() for n in range(len(groups))]
+    return Pooled(float(flat.mean()), float(min(without)), float(max(without)), float(found.pvalue))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -131,16 +117,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(half_width: float, n: int, target: float) -> int:
-    """Seeds a side that bring an interval's half-width down to a target, if the spread stays as measured.
+    """Seeds a side that bring the half-width of an interval of `n` a side to a target, if the spread stays as it is."""
 
-    Args:
-        half_width: of the interval at hand.
-        n: seeds a side that it has.
-        target: half-width wanted.
-    """
-    error = half_width / stats.t.ppf((1 + CONFIDENCE) / 2, 2 * n - 2) * np.sqrt(n)
+    def width(seeds: int) -> float:
+        return stats.t.ppf((1 + CONFIDENCE) / 2, 2 * seeds - 2) / np.sqrt(seeds)
+
     needed = 2
-    while stats.t.ppf((1 + CONFIDENCE) / 2, 2 * needed - 2) * error / np.sqrt(needed) > target and needed < 10_000:
+    while width(needed) * half_width / width(n) > target and needed < 10_000:
         needed += 1 + needed // 50
     return needed
 

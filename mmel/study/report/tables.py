@@ -11,7 +11,7 @@ from mmel.study.datasets import DATASETS
 from mmel.study.report import frames
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
-from mmel.study.report.runs import device_label, finished
+from mmel.study.report.runs import finished
 
 TIME = "Time (ratio to Baseline)"
 
@@ -66,9 +66,8 @@ def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> d
         form: how a difference is said.
     """
     if table.layout.arms_across:
-        return {
-            place: place_label(place) for place in [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
-        }
+        places = [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
+        return {place: place_label(place) for place in places}
     found = kinds(table.runs)
     names = (COLUMNS if columns else COLUMNS | {"mnli": DATASETS["mnli"].label}) | {AVERAGE: "Avg"}
     said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
@@ -103,17 +102,16 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
     names = labels(table, columns=True, form="(ours: {})")
-    front = front.join(_headed(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
+    front = front.join(_places(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
     frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
     if table.spec.name == "table3":
         frame[TIME] = _total_times(table, heads)
     return frame
 
 
-def _headed(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
-    """A column for each heading of a place: data set and model, or task."""
-    rows = [names[place].split(", ") if table.layout.arms_across else [names[place]] for place in places]
-    return pd.DataFrame(rows, columns=table.layout.place)
+def _places(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
+    """Columns that name a place: data set and model, or task."""
+    return pd.DataFrame([names[place].split(", ") for place in places], columns=table.layout.place)
 
 
 def _arms(table: RecordedTable, rows: pd.DataFrame) -> pd.DataFrame:
@@ -124,40 +122,30 @@ def _arms(table: RecordedTable, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _total_times(table: RecordedTable, rows: pd.DataFrame) -> list[str]:
-    ours, paper = frames.total_times(table), frames.paper_hours(table.spec.name).set_index("method")
-    planned = table.runs.groupby("arm")["place"].nunique()
-    texts = []
-    for arm, method, source in rows[["arm", "method", "source"]].itertuples(index=False):
-        if source == "paper":
-            hours = paper.loc[method] if method in paper.index else None
-            texts.append("" if hours is None else f"{hours['paper_hours']:.1f} h ({hours['paper_ratio']:.1f})")
-        elif arm in ours.index:
-            seconds, base, tasks = ours.loc[arm]
-            part = "" if tasks == planned[arm] else f", {tasks:.0f} of {planned[arm]} tasks"
-            texts.append(f"{duration(seconds)} ({seconds / base:.1f}{part})")
-        else:
-            texts.append("-")
-    return texts
+    planned, ours, paper = table.runs.groupby("arm")["place"].nunique(), {}, {}
+    for arm, seconds, base, tasks in frames.total_times(table).itertuples():
+        part = "" if tasks == planned[arm] else f", {tasks:.0f} of {planned[arm]} tasks"
+        ours[arm] = f"{duration(seconds)} ({seconds / base:.1f}{part})"
+    for method, hours, ratio in frames.paper_hours(table.spec.name).drop(columns="place").itertuples(index=False):
+        paper[method] = f"{hours:.1f} h ({ratio:.1f})"
+    sides = rows[["arm", "method", "source"]].itertuples(index=False)
+    return [paper.get(method, "") if of == "paper" else ours.get(arm, "-") for arm, method, of in sides]
 
 
 def times(table: RecordedTable) -> pd.DataFrame:
     """Training times and their ratio to the baseline's on the same device, beside the paper's."""
     found, layout = frames.times(table), table.layout
-    text = _headed(table, found["place"], labels(table)).join(_arms(table, found))
-    devices = zip(found["device"], found["threads"], strict=True)
-    text["Device"] = [device_label(device, threads) for device, threads in devices]
-    text["n"] = found["n"]
+    text = _places(table, found["place"], labels(table)).join(_arms(table, found))
+    threads = [f", {n:.0f} thread{'s' if n > 1 else ''}" if n else "" for n in found["threads"]]
+    text["Device"], text["n"] = found["device"] + threads, found["n"]
     text["Training"] = found["seconds"].map(duration)
-    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = _ratios(found["seconds"] / found["baseline_seconds"], "-")
+    ratios = (found["seconds"] / found["baseline_seconds"]).map("{:.1f}".format).replace("nan", "-")
+    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = ratios
     if layout.arms_across:
-        text["Paper, K = 10, V100"] = _ratios(found["paper_hours"], "", " h")
+        text["Paper, K = 10, V100"] = found["paper_hours"].map("{:.1f} h".format).replace("nan h", "")
     heading = "Paper's ratio" if layout.arms_across else "Paper's ratio, all tasks, V100"
-    text[heading] = _ratios(found["paper_ratio"], "")
+    text[heading] = found["paper_ratio"].map("{:.1f}".format).replace("nan", "")
     return text
-
-
-def _ratios(values: pd.Series, missing: str, unit: str = "") -> list[str]:
-    return [missing if pd.isna(value) else f"{value:.1f}{unit}" for value in values]
 
 
 def curves(table: RecordedTable) -> pd.DataFrame:
@@ -170,9 +158,9 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     """Every run that a table averages, as its figure draws it; columns that no run fills are left out."""
     found = finished(table.runs)
     fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
-    optional = ["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]
-    filled = [column for column in optional if found[column].notna().any()]
-    return found[[*fields, "seed", "metric", "score", "best_score", *filled]].reset_index(drop=True)
+    optional = found[["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]]
+    always = found[[*fields, "seed", "metric", "score", "best_score"]]
+    return always.join(optional.dropna(axis="columns", how="all")).reset_index(drop=True)
 
 
 def show(frame: pd.DataFrame) -> HTML:
@@ -186,6 +174,13 @@ def show(frame: pd.DataFrame) -> HTML:
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 
+def _html(column: pd.Series) -> pd.Series:
+    if not pd.api.types.is_float_dtype(column):
+        return column.map(lambda value: escape(str(value)))
+    short = column.dropna().round(1).eq(column.dropna()).all()
+    return column.map("{:g}".format if short else "{:.2f}".format).mask(column.isna(), "")
+
+
 def bullets(lines: Iterable[str]) -> Markdown:
     """A list for a notebook."""
     return Markdown("\n".join(f"- {line}" for line in lines))
@@ -194,7 +189,7 @@ def bullets(lines: Iterable[str]) -> Markdown:
 def weighted_texts(losses: list[float], weights: list[float], **samples: list) -> Styler:
     """The samples of one text below each other, the original first, with their losses and weights under P*.
 
-    Other columns are `text`, `target` and maybe `teacher`: numbers and lists of them.
+    `samples` has `text`, `target` and maybe `teacher`: numbers and lists of them.
     """
 
     def rounded(value: object) -> str:
@@ -204,10 +199,3 @@ def weighted_texts(losses: list[float], weights: list[float], **samples: list) -
 
     columns = {**samples, "loss": losses, "weight": weights}
     return pd.DataFrame(columns).style.format(rounded).set_properties(**{"text-align": "left"})
-
-
-def _html(column: pd.Series) -> list[str]:
-    if not pd.api.types.is_float_dtype(column):
-        return [escape(str(value)) for value in column]
-    short = column.dropna().round(1).eq(column.dropna()).all()
-    return ["" if pd.isna(value) else f"{value:g}" if short else f"{value:.2f}" for value in column]

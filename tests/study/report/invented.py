@@ -10,7 +10,7 @@ from mmel.study.needs import teacher_of
 from mmel.study.records import RunWriter, Store, write_atomically
 from mmel.study.report import answers, contrasts, frames, tables
 from mmel.study.report.hyperparameters import table7
-from mmel.study.tables import TABLES, runs_of
+from mmel.study.tables import TABLES
 
 FROZEN = Path(__file__).resolve().parents[2] / "records"
 GOLDEN = FROZEN / "golden"
@@ -60,33 +60,17 @@ def write_run(
         **header,
     }
     history = [float(value) for value in ([score - 5, score] if history is None else history)]
-    scores = [{metric: value} for value in history]
-    if mm is not None:
-        others = mm if isinstance(mm, list) else [mm] * len(history)
-        scores = [both | {"accuracy_mm_pct": other} for both, other in zip(scores, others, strict=True)]
-    lines = [
-        {
-            "kind": "epoch",
-            "epoch": number / run.evals_per_epoch,
-            "train_loss": 2.5 - number,
-            "eval_seconds": 0.1,
-            **({} if weight_max is None else {"weight_max": weight_max}),
-            **({} if effective_views is None else {"effective_views": effective_views[number - 1]}),
-            **both,
-        }
-        for number, both in enumerate(scores, start=1)
-    ]
+    lines = []
+    for number, value in enumerate(history, start=1):
+        line = {"kind": "epoch", "epoch": number / run.evals_per_epoch, "train_loss": 2.5 - number, metric: value}
+        others = {"accuracy_mm_pct": mm[number - 1] if isinstance(mm, list) else mm, "weight_max": weight_max}
+        others |= {"effective_views": effective_views and effective_views[number - 1]}
+        lines.append(line | {"eval_seconds": 0.1} | {name: x for name, x in others.items() if x is not None})
+    scores = {name: value for name, value in lines[-1].items() if name.endswith("_pct")}
+    outcome = {"status": "finished", **scores, f"best_{metric}": max(history), **dict(result)}
     costs = {"train_seconds": train_seconds, "wall_seconds": train_seconds + 1}
-    outcome = {"status": "finished", **scores[-1], f"best_{metric}": max(history), **dict(result)}
     ended = {"status": "failed", "error": error} if error else outcome
     RunWriter(store, run, [header, *lines]).finish(ended | costs)
-
-
-def mini_run(model, method, k, seed):
-    """The run of the mini grids of Tables 1 and 2 with these fields."""
-    wanted = (model, method, k, seed)
-    runs = runs_of(["table1", "table2"], "mini")
-    return next(run for run in runs if (run.model, run.method, run.num_augmented, run.seed) == wanted)
 
 
 def reported(name, profile, **fields):
@@ -105,17 +89,15 @@ def row(frame, **wanted):
 
 def golden_frames(store):
     """File name -> CSV of every table that the frozen runs make."""
-    found = {"table7.csv": table7("mini")}
-    for name in TABLES:
-        table = frames.load(name, store, "mini")
-        found[f"{name}_contrasts.csv"] = answers.every_contrast(table)
-        if name == "figure2":
-            found[f"{name}_levels.csv"] = tables.curves(table)
-            continue
-        found[f"{name}_levels.csv"], found[f"{name}_time.csv"] = tables.levels(table), tables.times(table)
-        found[f"{name}_pooled.csv"] = answers.over_places(table)
     claims = contrasts.answers(store, "mini")
-    found["claims.csv"], found["weights.csv"] = answers.every_claim(claims, "mini"), contrasts.weights(store, "mini")
+    found = {"table7.csv": table7("mini"), "claims.csv": answers.every_claim(claims, "mini")}
+    found["weights.csv"] = contrasts.weights(store, "mini")
+    makers = {"levels": tables.levels, "time": tables.times, "pooled": answers.over_places}
+    for name in TABLES:
+        of = {"levels": tables.curves} if name == "figure2" else makers
+        table = frames.load(name, store, "mini")
+        found |= {f"{name}_{kind}.csv": make(table) for kind, make in of.items()}
+        found[f"{name}_contrasts.csv"] = answers.every_contrast(table)
     return {name: frame.to_csv(index=False) for name, frame in found.items()}
 
 

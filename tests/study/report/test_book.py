@@ -52,12 +52,12 @@ def built(tmp_path_factory):
     store, kernel, warnings = Store(tmp_path_factory.mktemp("results")), Executed(), io.StringIO()
     shutil.copytree(FROZEN / "runs", store.root / "runs")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(warnings):
-        patch.setenv("MMEL_TEXT_MODEL", "")
+        patch.setenv("MMEL_TEXT_MODEL", "an-encoder")
         patch.setattr(book, "WarmKernel", lambda store: contextlib.nullcontext(kernel))
         # A page that an older report left.
         (old := store.report_dir("mini") / "book" / "old.html").parent.mkdir(parents=True)
         old.touch()
-        entry = book.report([*TABLES], "mini", store, text_model="an-encoder")
+        entry = book.report([*TABLES], "mini", store)
     assert not old.exists()
     return store, entry.parent, warnings.getvalue(), kernel.parameters, kernel.encoder
 

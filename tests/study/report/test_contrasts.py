@@ -12,11 +12,6 @@ from mmel.study.report.contrasts import overall
 from mmel.study.report.statistics import Cell, pooled, welch
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
-
-
 def found(name, store, profile):
     return contrasts.contrasts(frames.load(name, store, profile))
 
@@ -64,25 +59,21 @@ def test_from_six_shared_seeds_on_the_differences_make_the_interval(monkeypatch,
 
 def test_gains_on_small_tasks_less_gains_on_the_others(store):
     gains = {"cola": 4.0, "rte": 2.0, "mrpc": 1.0}
+    label = "MMEL-H − Baseline, CoLA, RTE less the others"
     for task, gain in gains.items():
+        # Without the other tasks there is none.
+        both = found("table3", store, "reduced")
+        assert set(both.loc[both["label"] == label, "source"]) == {"paper"}
         write_reduced(store, {(task, "mmel_h"): [60.0 + gain, 61.0 + gain], (task, "baseline"): [60.0, 61.0]})
-    ours = row(found("table3", store, "reduced"), label="MMEL-H − Baseline, CoLA, RTE less the others", source="ours")
-    # (4 + 2) / 2 - 1; six cells of variance 0.5 in two runs: error sqrt(0.25 * (4 / 4 + 2)), 2.67 degrees of freedom.
+    ours = row(found("table3", store, "reduced"), label=label, source="ours")
+    # (4 + 2) / 2 - 1; six cells of variance 0.5 in two runs: error sqrt(0.25 * (4 / 4 + 2)), and
+    # 0.75**2 / (4 * 0.0625**2 + 2 * 0.25**2) = 4 degrees of freedom.
     assert ours["difference"] == pytest.approx(2.0)
-    freedom = 0.75**2 / (4 * 0.0625**2 + 2 * 0.25**2)
-    assert freedom == pytest.approx(4.0)
     assert ours["half_width"] == pytest.approx(2.7764 * math.sqrt(0.75), abs=1e-3)
 
 
-def test_without_the_other_tasks_there_is_no_interaction(store):
-    write_reduced(store, {("cola", "mmel_h"): [60.0, 61.0], ("cola", "baseline"): [60.0, 61.0]})
-    both = found("table3", store, "reduced")
-    assert set(both.loc[both["label"].str.contains("less the others"), "source"]) == {"paper"}
-
-
 def test_times_are_ratios_on_one_gpu(store):
-    took = {"baseline": [100.0, 110.0], "mmel_h": [150.0, 165.0]}
-    for method, seconds in took.items():
+    for method, seconds in {"baseline": [100.0, 110.0], "mmel_h": [150.0, 165.0]}.items():
         for run, value in zip(reported("table3", "reduced", dataset="cola", method=method), seconds, strict=False):
             write_run(store, run, 40.0, train_seconds=value)
     other = reported("table3", "reduced", dataset="cola", method="mmel_s")[0]

@@ -6,7 +6,7 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN, mini_run, reported
+from invented import FROZEN, reported
 from matplotlib.collections import PathCollection
 
 from mmel.study.records import Store
@@ -49,20 +49,14 @@ def test_no_runs_give_a_panel_that_says_so(tmp_path, draw, name, panels):
 @pytest.mark.parametrize("name", ["table1", "table3"])
 def test_a_forest_has_a_marker_for_every_contrast_and_tells_its_numbers(name):
     table = frames.load(name, Store(FROZEN), "mini")
-    found = contrasts.contrasts(table)
-    found = found[found["quantity"] != "time"]
-    shown = tables.labels(table, columns=True)
-    found = found[found["place"].isin(shown)]
+    found, shown = contrasts.contrasts(table), tables.labels(table, columns=True)
     picture = figures.forest(found, shown)
+    found = found[(found["quantity"] != "time") & found["place"].isin(shown)]
     points = [line.get_xdata()[0] for axis in drawn(picture).axes for line in axis.lines if len(line.get_xdata()) == 1]
     assert sorted(points) == pytest.approx(sorted(found["difference"]))
     assert len(picture.figure.axes) == found["label"].nunique()
     assert all(f"{difference:+.2f}" in picture.alt for difference in found["difference"])
-
-
-def test_a_forest_of_nothing_says_so():
-    picture = figures.forest(contrasts.contrasts(frames.load("table1", Store(FROZEN), "mini")).iloc[:0], {})
-    assert picture.alt == "No runs yet."
+    assert figures.forest(found.iloc[:0], shown).alt == "No runs yet."
 
 
 def test_a_picture_is_the_same_bytes_at_every_execution_and_has_an_alternative_text():
@@ -76,20 +70,17 @@ def test_a_picture_is_the_same_bytes_at_every_execution_and_has_an_alternative_t
 @pytest.mark.parametrize("name", ["table1", "table3"])
 def test_every_seed_is_a_dot(name):
     table = frames.load(name, Store(FROZEN), "mini")
-    scores = table.runs["score"].dropna()
-    dots = [
-        offset[1]
-        for axis in figures.methods_figure(table).figure.axes
-        for dots in axis.collections
-        if isinstance(dots, PathCollection)
-        for offset in dots.get_offsets()
-    ]
-    assert sorted(dots) == pytest.approx(sorted(scores))
+    found = [dots for axis in figures.methods_figure(table).figure.axes for dots in axis.collections]
+    heights = [height for dots in found if isinstance(dots, PathCollection) for _, height in dots.get_offsets()]
+    assert sorted(heights) == pytest.approx(sorted(table.runs["score"].dropna()))
 
 
 @pytest.mark.parametrize(
     "run",
-    [mini_run("resnet8", "mmel_h", 5, 0), *reported("table3", "mini", dataset="grammar_cola", method="mmel_h")],
+    [
+        reported("table1", "mini", method="mmel_h")[0],
+        *reported("table3", "mini", dataset="grammar_cola", method="mmel_h"),
+    ],
 )
 def test_the_training_curve_shows_a_runs_own_metric(run):
     record = Store(FROZEN).read(run)
@@ -101,19 +92,11 @@ def test_the_training_curve_shows_a_runs_own_metric(run):
 def test_views_stand_with_their_losses_and_weights(channels):
     views = np.random.default_rng(0).integers(0, 256, size=(3, 8, 8, channels), dtype=np.uint8)
     losses, weights = np.array([np.nan, 1.5, 2.0]), np.array([np.nan, 0.25, 0.75])
-    first, *others = (axis.texts[0].get_text() for axis in drawn(pictures.weighted_views(views, losses, weights)).axes)
-    assert not re.search(r"\d", first)
-    assert [re.findall(r"[\d.]+", text) for text in others] == [["1.500", "0.250"], ["2.000", "0.750"]]
-    axes = pictures.weighted_views(views, losses, weights).figure.axes
-    assert all(
-        np.array_equal(axis.images[0].get_array(), view.squeeze()) for axis, view in zip(axes, views, strict=True)
-    )
-
-
-def test_each_worst_case_has_a_bar_for_each_weight():
-    weights = {"one": np.array([0.25, 0.75]), "another": np.array([0.0, 1.0])}
-    (axis,) = drawn(pictures.weight_bars(np.array([0.0, 1.5]), weights)).axes
-    assert [[bar.get_height() for bar in bars] for bars in axis.containers] == [[0.25, 0.75], [0.0, 1.0]]
+    axes = drawn(pictures.weighted_views(views, losses, weights)).axes
+    texts = [re.findall(r"[\d.]+", axis.texts[0].get_text()) for axis in axes]
+    assert texts == [[], ["1.500", "0.250"], ["2.000", "0.750"]]
+    for axis, view in zip(axes, views, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), view.squeeze())
 
 
 def test_weights_over_lambda_are_those_of_the_library():
@@ -125,14 +108,6 @@ def test_figure_1_compares_the_samples_of_mmel_s_with_the_original():
     losses, weights = np.array([0.25, 0.5, 2.0]), np.array([0.125, 0.25, 0.625])
     picture = pictures.hard_and_soft((losses, weights), (losses[1:], weights[1:]))
     hard, soft = ([text.get_text() for text in axis.texts] for axis in drawn(picture).axes)
-    assert [text for text in hard if "ell" in text] == [
-        r"$\ell(f(x), y)$ = 0.25",
-        r"$\ell(f(z_1), y)$ = 0.50",
-        r"$\ell(f(z_2), y)$ = 2.00",
-    ]
-    assert [text for text in soft if "ell" in text] == [
-        r"$\ell(f(x), y)$",
-        r"$\ell(f(z_1), f(x))$ = 0.50",
-        r"$\ell(f(z_2), f(x))$ = 2.00",
-    ]
+    assert {r"$\ell(f(x), y)$ = 0.25", r"$\ell(f(z_2), y)$ = 2.00"} <= set(hard)
+    assert {r"$\ell(f(x), y)$", r"$\ell(f(z_2), f(x))$ = 2.00"} <= set(soft)
     assert "z_2 against f(x): loss 2.000, weight 0.625" in picture.alt

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -42,9 +43,7 @@ def test_a_table_without_runs_has_the_papers_numbers_alone(tmp_path, name, profi
     ours = frame["Source"] == f"ours ({profile})"
     assert not any(" (" in cell for cell in frame[ours].iloc[:, 4:].to_numpy().flatten())
     assert (~ours).any()
-    assert answers.every_contrast(table).empty
-    assert tables.seeds(table).empty
-    assert tables.times(table).empty
+    assert all(of(table).empty for of in (answers.every_contrast, tables.seeds, tables.times))
 
 
 def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
@@ -65,10 +64,8 @@ def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
 
 def test_show_escapes_its_text_and_leaves_blank_what_is_not_there():
     frame = pd.DataFrame({"a < b": ["x & y", "z"], "score": [81.0, 80.123456], "n": [1.0, NAN]})
-    shown = tables.show(frame).data
-    for cell in ("<th>a &lt; b</th>", "<td>x &amp; y</td>", "<td>81.00</td>", "<td>80.12</td>", "<td></td>"):
-        assert cell in shown
-    assert shown == tables.show(frame).data
+    cells = ["a &lt; b", "score", "n", "x &amp; y", "81.00", "1", "z", "80.12", ""]
+    assert re.findall("<t[hd]>(.*)</t[hd]>", tables.show(frame).data) == cells
     assert "<table" not in tables.show(frame.iloc[:0]).data
 
 

@@ -3,15 +3,10 @@ import pytest
 from invented import reported, write_run
 
 from mmel.study.config import ImageRun
-from mmel.study.records import ResultsError, Store
+from mmel.study.records import ResultsError
 from mmel.study.report.runs import finished, load_runs
 
 A = ImageRun(dataset="digits", model="resnet8", augment="crop", method="mmel_h", num_augmented=5)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 def test_a_row_for_every_configuration_in_order(store):
@@ -37,11 +32,13 @@ def test_the_last_evaluation_counts_and_the_best_is_told_apart(store):
 
 
 def test_a_text_is_judged_by_its_own_metric(store):
-    (run,) = reported("table3", "mini", dataset="grammar_cola", method="mmel_h")
+    run = reported("table3", "reduced", dataset="cola", method="mmel_h")[0]
     write_run(store, run, 47.0, result={"test_matthews_pct": 41.0})
     found = load_runs(store, [run]).iloc[0]
     assert (found["metric"], found["score"], found["test_score"]) == ("matthews_pct", 47.0, 41.0)
     assert np.isnan(found["score_mm"])
+    # A subset is told from the whole.
+    assert (found["num_train"], found["num_available"], found["num_eval"]) == (run.train_size, 8551, 1043)
 
 
 def test_a_frame_has_the_fields_of_its_kind_and_a_place(store):
@@ -50,13 +47,6 @@ def test_a_frame_has_the_fields_of_its_kind_and_a_place(store):
     assert {"decay_epochs", "mask_ratio"} & set(texts) == {"mask_ratio"}
     assert set(images["place"]) == {"cifar10/resnet20"}
     assert set(load_runs(store, reported("table4", "mini"))["place"]) == {"cola", "rte"}
-
-
-def test_a_subset_is_told_from_the_whole(store):
-    run = reported("table3", "reduced", dataset="cola")[0]
-    write_run(store, run, 40.0)
-    found = load_runs(store, [run]).iloc[0]
-    assert (found["num_train"], found["num_available"], found["num_eval"]) == (run.train_size, 8551, 1043)
 
 
 def test_a_device_is_named_with_its_threads_and_number(store):

@@ -1,20 +1,10 @@
 import itertools
-import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from mmel.study.report.statistics import (
-    Cell,
-    combination,
-    holm,
-    paired,
-    pooled,
-    sampling_error,
-    seeds_needed,
-    welch,
-)
+from mmel.study.report.statistics import Cell, combination, holm, paired, pooled, sampling_error, seeds_needed, welch
 
 SAMPLES = [
     ([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]),
@@ -33,20 +23,17 @@ def cell(sample):
 
 
 def test_welch_by_hand():
-    # Equal variances of 1, three runs each: standard error sqrt(2/3), 4 degrees of freedom, t(0.975) = 2.776; the
-    # test statistic 2 / 0.8165 = 2.449 has p = 0.0705 there.
+    # Equal variances of 1, three runs each: standard error sqrt(2/3), 4 degrees of freedom, t(0.975) = 2.776.
     found = welch(Cell(98.0, 1.0, 3), Cell(96.0, 1.0, 3))
-    assert found[:4] == pytest.approx((2.0, 2 - 2.2669, 2 + 2.2669, 0.0705), abs=1e-4)
+    assert found[:3] == pytest.approx((2.0, 2 - 2.2669, 2 + 2.2669), abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("first", "second"), SAMPLES)
 def test_welch_equals_scipys(first, second):
     found = welch(cell(first), cell(second))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        expected = stats.ttest_ind(first, second, equal_var=False)
-    bounds = expected.confidence_interval(0.95)
-    assert found[:4] == pytest.approx((np.mean(first) - np.mean(second), *bounds, expected.pvalue), rel=1e-9)
+    bounds = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert found[:3] == pytest.approx((np.mean(first) - np.mean(second), *bounds), rel=1e-9)
 
 
 def test_one_run_on_a_side_has_a_prediction_interval():
@@ -56,38 +43,25 @@ def test_one_run_on_a_side_has_a_prediction_interval():
         assert found.kind == "prediction"
 
 
-def test_a_prediction_interval_covers_a_new_run_95_times_in_100():
-    draws = np.random.default_rng(0).normal(size=(4000, 4))
-    found = [welch(cell(draw[:3]), Cell(draw[3], np.nan, 1)) for draw in draws]
-    assert np.mean([one.low < 0 < one.high for one in found]) == pytest.approx(
-        0.95, abs=4 * (0.05 * 0.95 / 4000) ** 0.5
-    )
-
-
+@pytest.mark.filterwarnings("error")  # A notebook would show the warning in the report.
 @pytest.mark.parametrize(("first", "second"), [([99.0], [10.0]), ([95.0, 95.0], [94.0, 94.0])])
 def test_without_scatter_there_is_a_difference_and_no_interval(first, second):
-    with warnings.catch_warnings():
-        # A notebook would show the warning in the report.
-        warnings.simplefilter("error")
-        found = welch(cell(first), cell(second))
+    found = welch(cell(first), cell(second))
     assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
-    assert np.isnan(found[1:4]).all()
+    assert np.isnan(found[1:3]).all()
     assert found.kind == "none"
 
 
 def test_paired_equals_scipys():
     first, second = [70.0, 71.5, 72.0], [68.0, 69.0, 60.0]
     expected = stats.ttest_rel(first, second)
-    bounds = expected.confidence_interval(0.95)
-    assert paired(first, second)[1:4] == pytest.approx((*bounds, expected.pvalue), rel=1e-9)
+    assert paired(first, second)[1:3] == pytest.approx(expected.confidence_interval(0.95), rel=1e-9)
     # Differences that are all alike have no scatter.
     assert paired([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]).kind == "none"
 
 
-def test_a_combination_of_two_cells_is_welchs_and_single_runs_have_none():
+def test_a_combination_of_halved_cells_is_half_of_welchs_and_single_runs_have_none():
     first, second = map(cell, SAMPLES[1])
-    assert combination([(1, first), (-1, second)]) == welch(first, second)
-    # Halved cells: half the difference and half the interval.
     half = combination([(0.5, first), (-0.5, second)])
     assert half[:3] == pytest.approx([value / 2 for value in welch(first, second)[:3]])
     single = Cell(1.0, np.nan, 1)
