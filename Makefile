@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, made from requirements.lock and kept until the lock changes.
 PYTHON  ?= python3
 PROFILE ?= mini
-TABLES  ?= table1 table2 table3 table4 table5 table6 figure2
+TABLES  ?= table1 table2 table3 table4 table5 table6 figure2 lab
 # Runs side by side. Tiny runs on a CPU gain nothing from a second thread, and everything from a second core.
 PACK    ?= $(if $(filter mini,$(PROFILE)),2,1)
 BIN     := .venv/bin

@@ -22,7 +22,7 @@ from mmel.study.methods import METHODS, methods_for
 from mmel.study.models import ModelError, text_model_name
 from mmel.study.records import ResultsError, Store
 from mmel.study.sweep import NotebookError
-from mmel.study.tables import GRIDS, TABLES, TEXT_MODELS, recipe
+from mmel.study.tables import GRIDS, TEXT_MODELS, recipe
 
 # Variables, because grids, notebooks, kernels and workers must see the same choice.
 VARIABLES = {"data_root": "MMEL_DATA", "text_model": "MMEL_TEXT_MODEL", "device": "MMEL_DEVICE"}
@@ -40,7 +40,7 @@ OPTIONS = {
     "--text-model": _option("encoder, by hub name or folder; default: MMEL_TEXT_MODEL, the profile's", metavar="NAME"),
     "--data-root": _option("default: MMEL_DATA, else ./data", metavar="DIR"),
     "--device": _option("cpu, cuda, cuda:1; default: MMEL_DEVICE, else the first GPU, else the CPU"),
-    "--table": _option(f"default: {' '.join(TABLES)}", nargs="+", choices=GRIDS, default=[*TABLES], metavar="TABLE"),
+    "--table": _option(f"default: {' '.join(GRIDS)}", nargs="+", choices=GRIDS, default=[*GRIDS], metavar="TABLE"),
     "--profile": _option("default: mini", choices=PROFILES, default="mini"),
     "--only": _option("keep runs with this value, and the runs they need", action="append", metavar="FIELD=VALUE"),
     "--plan": _option("list the runs and their cost; train nothing", action="store_true"),

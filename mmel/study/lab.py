@@ -126,19 +126,21 @@ CONTRASTS = (
 
 
 def runs_of_arm(cell: str, arm: str, profile: str = "reduced") -> list[ImageRun]:
-    """The runs of an arm in a cell, one for each seed; of profile `mini` one, short, and none of `paper`."""
+    """The runs of an arm in a cell, one for each seed; of profile `mini` a single short one.
+
+    The lab is small on purpose: `paper` has the runs of `reduced`.
+    """
     spec, fields = CELLS[cell], dict(ARMS[arm])
-    if profile == "paper":
-        return []
-    method, number = fields.pop("method"), SEEDS_OF_PRIMARY if arm in spec.many else SEEDS
+    method, recipe = fields.pop("method"), {"profile": "reduced", **spec.fields}
+    number = SEEDS_OF_PRIMARY if arm in spec.many else SEEDS
+    if profile == "mini":
+        recipe |= {"profile": "mini", "epochs": 5, "decay_epochs": (2, 4), "epochs_per_eval": 1}
+        number = 1
     runs = []
-    for seed in range(1 if profile == "mini" else number):
-        recipe = spec.fields | (
-            {"epochs": 5, "decay_epochs": (2, 4), "epochs_per_eval": 1} if profile == "mini" else {}
-        )
+    for seed in range(number):
         # A subset of its own for each seed, so that the answer is not about one subset.
         draw = {"subset_seed": seed} if spec.fields.get("train_size") else {}
-        base = ImageRun(profile=profile, method="mmel_s", **recipe | draw).with_method(method, seed)
+        base = ImageRun(method="mmel_s", **recipe | draw).with_method(method, seed)
         runs.append(base.replace(**fields, epochs_per_eval=base.epochs_per_eval * base.stretch))
     return runs
 

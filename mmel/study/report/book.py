@@ -16,7 +16,7 @@ from mmel.study.models import text_model_name
 from mmel.study.records import Store
 from mmel.study.report.files import write_claims, write_tables
 from mmel.study.sweep.notebook import NOTEBOOKS, WarmKernel
-from mmel.study.tables import TABLES
+from mmel.study.tables import GRIDS
 
 OTHER_NOTEBOOKS = ("explore_*.ipynb", "use_*.ipynb")
 DOCUMENTS = ("docs/*.md", "mmel/study/paper/NOTES.md", "results/README.md", "benchmarks/README.md")
@@ -28,7 +28,7 @@ def report(names: list[str], profile: str, store: Store) -> Path:
     """Write the tables of a profile and build its book.
 
     Args:
-        names: tables and figures to show, as in `mmel.study.tables.TABLES`.
+        names: tables and figures to show, as in `mmel.study.tables.GRIDS`.
         profile: whose records.
         store: where the records are and the report goes.
 
@@ -68,7 +68,7 @@ def _gather(plots: list[Path], folder: Path) -> str:
     (folder / "notebooks").mkdir()
     pages = {path.stem: _for_book(path) for path in (*plots, *others)}
     first, *rest = (path.stem for path in plots)
-    titles = {f"plot_{name}": f"{table.title} " for name, table in TABLES.items()}
+    titles = {f"plot_{name}": f"{table.title} " for name, table in GRIDS.items()}
     contents = {
         "Tables and figures": [f"{titles[stem]}</notebooks/{stem}>" for stem in rest],
         "Explore and use": [f"/notebooks/{path.stem}" for path in others],

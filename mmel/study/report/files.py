@@ -7,7 +7,7 @@ import pandas as pd
 
 from mmel.study.files import write_atomically
 from mmel.study.records import Store
-from mmel.study.report import answers, contrasts, figures, frames, notes, tables
+from mmel.study.report import answers, contrasts, figures, frames, lab, notes, tables
 from mmel.study.report.hyperparameters import table7
 
 _LATEX = str.maketrans(
@@ -27,7 +27,13 @@ def write_claims(store: Store, profile: str) -> None:
 
 def write_tables(name: str, store: Store, profile: str) -> None:
     """Write a table, or the numbers behind a figure, as CSV, Markdown and LaTeX into the report's folder."""
-    folder, table = store.report_dir(profile), frames.load(name, store, profile)
+    folder = store.report_dir(profile)
+    if name == "lab":
+        runs = lab.load(store, profile)
+        _write(lab.levels(runs), folder, name, "The lab: accuracy on small real data, mean ± std (seeds).")
+        _write(lab.table(lab.contrasts(runs)), folder, "lab_contrasts", "The lab: contrasts, paired by seed.")
+        return
+    table = frames.load(name, store, profile)
     caption = notes.caption(table)
     shown = tables.curves(table) if name.startswith("figure") else tables.levels(table)
     _write(shown, folder, name, caption)

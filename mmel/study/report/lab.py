@@ -1,5 +1,7 @@
 """The lab's numbers, text and figures: contrasts of `mmel.study.lab`, paired by seed, and how arms train."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -11,7 +13,7 @@ from mmel.study.report.claims import verdict
 from mmel.study.report.figures import panels_of
 from mmel.study.report.pictures import Picture
 from mmel.study.report.runs import load_runs
-from mmel.study.report.statistics import Cell, holm, paired, seeds_needed, welch
+from mmel.study.report.statistics import Cell, Contrast, holm, paired, seeds_needed, welch
 from mmel.study.report.tables import interval, level
 
 CELL_LABELS = {name: cell.label for name, cell in lab.CELLS.items()}
@@ -156,13 +158,22 @@ def lambda_figure(runs: pd.DataFrame) -> Picture:
 
 def views_figure(runs: pd.DataFrame) -> Picture:
     """Accuracy over K of MMEL-H and of equal weights, less that of equal weights at K = 5."""
-    over = {**{name: k for (method, k), name in lab.VIEWS.items() if method == lab.H}, lab.H: 5}
-    uni = {**{name: k for (method, k), name in lab.VIEWS.items() if method == lab.UNI}}
-    return _less_uni(runs, over, "K", "Accuracy less that of equal weights at K = 5, over K", {lab.UNI: uni})
+    over, others = (
+        {name: k for (method, k), name in lab.VIEWS.items() if method == wanted} for wanted in (lab.H, lab.UNI)
+    )
+    about = "Accuracy less that of equal weights at K = 5, over K"
+    return _less_uni(runs, over | {lab.H: 5}, "K", about, others)
 
 
-def _less_uni(runs, over, axis_label, about, others=None) -> Picture:
-    lines = {lab.H: over, **(others or {})}
+def _less_uni(
+    runs: pd.DataFrame,
+    over: Mapping[str, float],
+    axis_label: str,
+    about: str,
+    others: Mapping[str, float] | None = None,
+) -> Picture:
+    """A line over the values of MMEL-H's arms, and one over those of others with equal weights."""
+    lines = {lab.H: over, **({lab.UNI: others} if others else {})}
     cells = {cell: scores for cell, scores in _scores(runs).items() if set(over) <= set(scores)}
     told = []
     with panels_of({CELL_LABELS[cell]: scores for cell, scores in cells.items()}) as (figure, panels):
@@ -186,11 +197,12 @@ def _less_uni(runs, over, axis_label, about, others=None) -> Picture:
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
             axis.set_xlabel(axis_label)
+            axis.legend(fontsize=7)
         figure.supylabel("points less equal weights", fontsize=9)
     return Picture(figure, f"{about}. {'; '.join(told)}." if told else "No runs yet.")
 
 
-def _difference(scores: pd.DataFrame, arm: str):
+def _difference(scores: pd.DataFrame, arm: str) -> Contrast:
     both = scores[[arm, lab.UNI]].dropna()
     return paired(both[arm].to_numpy(float), both[lab.UNI].to_numpy(float))
 
@@ -220,18 +232,26 @@ def cost_figure(runs: pd.DataFrame) -> Picture:
     Cost is by count: a view's forward and backward pass are 3, its forward pass 1; Baseline(DA)'s step is 1.
     """
     told = []
-    with panels_of({CELL_LABELS[cell]: rows for cell, rows in runs[runs["counts"]].groupby("cell", sort=False)}) as (
-        figure,
-        panels,
-    ):
+    cells = {CELL_LABELS[cell]: rows for cell, rows in runs[runs["counts"]].groupby("cell", sort=False)}
+    with panels_of(cells) as (figure, panels):
         for axis, rows in panels:
             for (arm, method), mine in rows.groupby(["arm", "method"], sort=False):
                 k, sampled = mine["num_augmented"].iloc[0], mine["backward"].iloc[0] == "sampled"
                 cost = (k + 3) / 3 if sampled else k
                 marker = "D" if sampled else "o"
-                axis.plot(cost, mine["score"].mean(), marker, ms=5, color=METHODS[method].colour)
+                name = METHODS[method].label + (", sampled" if sampled else "")
+                axis.plot(cost, mine["score"].mean(), marker, ms=5, color=METHODS[method].colour, label=name)
                 told.append(f"{axis.get_title()}, {arm}: {mine['score'].mean():.2f} at {cost:.2f}")
             axis.set_xscale("log")
+            axis.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+            axis.minorticks_off()
+            axis.set_xlim(0.8, 25)
             axis.set_xlabel("cost, Baseline(DA) = 1")
+        # An arm is a method with settings; a legend has each method once.
+        handles = {
+            label: one for axis, _ in panels for one, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        if handles:
+            figure.legend(handles.values(), handles, loc="outside upper center", ncols=5, fontsize=8)
         figure.supylabel("accuracy (%)", fontsize=9)
     return Picture(figure, f"Accuracy over cost. {'; '.join(told)}." if told else "No runs yet.")

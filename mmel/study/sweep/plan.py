@@ -15,7 +15,7 @@ def plan(
     """The runs of some tables in the order of training, with the first table that has each; its notebook trains it.
 
     Args:
-        tables: names of `mmel.study.tables.TABLES`.
+        tables: names of `mmel.study.tables.GRIDS`.
         profile: `mini`, `reduced` or `paper`.
         only: `field=value` entries, one of which a run must match for each field that is named; the runs that such a
             run needs come with it.

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_output
 
 from mmel.study.records import Store
 from mmel.study.report import book
-from mmel.study.tables import TABLES
+from mmel.study.tables import GRIDS
 
 ALT = 'MMEL-H − Baseline: +0.5 points, "holds"'
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0h9"/></svg>'
@@ -57,7 +57,7 @@ def built(tmp_path_factory):
         # A page that an older report left.
         (old := store.report_dir("mini") / "book" / "old.html").parent.mkdir(parents=True)
         old.touch()
-        entry = book.report([*TABLES], "mini", store)
+        entry = book.report([*GRIDS], "mini", store)
     assert not old.exists()
     return store, entry.parent, warnings.getvalue(), kernel.parameters, kernel.encoder
 
@@ -86,7 +86,7 @@ def test_the_first_file_leads_to_the_first_page_which_lists_all_others(built):
 
 def test_plot_notebooks_get_the_profile_and_texts_the_encoder(built):
     *_, parameters, encoder = built
-    assert parameters == {f"plot_{name}": {"profile": "mini"} for name in ("claims", *TABLES)}
+    assert parameters == {f"plot_{name}": {"profile": "mini"} for name in ("claims", *GRIDS)}
     assert encoder == "an-encoder"
 
 

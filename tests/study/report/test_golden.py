@@ -8,7 +8,7 @@ from invented import FROZEN, GOLDEN, golden_frames
 
 from mmel.study.records import Store
 from mmel.study.report.files import write_claims, write_tables
-from mmel.study.tables import TABLES, runs_of
+from mmel.study.tables import GRIDS, TABLES, runs_of
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 COMMITTED = RESULTS / "report" / "reduced"
@@ -35,7 +35,7 @@ def test_every_frozen_run_is_in_a_table_and_invented():
     assert {record.header["device"]["name"] for record in records} == {"test device"}
 
 
-@pytest.mark.parametrize("name", ["claims", *TABLES])
+@pytest.mark.parametrize("name", ["claims", *GRIDS])
 def test_the_committed_report_is_what_the_committed_records_make(tmp_path, monkeypatch, name):
     # What `mmel report --profile reduced` writes; the book takes a minute of notebooks.
     monkeypatch.setattr(Store, "report_dir", lambda self, profile: tmp_path)
