@@ -126,10 +126,7 @@ CONTRASTS = (
 
 
 def runs_of_arm(cell: str, arm: str, profile: str = "reduced") -> list[ImageRun]:
-    """The runs of an arm in a cell, one for each seed; of profile `mini` a single short one.
-
-    The lab is small on purpose: `paper` has the runs of `reduced`.
-    """
+    """The runs of an arm in a cell, one for each seed; of profile `mini` a single short one."""
     spec, fields = CELLS[cell], dict(ARMS[arm])
     method, recipe = fields.pop("method"), {"profile": "reduced", **spec.fields}
     number = SEEDS_OF_PRIMARY if arm in spec.many else SEEDS
@@ -146,6 +143,6 @@ def runs_of_arm(cell: str, arm: str, profile: str = "reduced") -> list[ImageRun]
 
 
 def grid(profile: str, text_model: str | None = None) -> list[ImageRun]:
-    """All runs of the lab; a table's grid. `mini` leaves out all but one training set."""
-    cells = CELLS if profile != "mini" else ["digits100"]
+    """All runs of the lab; a table's grid. `mini` has one training set, and `paper` nothing: digits are no paper's."""
+    cells = {"mini": ["digits100"], "reduced": CELLS, "paper": ()}[profile]
     return [run for cell in cells for arm in CELLS[cell].arms for run in runs_of_arm(cell, arm, profile)]
