@@ -69,7 +69,11 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                 **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
                 **{"source": "ours", "quantity": "score", "direction": contrast.direction, "primary": contrast.primary},
                 **{"n": len(both), **found._asdict(), "half_width": half, "verdict": said},
-                **{"welch_low": apart.low, "welch_high": apart.high, "correlation": np.corrcoef(first, second)[0, 1]},
+                **{
+                    "welch_low": apart.low,
+                    "welch_high": apart.high,
+                    "correlation": both[contrast.a].corr(both[contrast.b]),
+                },
                 "p": stats.ttest_rel(first, second).pvalue if contrast.primary else np.nan,
                 "seeds": seeds_needed(half, len(both), lab.MARGIN) if wanted else np.nan,
             }
