@@ -10,8 +10,10 @@ ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root 
            $(if $(TEXT_MODEL),--text-model "$(TEXT_MODEL)")
 SWEEP   := $(BIN)/mmel sweep $(ARGS) --pack $(PACK) $(if $(BUDGET),--budget-minutes $(BUDGET)) \
            $(if $(filter-out 0,$(RETRY)),--retry-failed)
-# Tests train tiny networks: a process on each core, up to four, is faster than threads that wait for each other.
-PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# Tests train tiny networks: a process on each core, up to four, is faster than threads that wait for each other. Files
+# begin in the order of tests/conftest.py, the slow ones first.
+PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+           --no-loadscope-reorder
 # The oldest that pyproject.toml takes, and what the library's tests need beside them.
 OLDEST  := torch==2.4.1 torchvision==0.19.1 transformers==4.46.3 accelerate 'datasets>=3' pytest scipy
 # What a profile keeps for itself. The augmented texts are shared between profiles, and cost hours at paper scale.
@@ -41,7 +43,7 @@ test: $(READY)  ## lint, unit tests, and nbval on the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST) --nbval-lax tests notebooks/use_*.ipynb
-	$(PYTEST) --nbval notebooks/plot_*.ipynb notebooks/explore_mmel.ipynb
+	$(PYTEST) --nbval notebooks/explore_mmel.ipynb notebooks/plot_*.ipynb
 
 test-old: $(READY)  ## the library's tests, from its sdist, with the oldest torch and transformers that it takes: gigabytes
 	folder=$$(mktemp -d) && $(BIN)/uv build --quiet --out-dir $$folder . && tar -xzf $$folder/mmel-*.tar.gz -C $$folder && \

@@ -10,6 +10,8 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mmel.study.records import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 # What the notebooks, tables and tests need beside torch, torchvision, transformers and what these bring along. The
 # embedded digits and GLUE's scores are scikit-learn's.

@@ -25,6 +25,7 @@ TINY = ImageRun(
 # It takes hours.
 LONG = TINY.replace(epochs=100_000)
 SENSELESS = TINY.replace(evals_per_epoch=100)
+pytestmark = pytest.mark.slow
 CLOCK = {"kind", "train_seconds", "eval_seconds", "images_per_second"}
 
 
@@ -87,12 +88,14 @@ def test_a_kernel_is_replaced_if_killed_and_stops_its_run_as_the_budget_ends(sto
 
 
 def test_no_process_outlives_a_sweep_that_is_terminated_or_killed(store):
-    command = [sys.executable, "-m", "mmel.study", "sweep", "--pack", "2", "--no-notebook", "--device", "cpu"]
+    command = [sys.executable, "-m", "mmel.study", "sweep", "--no-notebook", "--device", "cpu"]
     command += ["--table", "table1", "--only", "model=resnet14", "--only", "method=mmel_h", "--results", store.root]
     runs = [run for run in TABLES["table1"].runs("mini") if (run.model, run.method) == ("resnet14", "mmel_h")]
-    for sent, status in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for run in runs:
+    # All of its processes end at SIGTERM; at SIGKILL each one by itself.
+    for sent, status, pack in ((signal.SIGTERM, 130, 2), (signal.SIGKILL, -signal.SIGKILL, 1)):
+        packed = [*command, "--pack", str(pack)]
+        sweep = subprocess.Popen(packed, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for run in runs[:pack]:
             process_of(store, run)
         sweep.send_signal(sent)
         # Ends once every process has closed the pipe: the sweep's and those of its runs.
