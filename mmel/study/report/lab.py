@@ -31,8 +31,8 @@ _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
 def load(store: Store, profile: str) -> pd.DataFrame:
     """One row for each planned run: `cell`, `arm`, `counts`, and the columns of `runs.load_runs`.
 
-    `counts` says whether its seed is analysed: all arms of the cell that plan it have finished. A report of `paper` shows
-    the lab of `reduced`: it has no larger form.
+    `counts` says whether its seed is analysed: all arms of the cell that plan it have finished. A report of `paper`
+    shows the lab of `reduced`: it has no larger form.
     """
     profile = "mini" if profile == "mini" else "reduced"
     names = ["digits100"] if profile == "mini" else [*lab.CELLS]
