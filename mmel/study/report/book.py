@@ -19,7 +19,13 @@ from mmel.study.sweep.notebook import NOTEBOOKS, WarmKernel
 from mmel.study.tables import GRIDS
 
 OTHER_NOTEBOOKS = ("explore_*.ipynb", "use_*.ipynb")
-DOCUMENTS = ("docs/*.md", "mmel/study/paper/NOTES.md", "results/README.md", "benchmarks/README.md")
+DOCUMENTS = (
+    "docs/*.md",
+    "mmel/study/paper/NOTES.md",
+    "results/README.md",
+    "results/lab/PLAN.md",
+    "benchmarks/README.md",
+)
 # papermill leaves the parameters as they were, and adds those that it executed with.
 PARAMETERS = {"parameters", "injected-parameters"}
 
