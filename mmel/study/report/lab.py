@@ -50,9 +50,10 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each with at least two seeds, as `figures.forest` takes them: `question`, `place` (the cell),
-        `label`, `n`, `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`, `direction`, `primary`, `p`
-        of the paired t test (by Holm's method; NaN if not primary), `correlation` of the seeds, `welch_low`,
-        `welch_high`, and `seeds` that would bring the half-width down to the margin (NaN if decided).
+        `label`, `n` and `planned` (seeds), `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`,
+        `direction`, `primary`, `p` of the paired t test (by Holm's method; NaN if not primary), `correlation` of the
+        seeds, `welch_low`, `welch_high`, and `seeds` that would bring the half-width down to the margin (NaN if
+        decided).
     """
     scores, rows = _scores(runs), []
     for contrast in lab.CONTRASTS:
@@ -64,11 +65,18 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         apart = welch(*(Cell(side.mean(), side.std(ddof=1), len(side)) for side in (first, second)))
         said, half = verdict(found.low, found.high, contrast.direction, lab.MARGIN), (found.high - found.low) / 2
         wanted = said == "undecided" and half > lab.MARGIN
+        planned = runs[(runs["cell"] == contrast.cell) & runs["arm"].isin([contrast.a, contrast.b])]
         rows.append(
             {
                 **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
                 **{"source": "ours", "quantity": "score", "direction": contrast.direction, "primary": contrast.primary},
-                **{"n": len(both), **found._asdict(), "half_width": half, "verdict": said},
+                **{
+                    "n": len(both),
+                    "planned": int(planned["arm"].value_counts().min()),
+                    **found._asdict(),
+                    "half_width": half,
+                    "verdict": said,
+                },
                 **{
                     "welch_low": apart.low,
                     "welch_high": apart.high,
@@ -104,10 +112,11 @@ def answer(found: pd.DataFrame) -> str:
         ]
         told.append(f"**{label}**: {'; '.join(parts)}")
     decided = (found["verdict"] != "undecided").sum()
-    seeds = found["n"].agg(["min", "max"]).drop_duplicates()
+    n, planned = (" to ".join(map(str, sorted({found[of].min(), found[of].max()}))) for of in ("n", "planned"))
+    seeds = f"{n} seeds" if n == planned else f"{n} seeds so far, of {planned} planned"
     return (
-        f"Points of accuracy with 95 % intervals, paired by seed ({' to '.join(f'{n:.0f}' for n in seeds)} seeds). "
-        f"{'. '.join(told)}. Of all {len(found)} contrasts {decided} are decided."
+        f"Points of accuracy with 95 % intervals, paired by seed ({seeds}). {'. '.join(told)}. Of all {len(found)} "
+        f"contrasts {decided} are decided."
     )
 
 
