@@ -10,9 +10,9 @@ ARGS    := --table $(TABLES) --profile $(PROFILE) $(if $(DATA_ROOT),--data-root 
            $(if $(TEXT_MODEL),--text-model "$(TEXT_MODEL)")
 SWEEP   := $(BIN)/mmel sweep $(ARGS) --pack $(PACK) $(if $(BUDGET),--budget-minutes $(BUDGET)) \
            $(if $(filter-out 0,$(RETRY)),--retry-failed)
-# Tests train tiny networks: processes of one thread are faster than threads that wait for each other. One more than two
-# cores, as some tests wait for a clock. Files begin in the order of tests/conftest.py, the slow ones first.
-PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 3 --dist loadfile \
+# Tests train tiny networks: a process on each core, up to four, is faster than threads that wait for each other. Files
+# begin in the order of tests/conftest.py, the slow ones first.
+PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
            --no-loadscope-reorder
 # The oldest that pyproject.toml takes, and what the library's tests need beside them.
 OLDEST  := torch==2.4.1 torchvision==0.19.1 transformers==4.46.3 accelerate 'datasets>=3' pytest scipy
