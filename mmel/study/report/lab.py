@@ -113,7 +113,7 @@ def answer(found: pd.DataFrame) -> str:
         told.append(f"**{label}**: {'; '.join(parts)}")
     decided = (found["verdict"] != "undecided").sum()
     n, planned = (" to ".join(map(str, sorted({found[of].min(), found[of].max()}))) for of in ("n", "planned"))
-    seeds = f"{n} seeds" if n == planned else f"{n} seeds so far, of {planned} planned"
+    seeds = f"{n} seeds" if n == planned else f"{n} seeds so far, of {planned} planned; verdicts stand once all are in"
     return (
         f"Points of accuracy with 95 % intervals, paired by seed ({seeds}). {'. '.join(told)}. Of all {len(found)} "
         f"contrasts {decided} are decided."

@@ -76,7 +76,7 @@ def test_text_and_figures_say_the_numbers(runs):
     found = report.contrasts(runs)
     h = found[found["label"] == f"{lab.H} − {lab.UNI}"].iloc[0]
     assert f"100 digits {h['difference']:+.2f}" in report.answer(found)
-    assert f"({SEEDS} seeds so far, of 40 to 100 planned)" in report.answer(found)
+    assert f"({SEEDS} seeds so far, of 40 to 100 planned; verdicts stand once all are in)" in report.answer(found)
     assert f"Of all {len(found)} contrasts" in report.answer(found)
     assert len(report.table(found)) == len(found)
     levels = report.levels(runs).set_index("Arm")
