@@ -86,7 +86,8 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                 "seeds": seeds_needed(half, len(both), lab.MARGIN) if wanted else np.nan,
             }
         )
-    found = pd.DataFrame(rows or [], columns=[*(rows[0] if rows else _EMPTY)])
+    # Without rows a column of objects would select columns.
+    found = pd.DataFrame(rows, columns=[*(rows[0] if rows else _EMPTY)]).astype({"primary": bool})
     tested = found["p"].notna()
     found.loc[tested, "p"] = holm(found.loc[tested, "p"].tolist())
     return found

@@ -8,6 +8,7 @@ from scipy import stats
 from mmel.study import lab
 from mmel.study.records import Store
 from mmel.study.report import lab as report
+from mmel.study.report.figures import forest
 
 SEEDS = 6
 # What an arm adds to the accuracy of its seed, in points.
@@ -97,6 +98,7 @@ def test_without_runs_nothing_is_claimed(tmp_path):
     found = report.contrasts(runs)
     assert found.empty
     assert "no contrast" in report.answer(found)
+    assert forest(found[found["primary"]], report.CELL_LABELS).alt == "No runs yet."
     for draw in (report.lambda_figure, report.views_figure, report.effective_figure, report.cost_figure):
         assert draw(runs).alt == "No runs yet."
     assert report.levels(runs).empty
