@@ -217,12 +217,15 @@ def _scores(table: RecordedTable, found: pd.DataFrame, across: bool = False) -> 
         for axis, rows in panels:
             (axis.set_xlabel if across else axis.set_ylabel)(f"{whose} {METRIC_LABELS[rows['metric'].iloc[0]]}")
         yield figure, panels
-        handles = {
-            label: handle
-            for axis in figure.axes
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        shown = [label for label in METHOD_LABELS.values() if label in handles]
-        if shown:
-            ordered = [handles[label] for label in shown]
-            figure.legend(ordered, shown, loc="outside upper center", ncols=len(shown))
+        one_legend(figure)
+
+
+def one_legend(figure: Figure) -> None:
+    """Put a legend above the panels that has each of their labels once, methods in the tables' order."""
+    drawn = [axis.get_legend_handles_labels() for axis in figure.axes]
+    handles = {label: handle for parts in drawn for handle, label in zip(*parts, strict=True)}
+    # Labels of no method come last: the sort is stable.
+    order = [*METHOD_LABELS.values()]
+    shown = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
+    if shown:
+        figure.legend([handles[label] for label in shown], shown, loc="outside upper center", ncols=len(shown))

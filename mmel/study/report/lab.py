@@ -10,7 +10,7 @@ from mmel.study import lab
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
 from mmel.study.report.claims import verdict
-from mmel.study.report.figures import panels_of
+from mmel.study.report.figures import one_legend, panels_of
 from mmel.study.report.pictures import Picture
 from mmel.study.report.runs import load_runs
 from mmel.study.report.statistics import Cell, Contrast, holm, paired, seeds_needed, welch
@@ -263,11 +263,6 @@ def cost_figure(runs: pd.DataFrame) -> Picture:
             axis.minorticks_off()
             axis.set_xlim(0.8, 25)
             axis.set_xlabel("cost, Baseline(DA) = 1")
-        # An arm is a method with settings; a legend has each method once.
-        handles = {
-            label: one for axis, _ in panels for one, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        if handles:
-            figure.legend(handles.values(), handles, loc="outside upper center", ncols=5, fontsize=8)
+        one_legend(figure)
         figure.supylabel("accuracy (%)", fontsize=9)
     return Picture(figure, f"Accuracy over cost. {'; '.join(told)}." if told else "No runs yet.")

@@ -16,7 +16,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     if not processes.is_main():
         return
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({**state, "file": _place(path)}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -24,10 +24,12 @@ def load(path: Path, **owners: Any) -> dict[str, Any]:
     """Read, onto the CPU, a state that `save` wrote to this path; each owner takes over the part of its name.
 
     Raises:
-        ResultsError: if the file is damaged or does not fit an owner.
+        ResultsError: if the file is damaged, was written as another run's, or does not fit an owner.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["file"] != _place(path):
+            raise ValueError(f"it was written as {state['file']}")
         for name, owner in owners.items():
             owner.load_state_dict(state[name])
     except OSError:
@@ -39,3 +41,8 @@ def load(path: Path, **owners: Any) -> dict[str, Any]:
             f"{path} cannot be used ({type(error).__name__}: {reason}); delete it to start anew"
         ) from error
     return state
+
+
+def _place(path: Path) -> str:
+    """Kind, profile, data set and run of a file, which stay when a results folder is moved."""
+    return "/".join(path.parts[-4:])

@@ -5,9 +5,10 @@ import pickle
 
 import pytest
 import torch
-from tiny import trained
+from tiny import TAUGHT, trained
 from torch import nn
 
+from mmel.study.needs import teacher_of
 from mmel.study.records import ResultsError
 from mmel.study.train import BudgetError, checkpoint, look
 
@@ -45,6 +46,9 @@ def test_round_trip(path):
     model = nn.Linear(3, 2)
     assert checkpoint.load(path, model=model)["score"] == 97.5
     assert all(torch.equal(model.state_dict()[name], value) for name, value in STATE["model"].items())
+    # A results folder may be moved.
+    moved = path.parents[3].rename(path.parents[4] / "moved")
+    assert checkpoint.load(moved / path.relative_to(path.parents[3]))["score"] == 97.5
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -100])
@@ -64,8 +68,12 @@ def test_a_pickle_is_never_executed(path, tmp_path, plain):
     assert not harmful.folder.exists()
 
 
-def test_a_network_of_another_shape_is_refused_and_a_missing_file_named(path):
+def test_a_file_of_something_else_is_refused(path, tmp_path):
     refused(path, model=nn.Linear(3, 4))
+    for other in ("checkpoints/mini/digits/other.pt", "weights/mini/digits/run.pt"):
+        checkpoint.save(tmp_path / other, STATE)
+        path.write_bytes((tmp_path / other).read_bytes())
+        assert other in refused(path)
     with pytest.raises(FileNotFoundError):
         checkpoint.load(path.with_name("missing.pt"))
 
@@ -81,3 +89,16 @@ def test_a_run_names_the_file_that_it_cannot_use_and_begins_anew_without_it(conf
     store.weights_path(config).write_bytes(b"garbage")
     with pytest.raises(ResultsError, match=store.weights_path(config).name):
         look(config, store, dict, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["weights", "outputs"])
+def test_a_student_names_the_file_of_its_teacher_that_it_cannot_use(part, store, text_model):
+    trained(TAUGHT, store)
+    (outputs,) = (store.root / "teacher").rglob("*.pt")
+    path = store.weights_path(teacher_of(TAUGHT)) if part == "weights" else outputs
+    path.write_bytes(b"garbage")
+    other = TAUGHT.replace(seed=1)
+    with pytest.raises(ResultsError, match=path.name):
+        trained(other, store)
+    path.unlink()
+    assert len(trained(other, store)) == 2
