@@ -181,12 +181,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{name} must not be given with executor {arguments.executor!r}, got {value!r}")
     if (pack := 1 if arguments.pack is None else arguments.pack) < 1:
         raise ValueError(f"pack must be at least 1, got {pack}")
-    stop_at = math.inf
     if (minutes := arguments.budget_minutes) is not None:
         if not 0 <= minutes < math.inf:
             raise ValueError(f"budget_minutes must be a number from 0, got {minutes}")
-        stop_at = time.time() + minutes * 60
-        os.environ["MMEL_STOP_AT"] = repr(stop_at)
+        os.environ["MMEL_STOP_AT"] = repr(time.time() + minutes * 60)
     store = Store.find(arguments.results)
     runs = plan(arguments.table, arguments.profile, arguments.only or (), text_model_name())
     # Those of a cluster are not known.
@@ -196,6 +194,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         print(*plan_lines(runs, store, speed, device and device["name"]), sep="\n")
         return 0
+    from mmel.study.train.loop import stop_time
+
+    stop_at = stop_time()
     # Else each run would fail by itself where nothing can be written.
     tempfile.TemporaryFile(dir=store.root).close()
     # As batch systems send it before they kill.

@@ -90,6 +90,15 @@ def test_a_bad_argument_is_named(capsys, tmp_path, monkeypatch, command, message
     assert re.match(f"mmel: .*{message}", refused(capsys, *command))
 
 
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("text", ["nan", "soon"])
+def test_a_stop_time_that_is_no_time_is_refused(tmp_path, capsys, monkeypatch, command, text):
+    monkeypatch.setenv("MMEL_STOP_AT", text)
+    message = refused(capsys, command, "--results", str(tmp_path), "--device", "cpu")
+    assert re.fullmatch(rf"mmel: .*MMEL_STOP_AT\b.*'{text}'\n", message)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

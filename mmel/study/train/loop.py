@@ -1,5 +1,6 @@
 """The one training loop: from a configuration to a record, checkpoints and weights."""
 
+import contextlib
 import math
 import os
 import sys
@@ -64,8 +65,7 @@ def train(
         DataError: if the data set is missing or damaged.
         ResultsError: if the run's record, checkpoint or teacher cannot be used.
     """
-    if stop_at is None:
-        stop_at = float(os.environ.get("MMEL_STOP_AT") or math.inf)
+    stop_at = stop_time(stop_at)
     chosen = processes.start(device)
     with processes.held_by_main(store.lock(config, wait)):
         record = processes.from_main(store.read(config))
@@ -91,8 +91,7 @@ def _train(
         state = checkpoint.load(path)
         before, *lines = state["lines"]
         begin -= state["wall_seconds"]
-    # A resumed run keeps its own, whatever a probe says now.
-    precision = processes.from_main(before["device"]["precision"] if before else resolve(config, device))
+    precision = processes.from_main(_precision(config, device, before))
     task = build_task(config, store, data_root, device, precision)
     parts, whole = config.evals_per_epoch, config.epochs_per_eval
     if parts > task.steps:
@@ -141,6 +140,27 @@ def _train(
     result |= {f"best_{metric}": best[metric], "best_epoch": best["epoch"], **scores}
     checkpoint.save(store.weights_path(config), {"model": task.model.state_dict(), "score": result[metric]})
     writer.finish(result | _costs(lines, step, begin), predictions)
+
+
+def stop_time(named: float | str | None = None) -> float:
+    """The time, in seconds since 1970, before which training is to stop: as named, else by MMEL_STOP_AT, else never.
+
+    Raises:
+        ValueError: if it is not a number.
+    """
+    if named is None:
+        named = os.environ.get("MMEL_STOP_AT") or math.inf
+    with contextlib.suppress(ValueError):
+        if not math.isnan(stop_at := float(named)):
+            return stop_at
+    raise ValueError(f"stop_at (or MMEL_STOP_AT) must be a time in seconds since 1970, got {named!r}")
+
+
+def _precision(config: Run, device: torch.device, before: Line | None) -> str:
+    """The precision of a run; a resumed one keeps its own on the same device, whatever a probe says now."""
+    known = dict(before["device"]) if before else {}
+    kept = known.pop("precision", None)
+    return kept if known == machine.describe_device(device) else resolve(config, device)
 
 
 def _too_late(lines: list[Line], stop_at: float) -> bool:

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 import torch
-from tiny import TAUGHT, TEXT, task_of, trained
+from tiny import CPU, TAUGHT, TEXT, task_of, trained
 
+from mmel.study.data.glue import subset
 from mmel.study.models import ModelError
 from mmel.study.models.encoder import load_masked_lm
 from mmel.study.needs import teacher_of
@@ -84,6 +85,25 @@ def test_a_named_folder_goes_before_the_data_root_and_that_before_the_hub(store,
     # A folder of another name is another model's.
     assert find_model("other-bert", store, root) == "other-bert"
     assert find_model("google/electra", store, root) == "google/electra"
+
+
+def test_the_embedded_encoder_is_made_in_the_results_folder(store, monkeypatch):
+    monkeypatch.setattr(encoder, "tiny_bert", lambda texts, folder: folder)
+    assert find_model(TINY_BERT, store) == store.model_dir(TINY_BERT)
+    with store.scratch(TEXT) as scratch:
+        assert find_model(TINY_BERT, scratch) == store.model_dir(TINY_BERT)
+
+
+def test_the_augmenter_of_a_run_reads_what_the_run_has_filled(store, small_bert):
+    config = TEXT.replace(mask_ratio=0.2)
+    task = task_of(config, store)
+    (cached,) = store.augmentation_dir().iterdir()
+    before, augmenter = cached.read_bytes(), build_augmenter(config, small_bert, store, CPU)
+    train = subset(config.data.load()["train"], 24)
+    rows = [task.sequences.batch(torch.tensor([n]))["input_ids"].tolist() for n in range(24)]
+    assert augmenter.ids(train.sentences) == rows
+    assert list(store.augmentation_dir().iterdir()) == [cached]
+    assert cached.read_bytes() == before
 
 
 @pytest.mark.parametrize(("device", "bf16"), [("cpu", False), ("cuda", True)])

@@ -91,6 +91,18 @@ def test_a_run_on_a_subset_leaves_the_test_split_alone(store, text_model):
     assert not store.predictions_path(TEXT).exists()
 
 
+def test_images_that_cannot_be_decoded_are_counted_and_named(store, few_files, capsys):
+    few_files |= {"train/checks/001.jpg", "val/dots/002.jpg"}
+    trained(FILES, store)
+    record = store.read(FILES)
+    assert record.header["sizes"]["sampled"] == ["train", "val"]
+    assert record.result["num_unreadable"] == 2
+    assert record.result["unreadable"] == sorted(few_files)
+    # A share of the eleven images that could be looked at.
+    assert (record.score * 11 / 100) % 1 == pytest.approx(0, abs=1e-9)
+    assert capsys.readouterr().err.count("cannot decode train/checks/001.jpg") == 1
+
+
 # A look.
 
 

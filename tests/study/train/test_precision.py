@@ -51,15 +51,18 @@ def test_smart_is_float32_whatever_is_faster_unless_bf16_is_asked_for(faster):
     assert [precision.resolve(each, CPU) for each in asked] == ["fp32", "bf16", "bf16"]
 
 
-def test_a_resumed_run_keeps_its_precision(store, faster):
+@pytest.mark.parametrize("same_device", [True, False])
+def test_a_resumed_run_keeps_its_precision_on_the_same_device_alone(store, faster, monkeypatch, same_device):
     config = IMAGES.replace(precision="auto")
     faster("bf16")
     with pytest.raises(BudgetError):
         trained(config, store, stop_at=0.0)
     faster("fp32")
+    if not same_device:
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "another")
     trained(config, store)
     record = store.read(config)
-    assert record.precision == "bf16"
+    assert record.precision == ("bf16" if same_device else "fp32")
     assert [before["device"]["precision"] for before in record.header["resumed_from"]] == ["bf16"]
 
 

@@ -176,3 +176,11 @@ def test_within_an_epoch_a_checkpoint_waits_for_a_minute_of_work(seconds, expect
     monkeypatch.setattr(checkpoint, "save", noted)
     trained(config.replace(evals_per_epoch=3), store)
     assert [epoch for epoch in saved if epoch <= 1] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan"])
+def test_a_time_that_is_none_is_refused(value, config, store, monkeypatch):
+    if isinstance(value, str):
+        monkeypatch.setenv("MMEL_STOP_AT", value)
+    with pytest.raises(ValueError, match=r"(?i)stop_at .*nan"):
+        trained(config, store, stop_at=value if isinstance(value, float) else None)

@@ -1,6 +1,7 @@
 """Batches of sequences of many lengths: neither padding nor the parts they go in change a network's outputs."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +117,19 @@ def test_neither_padding_nor_parts_change_an_output(network, sequences, monkeypa
         assert (len(network.seen) == 1) == (budget == 10_000)
     with torch.autocast("cpu", torch.bfloat16):
         assert predict(network, sequences).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("width", "sizes"), [(64, [16]), (128, [8, 8]), (384, [4, 4, 4, 4]), (1024, [4, 4, 4, 4])])
+def test_parts_are_worth_their_calls(width, sizes):
+    seen = []
+
+    def network(input_ids, **_):
+        seen.append(len(input_ids) // 5)
+        return SimpleNamespace(logits=torch.zeros(len(input_ids), 2))
+
+    network.config = SimpleNamespace(hidden_size=width)
+    forward(network, Sequences(*drawn([16] * 16, 5), CPU), torch.arange(16))
+    assert seen == sizes
 
 
 def test_a_digest_tells_sequences_apart():

@@ -1,11 +1,16 @@
 """SMART against networks small enough to work out, and against its equations one example at a time."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import CPU, STILL, TEXT, task_of, trained
+from torch import nn
 
 from mmel.study.train import smart
+from mmel.study.train.sequences import Sequences
+from mmel.study.train.smart import Smart
 from mmel.study.train.step import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,6 +24,38 @@ def big(monkeypatch):
     """Changes large enough to be told from rounding."""
     for name, value in BIG.items():
         monkeypatch.setattr(smart, name, value)
+
+
+class Linear(nn.Module):
+    """w . (the sum of the embeddings), without padding."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=len(weight), type_vocab_size=1)
+        self.table = nn.Embedding(9, len(weight))
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def forward(self, input_ids=None, inputs_embeds=None):
+        states = self.table(input_ids) if inputs_embeds is None else inputs_embeds
+        return SimpleNamespace(logits=(states.sum(dim=1) @ self.weight)[:, None])
+
+
+def test_on_a_linear_network_the_ascent_goes_along_its_weights(monkeypatch, big):
+    monkeypatch.setattr(smart, "ETA", 1.0)
+    # The change w . (the sum of the noise) has the gradient w at each of the three tokens, whose largest number is 2: a
+    # step of 1 reaches the bound in each coordinate, on the side where the start was.
+    weight = [1.0, -2.0, 0.5]
+    model = Linear(weight)
+    sequences = Sequences([[[1, 2, 3]], [[4, 5, 6]]], [[0] * 3] * 2, CPU)
+    index = torch.arange(2)
+    outputs = model(torch.tensor([[1, 2, 3], [4, 5, 6]])).logits[:, None]
+    terms = Smart(model, is_regression=True).terms(sequences, index, outputs)
+    largest = 3 * BIG["EPSILON"] * sum(map(abs, weight))
+    # The network is its own average as yet.
+    assert terms.tolist() == pytest.approx([5 * largest**2] * 2, rel=1e-4)
 
 
 def by_the_equations(task, average, index):
