@@ -126,13 +126,13 @@ CONTRASTS = (
 
 
 def runs_of_arm(cell: str, arm: str, profile: str = "reduced") -> list[ImageRun]:
-    """The runs of an arm in a cell, one for each seed; of profile `mini` a single short one."""
+    """The runs of an arm in a cell, one for each seed; of profile `mini` two short ones."""
     spec, fields = CELLS[cell], dict(ARMS[arm])
     method, recipe = fields.pop("method"), {"profile": "reduced", **spec.fields}
     number = SEEDS_OF_PRIMARY if arm in spec.many else SEEDS
     if profile == "mini":
         recipe |= {"profile": "mini", "epochs": 5, "decay_epochs": (2, 4), "epochs_per_eval": 1}
-        number = 1
+        number = 2
     runs = []
     for seed in range(number):
         # A subset of its own for each seed, so that the answer is not about one subset.

@@ -85,6 +85,6 @@ def test_only_what_a_contrast_is_about_differs_between_its_arms(contrast):
 
 def test_the_miniature_has_every_arm_of_one_cell_and_paper_has_none():
     mini = LAB.runs("mini")
-    assert len(mini) == len(lab.CELLS["digits100"].arms) == len(set(mini))
-    assert {(run.profile, run.seed, run.epochs) for run in mini} == {("mini", 0, 5)}
+    assert len(mini) == 2 * len(lab.CELLS["digits100"].arms) == len(set(mini))
+    assert {(run.profile, run.seed, run.epochs) for run in mini} == {("mini", 0, 5), ("mini", 1, 5)}
     assert LAB.runs("paper") == []

@@ -61,6 +61,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Contrast:
     """The contrast of runs that share their seeds, first minus second: the t interval of the differences."""
     differences = np.subtract(first, second)
     n = len(differences)
+    if n < 2:
+        return Contrast(float(differences.mean()))
     return _t(float(differences.mean()), differences.var(ddof=1) / n, n - 1, "paired")
 
 

@@ -60,6 +60,13 @@ def test_paired_equals_scipys():
     assert paired([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]).kind == "none"
 
 
+@pytest.mark.filterwarnings("error")  # A notebook would show the warning in the report.
+def test_one_pair_of_runs_has_no_interval():
+    found = paired([97.0], [95.0])
+    assert (found.difference, found.kind) == (2.0, "none")
+    assert np.isnan(found[1:3]).all()
+
+
 def test_a_combination_of_halved_cells_is_half_of_welchs_and_single_runs_have_none():
     first, second = map(cell, SAMPLES[1])
     half = combination([(0.5, first), (-0.5, second)])
