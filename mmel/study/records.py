@@ -287,6 +287,11 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def marks(right: Iterable[bool]) -> str:
+    """`1101`: for each example of a set, in order, whether it was classified right."""
+    return "".join("01"[each] for each in right)
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):

@@ -54,13 +54,15 @@ def _claimed(claim: Claim) -> str:
 
 def _note(row: Mapping[str, Any]) -> str:
     """Of an undecided contrast how much it can see, of a decided one whether it differs in size from the paper's."""
-    if row["kind"] == "none":
-        return "single runs" if max(row["n_a"], row["n_b"]) == 1 else "no spread"
-    undecided = row["verdict"] == "undecided" and row["quantity"] != "time"
+    none, single = row["kind"] == "none", max(row["n_a"], row["n_b"]) == 1
+    undecided = row["verdict"] == "undecided" and row["quantity"] != "time" and not none
     notes = {
+        "single runs": none and single,
+        "no spread": none and not single,
         f"sees {row['half_width']:.1f}": undecided,
         "one run on a side, equal spread assumed": row["kind"] == "prediction",
         "paired by seed": row["kind"] == "paired",
+        f"standard error {row['set_error']:.2f} of the evaluation set alone": pd.notna(row["set_error"]),
         f"the paper's {abs(row['effect']):.2f} would take {_seeds_text(row['seeds'])} seeds a side": undecided
         and pd.notna(row["seeds"]),
         "differs in size from the paper's": row["differs_in_size"],

@@ -19,7 +19,18 @@ from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import PLAIN, RecordedTable, arm_label
 from mmel.study.report.layout import AVERAGE
 from mmel.study.report.runs import finished
-from mmel.study.report.statistics import Cell, Contrast, Pooled, combination, holm, paired, pooled, seeds_needed, welch
+from mmel.study.report.statistics import (
+    Cell,
+    Contrast,
+    Pooled,
+    combination,
+    holm,
+    paired,
+    pooled,
+    seeds_needed,
+    shared_error,
+    welch,
+)
 from mmel.study.tables import TABLES, Table
 
 # From so many shared seeds on their differences make the interval.
@@ -38,8 +49,9 @@ def contrasts(table: RecordedTable) -> pd.DataFrame:
         `statistics.Contrast`, `verdict`, `half_width`, and of the paper's contrast there `paper_difference`,
         `paper_low`, `paper_high` and `paper_verdict`, if it has one. `effect` is the distance of the paper's from the
         value that the claim is compared with; the median of all such sizes if there is none there. Of ours also `seeds`
-        (a side, that would bring the half-width down to the effect; NaN if decided) and `differs_in_size` (decided, and
-        disjoint from the paper's interval). Arms without a run are left out.
+        (a side, that would bring the half-width down to the effect; NaN if decided), `differs_in_size` (decided, and
+        disjoint from the paper's interval) and `set_error` (`statistics.shared_error` of an accuracy). Arms without a
+        run are left out.
     """
     claims, rows = claims_of(table.spec.name), []
     sides = product({claim.quantity for claim in claims}, ("paper", "ours"))
@@ -55,7 +67,22 @@ def contrasts(table: RecordedTable) -> pd.DataFrame:
     first = ["claim", "label", "quantity", "primary", "null", "source", "place", "arm_a", "arm_b", "n_a", "n_b"]
     found = pd.DataFrame(rows, columns=[*first, *Contrast._fields, "verdict"])
     found["half_width"] = (found["high"] - found["low"]) / 2
+    found["set_error"] = [_set_error(table, row) for row in found.to_dict("records")]
     return _beside_the_paper(found).drop(columns="null")
+
+
+def _set_error(table: RecordedTable, row: _Pair) -> float:
+    runs, place = finished(table.runs), row["place"].removesuffix("_mm")
+    runs = runs[(runs["place"] == place) & (runs["metric"] == "accuracy_pct")]
+    if (row["source"], row["quantity"]) != ("ours", "score") or runs.empty:
+        return np.nan
+    # Of images the one evaluation split, test or held out.
+    number = 1 if row["place"] != place else 0
+    sides = [
+        [[*correct.values()][number] for correct in runs.loc[runs["arm"] == arm, "correct"] if correct]
+        for arm in (row["arm_a"], row["arm_b"])
+    ]
+    return shared_error(*sides)
 
 
 def _beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from mmel.study.report import answers, contrasts, figures, frames, lab, notes, t
 from mmel.study.report.hyperparameters import table7
 
 _LATEX = str.maketrans(
-    {char: f"\\{char}" for char in "{}_%&#"} | {"|": "$|$", "±": r"$\pm$", "−": "$-$", "<": "$<$", ">": "$>$"}
+    {char: f"\\{char}" for char in "{}_%&#"}
+    | {"|": "$|$", "±": r"$\pm$", "†": r"$\dagger$", "−": "$-$", "<": "$<$", ">": "$>$"}
 )
 
 

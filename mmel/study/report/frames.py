@@ -68,11 +68,12 @@ def paper_table(name: str) -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
+def scores(table: RecordedTable, split: str = "dev", *, single_as_joint: bool = False) -> pd.DataFrame:
     """One row for each run and column of the table, planned runs too (their score is NaN).
 
     `split` is `dev`, which stands for the test set of images, or `test`: the miniatures', whose labels are here, and
-    GLUE's once a score of its server is entered.
+    GLUE's once a score of its server is entered. `single_as_joint` repeats Table 6's runs on single sentences, which
+    have no pair to join, as those of `joint`.
 
     Returns:
         `place`, `arm`, the arm's fields, `seed`, `score`. MNLI has two columns; Avg is over the seeds that have all
@@ -82,6 +83,9 @@ def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     if table.layout.arms_across:
         return table.runs[[*keys, "score"]]
     runs, score = table.runs, "score"
+    if single_as_joint and "pair_mode" in table.spec.settings:
+        single = runs[is_single(runs) & (runs["pair_mode"] == "separate")]
+        runs = pd.concat([runs, _with_arms(table.spec, single.assign(pair_mode="joint"))])
     if split == "test":
         score = "test_score"
         if runs[[score, f"{score}_mm"]].isna().all(axis=None):
@@ -96,8 +100,15 @@ def scores(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
 
 def cells(table: RecordedTable, split: str = "dev") -> pd.DataFrame:
     """Our cells: one row for each planned place and arm, with `mean`, `sd` (ddof = 1), `n` and `planned`."""
-    groups = scores(table, split).groupby(["place", "arm", "method", *table.spec.settings], sort=False)["score"]
+    groups = scores(table, split, single_as_joint=True).groupby(
+        ["place", "arm", "method", *table.spec.settings], sort=False
+    )["score"]
     return groups.agg(mean="mean", sd="std", n="count", planned="size").reset_index()
+
+
+def is_single(rows: pd.DataFrame) -> pd.Series:
+    """Whether the place of each row is a task of single sentences."""
+    return rows["place"].map(lambda place: place in DATASETS and not DATASETS[place].is_pair)
 
 
 def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:

@@ -121,7 +121,8 @@ def _sampling_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
             (untold if pd.isna(error) else told).append(f"{names[place]} {error:.1f}".removesuffix(" nan"))
     if told or untold:
         yield (
-            "The finite evaluation set alone gives a level a standard error; methods share it, so a contrast has less."
+            "The finite evaluation set alone gives a level a standard error; methods share it, so a contrast has less"
+            " (told beside it, if its runs recorded which examples they got right)."
             + (f" In points, at most: {', '.join(told)}." if told else "")
             + (f" Not known for {', '.join(untold)}: a Matthews correlation alone does not tell it." if untold else "")
         )

@@ -17,6 +17,8 @@ _RESULTS = (
     *("score_mm", "test_score", "test_score_mm"),
     # Epochs done and score at each evaluation; effective views likewise; `weight_max` at the last.
     *("history", "effective_views", "weight_max"),
+    # Split -> `1101`, which of its examples were classified right; {} in older records.
+    "correct",
     # Training images that are predicted as labelled, and wrong labels that are, in percent.
     *("train_accuracy", "wrong_followed"),
     # Time of a run on one device alone; threads of a CPU, else 0; `bf16`, `fp32`, or `bf16 then fp32` if resumed.
@@ -90,6 +92,7 @@ def _result(record: Record | None) -> dict[str, object]:
         "disagreement_pct": header.get("teacher_disagreement_pct", np.nan),
         "teacher_weights": header.get("teacher_weights", np.nan),
         "effective_views": [line.get("effective_views", np.nan) for line in record.epochs],
+        "correct": result.get("correct", {}),
         "train_accuracy": result.get("train_accuracy_pct", np.nan),
         "wrong_followed": result.get("wrong_followed_pct", np.nan),
     }

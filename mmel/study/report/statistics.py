@@ -130,6 +130,22 @@ def seeds_needed(half_width: float, n: int, target: float) -> int:
     return needed
 
 
+def shared_error(first: Sequence[str], second: Sequence[str]) -> float:
+    """Standard error, in points, that a difference of accuracies has from the finite set that both were measured on.
+
+    Args:
+        first: of each run of one arm which examples it got right, `1101`.
+        second: likewise of the other arm, on the same examples.
+
+    Returns:
+        NaN if an arm has no such run, or one was measured on another number of examples.
+    """
+    if not (first and second) or len({len(run) for run in (*first, *second)}) > 1:
+        return np.nan
+    shares = [np.mean([[mark == "1" for mark in run] for run in side], axis=0) for side in (first, second)]
+    return 100 * float(stats.sem(np.subtract(*shares)))
+
+
 def sampling_error(score_pct: float, num_eval: int, metric: str) -> float:
     """Standard error, in points, that a score has from the finite set it was measured on.
 

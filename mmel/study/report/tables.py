@@ -93,6 +93,9 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     ours = ours.assign(source=f"ours ({table.profile})", decimals=2)
     found = pd.concat([ours, paper.assign(decimals=layout.decimals)], ignore_index=True)
     found["text"] = [level(*cell) for cell in found[["mean", "sd", "n", "decimals"]].itertuples(index=False)]
+    if "pair_mode" in spec.settings:
+        repeated = found["source"].str.startswith("ours") & (found["pair_mode"] == "joint") & frames.is_single(found)
+        found.loc[repeated, "text"] += " †"
 
     row, across = ("place", "arm") if layout.arms_across else ("arm", "place")
     shown = [arm for arm in arms if arm in set(ours["arm"])] if layout.arms_across else [*COLUMNS, AVERAGE]
@@ -155,12 +158,17 @@ def curves(table: RecordedTable) -> pd.DataFrame:
 
 
 def seeds(table: RecordedTable) -> pd.DataFrame:
-    """Every run that a table averages, as its figure draws it; columns that no run fills are left out."""
+    """Every run that a table averages, as its figure draws it; columns that no run fills are left out.
+
+    `record` is the path of its record below `results/runs`, which `show` makes a link.
+    """
     found = finished(table.runs)
     fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
     optional = found[["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]]
     always = found[[*fields, "seed", "metric", "score", "best_score"]]
-    return always.join(optional.dropna(axis="columns", how="all")).reset_index(drop=True)
+    record = found["profile"] + "/" + found["dataset"] + "/" + found["run_id"] + ".jsonl"
+    shown = always.join(optional.dropna(axis="columns", how="all")).assign(record=record)
+    return shown.reset_index(drop=True)
 
 
 def show(frame: pd.DataFrame) -> HTML:
@@ -171,6 +179,8 @@ def show(frame: pd.DataFrame) -> HTML:
     if frame.empty:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
     cells = frame.apply(_html)
+    if "record" in frame:
+        cells["record"] = frame["record"].map(lambda path: f'<a href="../results/runs/{path}">{path}</a>')
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 

@@ -14,6 +14,7 @@ from mmel.losses import LossTerms
 from mmel.study.config import LR_DECAY, MOMENTUM, ImageRun
 from mmel.study.data.images import Images, channel_statistics, split_train, with_wrong_labels
 from mmel.study.models.resnet import build_model
+from mmel.study.records import marks
 from mmel.study.train import graph, processes
 from mmel.study.train.backward import loss_terms, of_drawn
 from mmel.study.train.image_files import DecodeAhead
@@ -89,7 +90,7 @@ class ImageTask:
         mean, std = (values.to(device).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
         # A shorter last batch stays eager.
-        self._count = graph.Captured(self._count_correct, device, graph.reason_for_eager(device) or self.why_eager)
+        self._judge = graph.Captured(self._is_right, device, graph.reason_for_eager(device) or self.why_eager)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """SGD with momentum (section 4.1)."""
@@ -163,21 +164,18 @@ class ImageTask:
     def evaluate(self) -> dict[str, float]:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
-        correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-        for pixels, _, labels in self.batches(self._evaluated):
-            correct[0] += self._count(pixels, labels)
-            correct[1] += len(labels)
-        processes.add_up([correct])
-        right, seen = correct.tolist()
-        return {self.config.data.metric: 100 * right / seen}
+        # Replays overwrite their outputs.
+        parts = [self._judge(pixels, labels).clone() for pixels, _, labels in self.batches(self._evaluated)]
+        self._right = torch.cat(processes.gathered(torch.cat(parts).cpu()))
+        return {self.config.data.metric: 100 * int(self._right.sum()) / len(self._right)}
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
-        """The fit of the training images, and the files that could not be decoded; `evaluate` has seen the test images.
+        """Which images `evaluate` found classified right, the fit of the training images, files that are not decoded.
 
         `train_accuracy_pct` is of the untouched originals, against the labels that training saw: MMEL-S copies the
         outputs on them (appendix B). `wrong_followed_pct` is the share of the wrong labels that are predicted.
         """
-        found = {}
+        found: dict[str, Any] = {"correct": {self.sizes["eval_split"]: marks(self._right.tolist())}}
         if self.config.plan.soft_targets or self.config.wrong_labels:
             found |= self._fit()
         if self._from_files:
@@ -208,8 +206,8 @@ class ImageTask:
         values = pixels.to(torch.float32, memory_format=torch.channels_last)
         return values.mul_(self._scale).add_(self._shift)
 
-    def _count_correct(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        return (self._predicted(pixels) == labels).sum()
+    def _is_right(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        return self._predicted(pixels) == labels
 
     def _predicted(self, pixels: Tensor) -> Tensor:
         return self.model(self.normalize(pixels)).argmax(dim=1)

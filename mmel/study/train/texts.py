@@ -14,7 +14,7 @@ from mmel.losses import LossTerms
 from mmel.study.config import MAX_LENGTH, TextRun
 from mmel.study.data.glue import Examples, subset
 from mmel.study.models.encoder import load_classifier, load_tokenizer
-from mmel.study.records import Store
+from mmel.study.records import Store, marks
 from mmel.study.train import machine, processes
 from mmel.study.train.backward import loss_terms
 from mmel.study.train.encoder import build_augmenter, check_encoder, find_model
@@ -158,15 +158,20 @@ class TextTask:
     def evaluate(self) -> dict[str, float]:
         """Dev scores in percent: the task's metric, and for MNLI `accuracy_mm_pct` on the mismatched split."""
         metric = self.config.data.metric
+        self._predicted = {name: self._predict(sequences) for name, sequences in self._evaluated.items()}
         return {
-            _suffixed(metric, name): score(metric, self._predict(sequences), self._splits[name].targets)
-            for name, sequences in self._evaluated.items()
+            _suffixed(metric, name): score(metric, predicted, self._splits[name].targets)
+            for name, predicted in self._predicted.items()
         }
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
-        """Scores `test_...` on labelled test splits, and predictions on the others, unless trained on a subset."""
+        """Scores `test_...` on labelled test splits, and predictions on the others, unless trained on a subset.
+
+        Of classes also which texts of a labelled split are classified right, on the dev splits by the last `evaluate`.
+        """
         scores: dict[str, Any] = {}
         predictions: dict[str, list] = {}
+        labelled = dict(self._predicted)
         for name in ("test", "test_mm"):
             if self.config.train_size or name not in self._splits:
                 continue
@@ -177,6 +182,10 @@ class TextTask:
             else:
                 metric = self.config.data.test_metric
                 scores[f"test_{_suffixed(metric, name)}"] = score(metric, predicted, part.targets)
+                labelled[name] = predicted
+        if not self.config.is_regression:
+            pairs = {name: zip(found, self._splits[name].targets, strict=True) for name, found in labelled.items()}
+            scores["correct"] = {name: marks(said == true for said, true in each) for name, each in pairs.items()}
         return scores, predictions
 
     @torch.no_grad()

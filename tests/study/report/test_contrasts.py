@@ -7,7 +7,7 @@ import pytest
 from invented import FROZEN, reported, row, write_run
 
 from mmel.study.records import Store
-from mmel.study.report import contrasts, frames
+from mmel.study.report import answers, contrasts, frames
 from mmel.study.report.contrasts import overall
 from mmel.study.report.statistics import Cell, pooled, welch
 
@@ -138,20 +138,37 @@ def test_one_word_for_a_claim(verdicts, word):
 
 
 def test_the_papers_own_numbers_answer_without_any_run_of_ours(store):
-    answers = contrasts.answers(store, "paper")
-    over_uniform = answers[answers["primary"]].set_index(["table", "label"])
+    claims = contrasts.answers(store, "paper")
+    over_uniform = claims[claims["primary"]].set_index(["table", "label"])
     expected = {"table1": ([5, 4], 8), "table3": ([6, 6], 9)}
     for name, (supported, places) in expected.items():
         mine = over_uniform.loc[name]
         assert mine["paper_supported"].tolist() == supported
         assert mine["paper_opposed"].tolist() == [0, 0]
         assert mine["paper_places"].tolist() == [places] * 2
-    assert (answers["ours_places"] == 0).all()
-    assert set(answers["agrees"]) == {None}
-    assert answers["p"].isna().all()
+    assert (claims["ours_places"] == 0).all()
+    assert set(claims["agrees"]) == {None}
+    assert claims["p"].isna().all()
     # "With over 0.5 points higher accuracy on all four architectures".
-    more = answers[answers["words"].str.contains("0.5 points")]
+    more = claims[claims["words"].str.contains("0.5 points")]
     assert more["paper_supported"].tolist() == [7, 3]
+
+
+def test_a_contrast_tells_the_error_of_its_evaluation_set(store):
+    marks = {"mmel_h": {"dev": "1100", "dev_mm": "1111"}, "baseline": {"dev": "1001", "dev_mm": "1000"}}
+    for method, correct in marks.items():
+        for task in ("mnli", "cola"):
+            run, *_ = reported("table3", "paper", dataset=task, method=method)
+            write_run(store, run, 50.0, mm=50.0 if task == "mnli" else None, result={"correct": correct})
+    ours = found("table3", store, "paper").query("label == 'MMEL-H − Baseline' and source == 'ours'")
+    errors = ours.set_index("place")["set_error"]
+    # Differences (0, 1, 0, -1) and (0, 1, 1, 1), a standard deviation of sqrt(2 / 3) and of 1/2 over a root of 4.
+    assert errors["mnli"] == pytest.approx(100 * (2 / 3) ** 0.5 / 2)
+    assert errors["mnli_mm"] == pytest.approx(25.0)
+    # Shares of right answers make no Matthews correlation.
+    assert np.isnan(errors["cola"])
+    notes = answers.every_contrast(frames.load("table3", store, "paper"))["Note"]
+    assert any(note == "single runs; standard error 25.00 of the evaluation set alone" for note in notes)
 
 
 def test_weights_stand_beside_equal_ones(store):

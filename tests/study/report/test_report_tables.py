@@ -62,6 +62,33 @@ def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
 # In a notebook.
 
 
+def test_joint_cells_of_single_sentences_repeat_the_separate_ones(store):
+    runs = reported("table6", "paper", method="mmel_h", fill="greedy", mask_ratio=0.4)
+    for run in runs:
+        write_run(
+            store, run, {"separate": 80.0, "joint": 71.0}[run.pair_mode], mm=62.0 if run.dataset == "mnli" else None
+        )
+    table = frames.load("table6", store, "paper")
+    found = tables.levels(table).query("Source == 'ours (paper)' and Method == 'MMEL-H' and Search == 'greedy'")
+    joint, separate = (row(found, Pair=mode, Masked="0.4") for mode in ("joint", "separate"))
+    assert joint[["CoLA", "SST-2", "RTE", "MNLI-mm"]].tolist() == [
+        "80.00 (1) †",
+        "80.00 (1) †",
+        "71.00 (1)",
+        "62.00 (1)",
+    ]
+    # (2 * 80 + 6 * 71 + 62) / 9: CoLA and SST-2 are single sentences.
+    assert (joint["Avg"], separate["Avg"]) == ("72.00 (1)", "78.00 (1)")
+    assert set(answers.every_contrast(table)["Where"]).isdisjoint({"CoLA", "SST-2"})
+
+
+def test_every_seed_leads_to_its_record():
+    table = frames.load("table1", Store(FROZEN), "mini")
+    links = re.findall(r'href="../results/(runs/[^"]+)"', tables.show(tables.seeds(table)).data)
+    assert len(links) == len(tables.seeds(table))
+    assert all((FROZEN / link).is_file() for link in links)
+
+
 def test_show_escapes_its_text_and_leaves_blank_what_is_not_there():
     frame = pd.DataFrame({"a < b": ["x & y", "z"], "score": [81.0, 80.123456], "n": [1.0, NAN]})
     cells = ["a &lt; b", "score", "n", "x &amp; y", "81.00", "1", "z", "80.12", ""]

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmel.study.report.statistics import Cell, combination, holm, paired, pooled, sampling_error, seeds_needed, welch
+from mmel.study.report.statistics import (
+    Cell,
+    combination,
+    holm,
+    paired,
+    pooled,
+    sampling_error,
+    seeds_needed,
+    shared_error,
+    welch,
+)
 
 SAMPLES = [
     ([97.0, 98.0, 99.0], [95.0, 96.0, 97.0]),
@@ -129,6 +139,14 @@ def test_the_seeds_needed_bring_the_interval_down_to_the_target_and_fewer_do_not
 
 
 # The evaluation set's own error.
+
+
+def test_the_error_of_a_difference_counts_the_examples_that_both_get_right_once():
+    # Of two runs and one: differences of their shares 0, 0.5, 0.5 and -1, whose squares about their mean add up to 1.5.
+    assert shared_error(["1110", "1000"], ["1001"]) == pytest.approx(100 * (1.5 / 3 / 4) ** 0.5)
+    assert shared_error(["1011"], ["1011"]) == 0.0
+    assert np.isnan(shared_error([], ["1001"]))
+    assert np.isnan(shared_error(["100"], ["1001"]))
 
 
 @pytest.mark.parametrize(("score", "num", "error"), [(71.0, 277, 2.726), (50.0, 100, 5.0), (100.0, 360, 0.0)])

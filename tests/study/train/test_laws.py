@@ -299,7 +299,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_record_says_so(config, 
         assert not store.weights_path(config).exists()
 
 
-# The fit of the training images.
+# Which examples are classified right, and the fit of the training images.
+
+
+def test_a_record_says_which_examples_are_classified_right(config, store):
+    trained(config, store)
+    task, result = reloaded(config, store), store.read(config).result
+    (marks,) = result["correct"].values()
+    if config.is_text:
+        evaluated = task._splits["dev"]
+        expected = [
+            said == true for said, true in zip(task._predict(task._single(evaluated)), evaluated.targets, strict=True)
+        ]
+    else:
+        task.model.eval()
+        _, test = config.data.load()
+        expected = (task.model(task.normalize(test.pixels)).argmax(dim=1) == test.labels).tolist()
+        assert result["accuracy_pct"] == pytest.approx(100 * marks.count("1") / 360)
+    assert [mark == "1" for mark in marks] == expected
+    assert len(set(marks)) == 2
 
 
 @pytest.mark.parametrize("changes", [{"method": "mmel_s"}, {"wrong_labels": 0.25, "subset_seed": 3}])
