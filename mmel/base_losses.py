@@ -26,6 +26,8 @@ def losses_against_targets(logits: Tensor, targets: Tensor, base_loss: BaseLoss)
             looked at under `torch.compile` and `torch.func`.
     """
     logits = check_logits(logits, base_loss, least=1)
+    if not isinstance(targets, Tensor):
+        raise ValueError(f"targets must be a tensor, got {type(targets).__name__}")
     return losses_of_samples(logits, _expand_targets(logits, targets, base_loss), base_loss)
 
 
@@ -92,8 +94,8 @@ def check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
     Raises:
         ValueError: if they are not floating, have another shape, or K is below `least`.
     """
-    if not logits.is_floating_point():
-        raise ValueError(f"logits must be a floating tensor, got {logits.dtype}")
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ValueError(f"logits must be a floating tensor, got {getattr(logits, 'dtype', type(logits).__name__)}")
     if base_loss == "mse":
         logits = without_last_dimension(logits)
         if logits.dim() != 2:

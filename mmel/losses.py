@@ -19,7 +19,7 @@ from mmel.base_losses import (
     losses_of_samples,
     without_last_dimension,
 )
-from mmel.worst_cases import WorstCase, augmentation_weights, check_coefficient, maximal_expected_loss
+from mmel.worst_cases import KL, WorstCase, augmentation_weights, check_coefficient, maximal_expected_loss
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -196,9 +196,7 @@ class MMELSoftLoss(_AugmentedLoss):
             _check_worst_case(worst_case)
             if lambda_p != 1.0:
                 raise ValueError(f"lambda_p must be left out beside worst_case, got {lambda_p!r} and {worst_case!r}")
-        self.lambda_p = lambda_p
-        self.worst_case = worst_case
-        self.lambda_t = lambda_t
+        self.lambda_p, self.worst_case, self.lambda_t = lambda_p, worst_case, lambda_t
         self.target_gradient = target_gradient
         self.threshold = threshold
 
@@ -206,16 +204,14 @@ class MMELSoftLoss(_AugmentedLoss):
         """The objective of each example, its K - 1 soft losses and their weights; arguments as `forward`."""
         logits = check_logits(logits, self.base_loss, least=2)
         first_base = "cross_entropy" if self.base_loss == "kl" else self.base_loss
-        if targets.dim() != 1:
+        if isinstance(targets, Tensor) and targets.dim() != 1:
             raise ValueError(f"targets must have shape (N,) = ({len(logits)},), got {tuple(targets.shape)}")
         original = losses_against_targets(logits[:, :1], targets, first_base)[:, 0]
         soft_targets = self.soft_targets(logits, teacher_outputs)
         losses = losses_of_samples(logits[:, 1:], soft_targets, self.base_loss)
-        if self.worst_case is None:
-            worst, weights = maximal_expected_loss(losses, self.lambda_p), augmentation_weights(losses, self.lambda_p)
-        else:
-            worst, weights = self.worst_case.value(losses), self.worst_case.weights(losses)
-        return LossTerms(original + self.lambda_t * worst, losses, weights)
+        worst_case = self.worst_case or KL(self.lambda_p)
+        objective = original + self.lambda_t * worst_case.value(losses)
+        return LossTerms(objective, losses, worst_case.weights(losses))
 
     def forward(self, logits: Tensor, targets: Tensor, teacher_outputs: Tensor | None = None) -> Tensor:
         """The reweighted soft loss.

@@ -110,11 +110,13 @@ class ViewsCollator:
         num_views: K >= 1, the original included.
 
     Raises:
-        ValueError: if `num_views` is not positive.
+        ValueError: if `num_views` is not positive, or `augment` makes one view of one image.
     """
 
     def __init__(self, augment: ImageAugmentation, num_views: int):
         _check_num_views(num_views)
+        if not isinstance(augment, ImageAugmentation):
+            raise ValueError(f"augment must make all views of a batch, got {type(augment).__name__}: see KViews")
         self.augment, self.num_views = augment, num_views
 
     def __call__(self, batch: Sequence[Any]) -> tuple[Any, ...]:

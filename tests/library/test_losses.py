@@ -405,7 +405,12 @@ HALVES = with_value(SHARED, 0.5)
 @pytest.mark.parametrize(
     ("classes", "base_loss", "targets", "logits"),
     [
-        (ALL, "cross_entropy", CLASSES, [LOGITS[:, 0], LOGITS[..., None], LOGITS[:, :0], LOGITS.long()]),
+        (
+            ALL,
+            "cross_entropy",
+            CLASSES,
+            [LOGITS[:, 0], LOGITS[..., None], LOGITS[:, :0], LOGITS.long(), LOGITS.tolist()],
+        ),
         (ALL, "kl", CLASSES, [LOGITS[..., :0]]),
         (ALL, "mse", SCORE_TARGETS, [LOGITS, SCORES[:, 0], SCORES[:, :0]]),
         (SOFT, "cross_entropy", CLASSES, [LOGITS[:, :1]]),
@@ -423,7 +428,7 @@ def test_bad_logits(classes, base_loss, targets, logits):
     ("classes", "base_loss", "targets"),
     [
         (ALL, "cross_entropy", [CLASSES[1:], CLASSES[0], CLASSES.float(), EACH[:, :1], EACH[:, 1:], LOGITS.long()]),
-        (ALL, "cross_entropy", [with_value(CLASSES, bad) for bad in (C, -1, -100)]),
+        (ALL, "cross_entropy", [*(with_value(CLASSES, bad) for bad in (C, -1, -100)), CLASSES.tolist()]),
         (HARD, "cross_entropy", [with_value(EACH, C), SHARED[:, 1:], UNIFORM[:, :1], UNIFORM[..., 1:]]),
         (HARD, "cross_entropy", [*NO_PROBABILITIES, HALVES]),
         (HARD, "kl", [*NO_PROBABILITIES, HALVES, CLASSES, EACH]),

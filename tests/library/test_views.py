@@ -120,6 +120,7 @@ class Stream(IterableDataset):
         ("augment", lambda: KViews(PICTURES, lambda image: image, 2, original=ORIGINAL)[0]),
         ("augment", lambda: KViews(NUMBERED, with_noise, 2)[0]),
         ("augment", lambda: KViews(NUMBERED, torch.Tensor.double, 2)[0]),
+        ("augment", lambda: ViewsCollator(AUGMENT, 2)),
         ("dataset", lambda: ViewsCollator(RandomCropFlip(), 2)([torch.zeros(3, 8, 8)])),
         ("images", lambda: ViewsCollator(RandomCropFlip(), 2)([PICTURES[0]])),
     ],
