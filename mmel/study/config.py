@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
@@ -127,7 +128,8 @@ class Run:
         """Epochs actually trained; on text a stretched epoch is longer instead."""
         return self.epochs * (1 if self.is_text else self.stretch)
 
-    @property
+    # A sweep asks for the names of all its runs every two seconds.
+    @cached_property
     def run_id(self) -> str:
         """A readable, stable name: model, method, K, seed and a hash of all that is not at its default."""
         content = {"schema": SCHEMA, **self.non_defaults()}
