@@ -13,7 +13,7 @@ from mmel.study.config import ImageRun
 # Accuracy points that matter, as in the claims of the paper.
 MARGIN = 0.2
 # Seeds of profile `reduced`; where the pilot's spread is widest, the arms of the primary contrasts have more.
-SEEDS, SEEDS_OF_PRIMARY = 40, 100
+SEEDS, SEEDS_OF_PRIMARY, SEEDS_OF_CIFAR = 40, 100, 8
 BATCH_SIZE = 50
 _DIGITS = {"dataset": "digits", "model": "resnet8", "augment": "crop", "num_augmented": 5, "precision": "fp32"}
 
@@ -49,12 +49,14 @@ class Cell:
         label: in tables and figures.
         fields: of its runs.
         arms: names in `ARMS`.
-        many: those of them that have `SEEDS_OF_PRIMARY` seeds.
+        seeds: of each arm in profile `reduced`.
+        many: those arms that have `SEEDS_OF_PRIMARY` seeds.
     """
 
     label: str
     fields: Mapping[str, Any]
     arms: tuple[str, ...]
+    seeds: int = SEEDS
     many: tuple[str, ...] = ()
 
 
@@ -68,7 +70,7 @@ class Contrast:
         a: an arm of the cell.
         b: another one.
         direction: of the statement that is tested, as in `mmel.study.report.claims.verdict`.
-        primary: whether it is one of those that share Holm's correction.
+        primary: whether it is one of those that share Holm's correction: question 6 has its own, the others one.
     """
 
     question: int
@@ -86,6 +88,10 @@ def _fields(train_size: int, epochs: int, **more: Any) -> dict[str, Any]:
     return _DIGITS | held_out | recipe | more
 
 
+_CIFAR = {
+    **{"dataset": "cifar100", "model": "resnet8", "num_augmented": 5, "train_size": 10_000, "precision": "fp32"},
+    **{"epochs": 12, "decay_epochs": (4, 7, 10), "epochs_per_eval": 2, "batch_size": 32},
+}
 _FIVE = (DA, LONG, UNI, H, S)
 _FAMILY = (*LAMBDAS.values(), CVAR, CHI_SQUARE)
 CELLS = {
@@ -99,6 +105,7 @@ CELLS = {
         fields=_fields(300, 40, wrong_labels=0.2),
         arms=(DA, UNI, H, S, LAMBDAS[0.1]),
     ),
+    "cifar100": Cell(label="CIFAR-100, 10,000 images", fields=_CIFAR, arms=(DA, UNI, H, S), seeds=SEEDS_OF_CIFAR),
 }
 _CLEAN = ("digits100", "digits300", "digits1437")
 
@@ -122,6 +129,8 @@ CONTRASTS = (
     Contrast(question=4, cell="wrong300", a=UNI, b=DA),
     *(Contrast(question=5, cell=cell, a=SAMPLED, b=H, direction=">=") for cell in _CLEAN),
     *(Contrast(question=5, cell=cell, a=SAMPLED, b=UNI) for cell in _CLEAN),
+    *(Contrast(question=6, cell="cifar100", a=a, b=UNI, primary=True) for a in (H, S)),
+    *(Contrast(question=6, cell="cifar100", a=a, b=DA) for a in (UNI, H, S)),
 )
 
 
@@ -129,7 +138,7 @@ def runs_of_arm(cell: str, arm: str, profile: str = "reduced") -> list[ImageRun]
     """The runs of an arm in a cell, one for each seed; of profile `mini` two short ones."""
     spec, fields = CELLS[cell], dict(ARMS[arm])
     method, recipe = fields.pop("method"), {"profile": "reduced", **spec.fields}
-    number = SEEDS_OF_PRIMARY if arm in spec.many else SEEDS
+    number = SEEDS_OF_PRIMARY if arm in spec.many else spec.seeds
     if profile == "mini":
         recipe |= {"profile": "mini", "epochs": 5, "decay_epochs": (2, 4), "epochs_per_eval": 1}
         number = 2

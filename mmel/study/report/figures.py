@@ -228,4 +228,6 @@ def one_legend(figure: Figure) -> None:
     order = [*METHOD_LABELS.values()]
     shown = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     if shown:
-        figure.legend([handles[label] for label in shown], shown, loc="outside upper center", ncols=len(shown))
+        # A label takes some 1.4 inches.
+        columns = min(len(shown), int(figure.get_figwidth() / 1.4))
+        figure.legend([handles[label] for label in shown], shown, loc="outside upper center", ncols=columns)
