@@ -86,6 +86,14 @@ def test_the_python_of_the_documents_runs(path, place, encoder, names, monkeypat
         assert names["augment"](SENTENCES)[1][0] == SENTENCES[1]
 
 
+def test_every_interval_of_the_readme_stands_in_a_report():
+    reports = [path.read_text(encoding="utf-8") for path in (ROOT / "results/report/reduced").glob("*.csv")]
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    found = re.findall(r"[+-]\d+\.\d+ \[[^\]]+\]", text)
+    assert len(found) > 8
+    assert [one for one in found if not any(one in report for report in reports)] == []
+
+
 PAGES = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
 
 

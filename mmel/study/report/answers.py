@@ -98,7 +98,7 @@ def every_claim(found: pd.DataFrame, profile: str) -> pd.DataFrame:
     agrees = {True: "yes", False: "no", None: "cannot tell"}
     return pd.DataFrame(
         {
-            "Claim": f"“{row['words']}” ({row['section']}; {TABLES[row['table']].title})",
+            "Claim": _stated(row),
             "Contrast": row["label"] + (" *" if row["primary"] else ""),
             "The paper's own numbers": _counted(row, "paper"),
             f"Ours ({profile})": _counted(row, "ours"),
@@ -107,6 +107,13 @@ def every_claim(found: pd.DataFrame, profile: str) -> pd.DataFrame:
         }
         for row in found.to_dict("records")
     )
+
+
+def _stated(row: Mapping[str, Any]) -> str:
+    title = TABLES[row["table"]].title
+    if row["section"] == "-":
+        return f"Not a claim of the paper: {row['words']} ({title})"
+    return f"“{row['words']}” ({row['section']}; {title})"
 
 
 def _counted(row: Mapping[str, Any], source: str) -> str:

@@ -168,6 +168,20 @@ def fit(runs: pd.DataFrame) -> pd.DataFrame:
     return means.map("{:.1f}".format).rename(columns=names).rename_axis("Arm").reset_index()
 
 
+def sampled_time(runs: pd.DataFrame) -> str:
+    """The training time of one drawn view over that of all views, seed by seed: medians and the middle half."""
+    told = []
+    for cell, rows in runs[runs["counts"]].groupby("cell", sort=False):
+        seconds = rows.pivot(index="seed", columns="arm", values="train_seconds").astype(float)
+        if lab.SAMPLED in seconds:
+            low, middle, high = (seconds[lab.SAMPLED] / seconds[lab.H]).quantile([0.25, 0.5, 0.75])
+            told.append(f"{CELL_LABELS[cell]} {middle:.2f} ({low:.2f} to {high:.2f})")
+    return (
+        "Training time over that of MMEL-H in the same seed, median and middle half of the seeds, on cores that other "
+        f"runs shared: {'; '.join(told) or 'no runs yet'}. By count it is 0.53."
+    )
+
+
 def lambda_figure(runs: pd.DataFrame) -> Picture:
     """Accuracy less that of equal weights over lambda_P: means and 95 % bands of seeds' differences, for each cell."""
     return _less_uni(runs, _LAMBDAS, "$\\lambda_P$", "MMEL-H − equal weights, over lambda_P")

@@ -94,8 +94,8 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     found = pd.concat([ours, paper.assign(decimals=layout.decimals)], ignore_index=True)
     found["text"] = [level(*cell) for cell in found[["mean", "sd", "n", "decimals"]].itertuples(index=False)]
     if "pair_mode" in spec.settings:
-        repeated = found["source"].str.startswith("ours") & (found["pair_mode"] == "joint") & frames.is_single(found)
-        found.loc[repeated, "text"] += " †"
+        repeated = (found["pair_mode"] == "joint") & frames.is_single(found) & (found["source"] != "paper")
+        found.loc[repeated & (found["text"] != "-"), "text"] += " †"
 
     row, across = ("place", "arm") if layout.arms_across else ("arm", "place")
     shown = [arm for arm in arms if arm in set(ours["arm"])] if layout.arms_across else [*COLUMNS, AVERAGE]
@@ -180,7 +180,9 @@ def show(frame: pd.DataFrame) -> HTML:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
     cells = frame.apply(_html)
     if "record" in frame:
-        cells["record"] = frame["record"].map(lambda path: f'<a href="../results/runs/{path}">{path}</a>')
+        # By the digest in its name, as paths would make the table too wide for paper.
+        digests = frame["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
+        cells["record"] = '<a href="../results/runs/' + frame["record"] + '">' + digests + "</a>"
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 
