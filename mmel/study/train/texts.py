@@ -84,6 +84,8 @@ class TextTask:
         if not self.steps:
             raise ValueError(f"batch_size must be at most the {len(self.sequences)} texts, got {config.batch_size}")
         self._evaluated = {name: self._single(self._splits[name]) for name in ("dev", "dev_mm") if name in self._splits}
+        # By the last evaluation.
+        self._predicted: dict[str, list] = {}
 
     def _augment(self, source: str | Path, teacher: TextRun | None, store: Store) -> None:
         """Make sequences, targets and the teacher's outputs of the augmented training split."""
