@@ -287,9 +287,9 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def marks(right: Iterable[bool]) -> str:
-    """`1101`: for each example of a set, in order, whether it was classified right."""
-    return "".join("01"[each] for each in right)
+def marks(right: Iterable[int]) -> str:
+    """`11-0`: for each example of a set, in order, whether it was classified right; -1, not looked at, is `-`."""
+    return "".join("01-"[each] for each in right)
 
 
 def _finite(text: str) -> float:

@@ -38,8 +38,9 @@ def load_runs(store: Store, configs: Iterable[Run]) -> pd.DataFrame:
         configs: the runs of a grid, all on images or all on text.
 
     Returns:
-        The fields of such runs, `place` (`cifar10/resnet20`; of a text its task), `run_id`, `status` (`finished`,
-        `failed` or `missing`), and the columns of `_RESULTS`, NaN if the run did not finish or its record is older.
+        The fields of such runs, `place` (`cifar10/resnet20`; of a text its task), `run_id`, `record` (its path in the
+        store), `status` (`finished`, `failed` or `missing`), and the columns of `_RESULTS`, NaN if the run did not
+        finish or its record is older.
 
     Raises:
         ResultsError: if a record cannot be read, naming its file.
@@ -47,7 +48,9 @@ def load_runs(store: Store, configs: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for config in configs:
         place = config.data.task if config.is_text else f"{config.dataset}/{config.model}"
-        rows.append({**config.to_dict(), "place": place, "run_id": config.run_id, **_result(store.read(config))})
+        record = store.run_path(config).relative_to(store.root).as_posix()
+        named = {"place": place, "run_id": config.run_id, "record": record}
+        rows.append({**config.to_dict(), **named, **_result(store.read(config))})
     found = pd.DataFrame(rows)
     return found.reindex(columns=[*found.columns.union(_RESULTS, sort=False)])
 

@@ -134,7 +134,7 @@ def shared_error(first: Sequence[str], second: Sequence[str]) -> float:
     """Standard error, in points, that a difference of accuracies has from the finite set that both were measured on.
 
     Args:
-        first: of each run of one arm which examples it got right, `1101`.
+        first: of each run of one arm which examples it got right, `11-0`. One that a run did not look at counts in none.
         second: likewise of the other arm, on the same examples.
 
     Returns:
@@ -142,8 +142,9 @@ def shared_error(first: Sequence[str], second: Sequence[str]) -> float:
     """
     if not (first and second) or len({len(run) for run in (*first, *second)}) > 1:
         return np.nan
-    shares = [np.mean([[mark == "1" for mark in run] for run in side], axis=0) for side in (first, second)]
-    return 100 * float(stats.sem(np.subtract(*shares)))
+    marks = np.array([[*run] for run in (*first, *second)])
+    right = marks[:, (marks != "-").all(axis=0)] == "1"
+    return 100 * float(stats.sem(right[: len(first)].mean(axis=0) - right[len(first) :].mean(axis=0)))
 
 
 def sampling_error(score_pct: float, num_eval: int, metric: str) -> float:

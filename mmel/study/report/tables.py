@@ -160,14 +160,13 @@ def curves(table: RecordedTable) -> pd.DataFrame:
 def seeds(table: RecordedTable) -> pd.DataFrame:
     """Every run that a table averages, as its figure draws it; columns that no run fills are left out.
 
-    `record` is the path of its record below `results/runs`, which `show` makes a link.
+    `record` is the path of its record, which `show` makes a link.
     """
     found = finished(table.runs)
     fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
     optional = found[["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]]
     always = found[[*fields, "seed", "metric", "score", "best_score"]]
-    record = found["profile"] + "/" + found["dataset"] + "/" + found["run_id"] + ".jsonl"
-    shown = always.join(optional.dropna(axis="columns", how="all")).assign(record=record)
+    shown = always.join(optional.dropna(axis="columns", how="all")).join(found["record"])
     return shown.reset_index(drop=True)
 
 
@@ -182,7 +181,7 @@ def show(frame: pd.DataFrame) -> HTML:
     if "record" in frame:
         # By the digest in its name, as paths would make the table too wide for paper.
         digests = frame["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
-        cells["record"] = '<a href="../results/runs/' + frame["record"] + '">' + digests + "</a>"
+        cells["record"] = '<a href="../results/' + frame["record"] + '">' + digests + "</a>"
     return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 

@@ -89,6 +89,8 @@ class ImageTask:
         self.parts = {"model": self.model}
         mean, std = (values.to(device).view(-1, 1, 1) for values in (mean, std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
+        # Of each evaluated image, by the last evaluation: 1, 0, or -1 if it was not looked at.
+        self._right = torch.full((len(self._evaluated),), -1)
         # A shorter last batch stays eager.
         self._judge = graph.Captured(self._is_right, device, graph.reason_for_eager(device) or self.why_eager)
 
@@ -165,9 +167,12 @@ class ImageTask:
         """Accuracy in percent on the test (or held-out) images."""
         self.model.eval()
         # Replays overwrite their outputs.
-        parts = [self._judge(pixels, labels).clone() for pixels, _, labels in self.batches(self._evaluated)]
-        self._right = torch.cat(processes.gathered(torch.cat(parts).cpu()))
-        return {self.config.data.metric: 100 * int(self._right.sum()) / len(self._right)}
+        parts = [
+            (index, self._judge(pixels, labels).clone()) for pixels, index, labels in self.batches(self._evaluated)
+        ]
+        index, right = (torch.cat(processes.gathered(torch.cat(part).cpu())) for part in zip(*parts, strict=True))
+        self._right = torch.full((len(self._evaluated),), -1).index_copy(0, index, right.long())
+        return {self.config.data.metric: 100 * int(right.sum()) / len(right)}
 
     def test(self) -> tuple[dict[str, Any], dict[str, list]]:
         """Which images `evaluate` found classified right, the fit of the training images, files that are not decoded.

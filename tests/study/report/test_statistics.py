@@ -144,6 +144,8 @@ def test_the_seeds_needed_bring_the_interval_down_to_the_target_and_fewer_do_not
 def test_the_error_of_a_difference_counts_the_examples_that_both_get_right_once():
     # Of two runs and one: differences of their shares 0, 0.5, 0.5 and -1, whose squares about their mean add up to 1.5.
     assert shared_error(["1110", "1000"], ["1001"]) == pytest.approx(100 * (1.5 / 3 / 4) ** 0.5)
+    # One that a run did not look at counts in none.
+    assert shared_error(["1-110", "10000"], ["11001"]) == shared_error(["1110", "1000"], ["1001"])
     assert shared_error(["1011"], ["1011"]) == 0.0
     assert np.isnan(shared_error([], ["1001"]))
     assert np.isnan(shared_error(["100"], ["1001"]))
