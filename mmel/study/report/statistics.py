@@ -134,7 +134,7 @@ def shared_error(first: Sequence[str], second: Sequence[str]) -> float:
     """Standard error, in points, that a difference of accuracies has from the finite set that both were measured on.
 
     Args:
-        first: of each run of one arm which examples it got right, `11-0`. One that a run did not look at counts in none.
+        first: of each run of one arm which examples it got right, `11-0`. Those not looked at by all are left out.
         second: likewise of the other arm, on the same examples.
 
     Returns:
