@@ -62,7 +62,7 @@ def _note(row: Mapping[str, Any]) -> str:
         f"sees {row['half_width']:.1f}": undecided,
         "one run on a side, equal spread assumed": row["kind"] == "prediction",
         "paired by seed": row["kind"] == "paired",
-        f"standard error {row['set_error']:.2f} of the evaluation set alone": pd.notna(row["set_error"]),
+        f"set's error {row['set_error']:.2f}": pd.notna(row["set_error"]),
         f"the paper's {abs(row['effect']):.2f} would take {_seeds_text(row['seeds'])} seeds a side": undecided
         and pd.notna(row["seeds"]),
         "differs in size from the paper's": row["differs_in_size"],

@@ -168,7 +168,7 @@ def test_a_contrast_tells_the_error_of_its_evaluation_set(store):
     # Shares of right answers make no Matthews correlation.
     assert np.isnan(errors["cola"])
     notes = answers.every_contrast(frames.load("table3", store, "paper"))["Note"]
-    assert any(note == "single runs; standard error 25.00 of the evaluation set alone" for note in notes)
+    assert any(note == "single runs; set's error 25.00" for note in notes)
 
 
 def test_weights_stand_beside_equal_ones(store):
