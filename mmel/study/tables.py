@@ -186,9 +186,8 @@ TABLES: dict[str, Table] = {
                 "METHOD`. Until its scores are entered (`--glue-scores FILE`), the test part has only the paper's rows "
                 "on the tasks themselves.",
                 "Time is training alone, the median over seeds, summed over tasks: augmented texts and the teacher's "
-                "outputs are made once, before it, and the teacher is the first run of Baseline. Contrasts are of the "
-                "dev sets. Times on CPU cores that other work shared, as of the committed `reduced` runs, are no "
-                "measure of cost.",
+                "outputs are made once, before it, and the teacher is the first run of Baseline. Times of CPU cores, "
+                "which other work may share, are no measure of cost. Contrasts are of the dev sets.",
                 "The paper's numbers of SMART are quoted from Jiang et al. 2020; our runs are from their equations.",
             ),
         ),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 
 from mmel.study.datasets import DATASETS
 from mmel.study.report import contrasts
@@ -12,6 +13,8 @@ from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import METHOD_LABELS
 from mmel.study.report.tables import interval, labels, number, place_label
 from mmel.study.tables import TABLES
+
+_TITLES = {name: table.title for name, table in TABLES.items()}
 
 
 def every_contrast(table: RecordedTable) -> pd.DataFrame:
@@ -93,8 +96,8 @@ def _p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
-def every_claim(found: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """The claims table of the first page, from `contrasts.answers`."""
+def every_claim(found: pd.DataFrame, profile: str, *, linked: bool = False) -> pd.DataFrame:
+    """The claims table of the first page, from `contrasts.answers`; if `linked`, each leads to its table's page."""
     agrees = {True: "yes", False: "no", None: "cannot tell"}
     return pd.DataFrame(
         {
@@ -104,16 +107,16 @@ def every_claim(found: pd.DataFrame, profile: str) -> pd.DataFrame:
             f"Ours ({profile})": _counted(row, "ours"),
             "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
             "Ours can see": _detectable(row),
+            "More": HTML(f'<a href="plot_{row["table"]}.ipynb">{title}</a>') if linked else title,
         }
-        for row in found.to_dict("records")
+        for row, title in zip(found.to_dict("records"), found["table"].map(_TITLES), strict=True)
     )
 
 
 def _stated(row: Mapping[str, Any]) -> str:
-    title = TABLES[row["table"]].title
     if row["section"] == "-":
-        return f"Not a claim of the paper: {row['words']} ({title})"
-    return f"“{row['words']}” ({row['section']}; {title})"
+        return f"Not a claim of the paper: {row['words']}"
+    return f"“{row['words']}” ({row['section']})"
 
 
 def _counted(row: Mapping[str, Any], source: str) -> str:

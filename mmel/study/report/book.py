@@ -28,6 +28,8 @@ DOCUMENTS = (
 )
 # papermill leaves the parameters as they were, and adds those that it executed with.
 PARAMETERS = {"parameters", "injected-parameters"}
+# Where a long table opens, which its notebook folds by the tag `hide-output`.
+FOLDED_OUTPUT = "Table"
 
 
 def report(names: list[str], profile: str, store: Store) -> Path:
@@ -74,9 +76,13 @@ def _gather(plots: list[Path], folder: Path) -> str:
     (folder / "notebooks").mkdir()
     pages = {path.stem: _for_book(path) for path in (*plots, *others)}
     first, *rest = (path.stem for path in plots)
-    titles = {f"plot_{name}": f"{table.title} " for name, table in GRIDS.items()}
+    titles = {f"plot_{name}": table.title for name, table in GRIDS.items()}
+    # Where links to a table lead that was not asked for.
+    for stem in titles.keys() - set(rest):
+        text = f"# {titles[stem]}\n\nNot in this report, which was asked for other tables."
+        pages[stem] = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)], metadata={"orphan": True})
     contents = {
-        "Tables and figures": [f"{titles[stem]}</notebooks/{stem}>" for stem in rest],
+        "Tables and figures": [f"{titles[stem]} </notebooks/{stem}>" for stem in rest],
         "Explore and use": [f"/notebooks/{path.stem}" for path in others],
         "Documents": [f"/{path.with_suffix('').as_posix()}" for path in documents],
     }
@@ -98,7 +104,10 @@ def _for_book(path: Path) -> nbformat.NotebookNode:
     notebook.metadata.pop("papermill", None)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         tags = cell.metadata.setdefault("tags", [])
-        if folded:
+        if "hide-output" in tags:
+            tags.append("remove-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": FOLDED_OUTPUT, "code_prompt_hide": FOLDED_OUTPUT}
+        elif folded:
             tags.append("remove-cell" if PARAMETERS & set(tags) else "hide-input")
         for output in cell.outputs:
             for mime, about in output.get("metadata", {}).items():

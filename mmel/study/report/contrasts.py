@@ -18,7 +18,7 @@ from mmel.study.report import frames
 from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import PLAIN, RecordedTable, arm_label
 from mmel.study.report.layout import AVERAGE
-from mmel.study.report.runs import finished
+from mmel.study.report.runs import finished, timed
 from mmel.study.report.statistics import (
     Cell,
     Contrast,
@@ -136,12 +136,11 @@ def _values(table: RecordedTable, quantity: str) -> pd.DataFrame:
     """Our runs with their `value`: the score, its mean over the evaluations, or the logarithm of the training time."""
     if quantity == "score":
         return frames.scores(table).rename(columns={"score": "value"}).assign(device="")
-    runs = finished(table.runs)
     if quantity == "progress":
+        runs = finished(table.runs)
         means = [np.mean([score for _, score in history]) for history in runs["history"]]
         return runs.assign(value=means, device="")
-    # Times of CPU cores, which other work may share, are no measure of cost.
-    runs = runs[runs["threads"] == 0]
+    runs = timed(table.runs)
     return runs.assign(value=np.log(runs["train_seconds"].astype(float)))
 
 

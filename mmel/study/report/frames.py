@@ -15,7 +15,7 @@ from mmel.study.models import text_model_name
 from mmel.study.records import Store
 from mmel.study.report.glue_submission import read_scores
 from mmel.study.report.layout import AVERAGE, COLUMNS, LAYOUTS, METHOD_LABELS, Layout
-from mmel.study.report.runs import finished, load_runs
+from mmel.study.report.runs import finished, load_runs, timed
 from mmel.study.tables import TABLES, Table
 
 PLAIN = [name for name, method in METHODS.items() if method.is_single]
@@ -128,17 +128,17 @@ def paper_cells(name: str, split: str = "dev") -> pd.DataFrame:
 
 
 def times(table: RecordedTable) -> pd.DataFrame:
-    """Training time of each cell on each device by itself: times on different devices do not mix.
+    """Training time of each cell on each kind of GPU by itself: times on different devices do not mix.
 
     Returns:
-        One row for each `place`, `arm`, `device` and `threads`, in the grid's order: its fields, `seconds` (median over
-        runs), `n`, `baseline_seconds` (on the same device, NaN if it was not trained there), and `paper_hours` and
+        One row for each `place`, `arm` and `device`, in the grid's order: its fields, `seconds` (median over runs),
+        `n`, `baseline_seconds` (on the same device, NaN if it was not trained there), and `paper_hours` and
         `paper_ratio` of the method: in the same place, or of all tasks together.
     """
-    layout, here = table.layout, ["place", "device", "threads"]
-    keys = [*dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings]), "device", "threads"]
-    timed = finished(table.runs).dropna(subset="train_seconds")
-    found = timed.groupby(keys, sort=False)["train_seconds"].agg(seconds="median", n="size").reset_index()
+    layout, here = table.layout, ["place", "device"]
+    keys = [*dict.fromkeys(["place", "arm", "method", "num_augmented", *table.spec.settings]), "device"]
+    runs = timed(table.runs).groupby(keys, sort=False)["train_seconds"]
+    found = runs.agg(seconds="median", n="size").reset_index()
     baselines = found.loc[found["method"] == layout.baseline, [*here, "seconds"]]
     found = found.merge(baselines.rename(columns={"seconds": "baseline_seconds"}), on=here, how="left")
     keys = ["place", "method"] if layout.arms_across else ["method"]

@@ -60,6 +60,12 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"] == "finished"]
 
 
+def timed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs on a GPU: times of CPU cores, which other work may share, are no measure of cost."""
+    found = finished(runs)
+    return found[found["threads"] == 0].dropna(subset="train_seconds")
+
+
 def _result(record: Record | None) -> dict[str, object]:
     if record is None:
         return {"status": "missing"}

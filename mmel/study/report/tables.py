@@ -10,10 +10,25 @@ from pandas.io.formats.style import Styler
 from mmel.study.datasets import DATASETS
 from mmel.study.report import frames
 from mmel.study.report.frames import RecordedTable
-from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS
+from mmel.study.report.layout import AVERAGE, COLUMNS, METHOD_LABELS, METRIC_LABELS
 from mmel.study.report.runs import finished
 
 TIME = "Time (ratio to Baseline)"
+_CURVES = {
+    **{"place": "Task", "method": "Method", "metric": "Metric", "epoch": "Epoch"},
+    **{"mean": "Mean", "min": "Lowest", "max": "Highest", "num_runs": "Runs"},
+}
+# Columns of `load_runs` and their headings among `seeds`.
+_NUMBERS = {
+    "seed": "Seed",
+    "score": "Score",
+    "score_mm": "Score, mismatched",
+    "best_score": "Best score",
+    "test_score": "Test score",
+    "test_score_mm": "Test score, mismatched",
+    "dropout": "Dropout, hidden / attention",
+    "disagreement_pct": "Relabelled by the teacher (%)",
+}
 
 
 def level(mean: float, sd: float, n: float, decimals: int = 2) -> str:
@@ -75,16 +90,17 @@ def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> d
     return {place: f"{name} {form.format(said[place])}" if said[place] else name for place, name in names.items()}
 
 
-def levels(table: RecordedTable) -> pd.DataFrame:
+def levels(table: RecordedTable, *, linked: bool = False) -> pd.DataFrame:
     """The scores of a table, ours and then the paper's, as text.
 
     On images a place is a row and an arm a column, on texts the other way round. An empty cell is not in the grid, `-`
-    is a planned one without a run.
+    is a planned one without a run. If `linked`, ours lead to their runs in `seeds` on the same page.
     """
-    return pd.concat([_levels(table, split) for split in table.spec.splits or ("dev",)], ignore_index=True)
+    parts = [_levels(table, split, linked) for split in table.spec.splits or ("dev",)]
+    return pd.concat(parts, ignore_index=True)
 
 
-def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
+def _levels(table: RecordedTable, split: str, linked: bool) -> pd.DataFrame:
     spec, layout = table.spec, table.layout
     ours, paper = frames.cells(table, split), frames.paper_cells(table.spec.name, split)
     # In the paper's order; an arm that it has not comes last.
@@ -96,6 +112,11 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     if "pair_mode" in spec.settings:
         repeated = (found["pair_mode"] == "joint") & frames.is_single(found) & (found["source"] != "paper")
         found.loc[repeated & (found["text"] != "-"), "text"] += " †"
+    if linked:
+        there = set(_anchors(finished(table.runs)))
+        anchors = _anchors(found).where(found["source"].str.startswith("ours"))
+        cells = zip(found["text"], anchors, strict=True)
+        found["text"] = [HTML(f'<a href="#{at}">{text}</a>') if at in there else text for text, at in cells]
 
     row, across = ("place", "arm") if layout.arms_across else ("arm", "place")
     shown = [arm for arm in arms if arm in set(ours["arm"])] if layout.arms_across else [*COLUMNS, AVERAGE]
@@ -110,6 +131,12 @@ def _levels(table: RecordedTable, split: str) -> pd.DataFrame:
     if table.spec.name == "table3":
         frame[TIME] = _total_times(table, heads)
     return frame
+
+
+def _anchors(found: pd.DataFrame) -> pd.Series:
+    """The name of each row's cell, MNLI's two columns alike, in links within a page."""
+    names = found["place"].str.removesuffix("_mm") + " " + found["arm"]
+    return names.str.replace(r"\W+", "-", regex=True)
 
 
 def _places(table: RecordedTable, places: pd.Series, names: dict[str, str]) -> pd.DataFrame:
@@ -139,8 +166,7 @@ def times(table: RecordedTable) -> pd.DataFrame:
     """Training times and their ratio to the baseline's on the same device, beside the paper's."""
     found, layout = frames.times(table), table.layout
     text = _places(table, found["place"], labels(table)).join(_arms(table, found))
-    threads = [f", {n:.0f} thread{'s' if n > 1 else ''}" if n else "" for n in found["threads"]]
-    text["Device"], text["n"] = found["device"] + threads, found["n"]
+    text["Device"], text["n"] = found["device"], found["n"]
     text["Training"] = found["seconds"].map(duration)
     ratios = (found["seconds"] / found["baseline_seconds"]).map("{:.1f}".format).replace("nan", "-")
     text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = ratios
@@ -153,43 +179,53 @@ def times(table: RecordedTable) -> pd.DataFrame:
 
 def curves(table: RecordedTable) -> pd.DataFrame:
     """The numbers behind Figure 2."""
-    found = frames.curves(table).rename(columns={"place": "task"})
-    return found.assign(task=found["task"].map(labels(table)))
+    found = frames.curves(table)
+    named = {"place": found["place"].map(labels(table)), "method": found["method"].map(METHOD_LABELS)}
+    return found.assign(**named, metric=found["metric"].map(METRIC_LABELS)).rename(columns=_CURVES)[[*_CURVES.values()]]
 
 
 def seeds(table: RecordedTable) -> pd.DataFrame:
-    """Every run that a table averages, as its figure draws it; columns that no run fills are left out.
+    """Every run that a table averages, as its figure draws it, with a link to its record.
 
-    `record` is the path of its record, which `show` makes a link.
+    Columns that no run fills are left out.
     """
-    found = finished(table.runs)
-    fields = dict.fromkeys(["dataset", "model", "method", "num_augmented", *table.spec.settings])
-    optional = found[["score_mm", "test_score", "test_score_mm", "dropout", "disagreement_pct"]]
-    always = found[[*fields, "seed", "metric", "score", "best_score"]]
-    shown = always.join(optional.dropna(axis="columns", how="all")).join(found["record"])
-    return shown.reset_index(drop=True)
+    found = finished(table.runs).reset_index(drop=True)
+    text = _places(table, found["place"], labels(table)).join(_arms(table, found))
+    numbers = found[[*_NUMBERS]].dropna(axis="columns", how="all").rename(columns=_NUMBERS)
+    anchors, digests = _anchors(found), found["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
+    # A cell's first run is where `levels` leads to. By its digest, as a path would make the table too wide for paper.
+    names = (" id=" + '"' + anchors + '"').mask(anchors.duplicated(), "")
+    links = zip(names, found["record"], digests, strict=True)
+    text = text.join(numbers).assign(Metric=found["metric"].map(METRIC_LABELS))
+    return text.assign(Record=[HTML(f'<a{name} href="../results/{path}">{digest}</a>') for name, path, digest in links])
 
 
 def show(frame: pd.DataFrame) -> HTML:
     """A table for a notebook: no index, the same bytes at every execution.
 
-    Its text is escaped, its fractions have two decimals at most.
+    Its text is escaped, unless it is HTML; its fractions have two decimals at most.
     """
     if frame.empty:
         return HTML("<p>Nothing recorded yet that this could be computed from.</p>")
-    cells = frame.apply(_html)
-    if "record" in frame:
-        # By the digest in its name, as paths would make the table too wide for paper.
-        digests = frame["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
-        cells["record"] = '<a href="../results/' + frame["record"] + '">' + digests + "</a>"
-    return HTML(cells.rename(columns=escape).to_html(index=False, border=0, escape=False))
+    return HTML(frame.apply(_html).rename(columns=escape).to_html(index=False, border=0, escape=False))
 
 
 def _html(column: pd.Series) -> pd.Series:
     if not pd.api.types.is_float_dtype(column):
-        return column.map(lambda value: escape(str(value)))
+        return column.map(lambda value: value.data if isinstance(value, HTML) else escape(str(value)))
     short = column.dropna().round(1).eq(column.dropna()).all()
     return column.map("{:g}".format if short else "{:.2f}".format).mask(column.isna(), "")
+
+
+def downloads(profile: str, **names: str) -> HTML:
+    """Links to tables that `mmel report` wrote: what they hold -> the name of their files."""
+    forms = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
+    told = [
+        f"{what}: "
+        + ", ".join(f'<a href="../results/report/{profile}/{name}.{suffix}">{forms[suffix]}</a>' for suffix in forms)
+        for what, name in names.items()
+    ]
+    return HTML(f"<p>Download {'; '.join(told)}</p>")
 
 
 def bullets(lines: Iterable[str]) -> Markdown:

@@ -7,6 +7,7 @@ from invented import FROZEN, reported, row, write_run
 
 from mmel.study.records import Store
 from mmel.study.report import answers, frames, tables
+from mmel.study.report.files import write_tables
 from mmel.study.report.hyperparameters import table7
 
 NAN = math.nan
@@ -82,11 +83,25 @@ def test_joint_cells_of_single_sentences_repeat_the_separate_ones(store):
     assert set(answers.every_contrast(table)["Where"]).isdisjoint({"CoLA", "SST-2"})
 
 
-def test_every_seed_leads_to_its_record():
-    table = frames.load("table1", Store(FROZEN), "mini")
-    links = re.findall(r'href="../results/(runs/[^"]+)"', tables.show(tables.seeds(table)).data)
+@pytest.mark.parametrize("name", ["table1", "table3", "table6"])
+def test_every_score_leads_to_its_seeds_and_every_seed_to_its_record(name):
+    table = frames.load(name, Store(FROZEN), "mini")
+    levels, seeds = tables.show(tables.levels(table, linked=True)).data, tables.show(tables.seeds(table)).data
+    links = re.findall(r'href="../results/(runs/[^"]+)"', seeds)
     assert len(links) == len(tables.seeds(table))
     assert all((FROZEN / link).is_file() for link in links)
+    rows = re.findall(r' id="([^"]+)"', seeds)
+    assert set(re.findall(r'href="#([^"]+)"', levels)) == set(rows)
+    assert len(set(rows)) == len(rows)
+    # The same text as without links.
+    assert re.sub(r"</?a[^>]*>", "", levels) == tables.show(tables.levels(table)).data
+
+
+def test_downloads_lead_to_what_a_report_writes(tmp_path):
+    write_tables("table1", Store(tmp_path), "mini")
+    links = re.findall(r'href="../results/([^"]+)"', tables.downloads("mini", Scores="table1").data)
+    assert len(links) == 3
+    assert all((tmp_path / link).is_file() for link in links)
 
 
 def test_show_escapes_its_text_and_leaves_blank_what_is_not_there():
