@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
@@ -158,7 +158,9 @@ class Run:
         single = {"num_augmented": 1} if plan.is_single else {}
         return self.replace(method=method, seed=seed, **self.defaults(plan.unused), **single)
 
+    # A report asks for them at each field of each of its thousands of runs.
     @classmethod
+    @cache
     def field_names(cls) -> tuple[str, ...]:
         """Names of the fields, in order."""
         return tuple(field.name for field in dataclasses.fields(cls))

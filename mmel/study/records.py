@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partialmethod
+from functools import cached_property, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Record:
     epochs: list[Line] = field(default_factory=list)
     result: Line = field(default_factory=dict)
 
-    @property
+    @cached_property
     def config(self) -> Run:
         """The run's configuration, without retired fields: at their one value no name depends on them."""
         kind = run_type(self.header["config"].get("dataset"))

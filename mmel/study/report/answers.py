@@ -168,11 +168,22 @@ def pooled_sentence(found: pd.DataFrame) -> str:
 
 def answer(table: RecordedTable) -> str:
     """One sentence on the first claim of a table, for MMEL-H and MMEL-S, from the paper's numbers and ours."""
-    found = contrasts.answers_of(table)
+    return _first_claim(contrasts.answers_of(table), table.profile)
+
+
+def table_by_table(found: pd.DataFrame, profile: str) -> list[str]:
+    """`answer` for each table, from `contrasts.answers`, with a link to its page."""
+    return [
+        f"[{_TITLES[name]}](plot_{name}.ipynb): {_first_claim(rows, profile)}"
+        for name, rows in found.groupby("table", sort=False)
+    ]
+
+
+def _first_claim(found: pd.DataFrame, profile: str) -> str:
     parts = []
     for row in found[found["words"] == found["words"].iloc[0]].to_dict("records"):
         sees = "" if pd.isna(row["half_width"]) else f", seeing differences from {row['half_width']:.1f} points on"
-        told = f"the paper's own numbers: {_counted(row, 'paper') or 'none'}; ours (`{table.profile}`): "
+        told = f"the paper's own numbers: {_counted(row, 'paper') or 'none'}; ours (`{profile}`): "
         parts.append(f"**{row['label']}** — {told}{_counted(row, 'ours') or 'no runs yet'}{sees}.")
     return " ".join(parts)
 

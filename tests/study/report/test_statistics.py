@@ -135,7 +135,7 @@ def test_the_seeds_needed_bring_the_interval_down_to_the_target_and_fewer_do_not
         return stats.t.ppf(0.975, 2 * seeds - 2) * spread * np.sqrt(2 / seeds)
 
     needed = seeds_needed(width, n, target)
-    assert half_width(needed) <= target < half_width(needed - 1 - needed // 40)
+    assert half_width(needed) <= target < half_width(needed - 1)
 
 
 # The evaluation set's own error.
