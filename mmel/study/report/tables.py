@@ -193,8 +193,9 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     text = _places(table, found["place"], labels(table)).join(_arms(table, found))
     numbers = found[[*_NUMBERS]].dropna(axis="columns", how="all").rename(columns=_NUMBERS)
     anchors, digests = _anchors(found), found["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
-    # A cell's first run is where `levels` leads to. By its digest, as a path would make the table too wide for paper.
+    # Where `levels` leads to, the first run of a cell.
     names = (" id=" + '"' + anchors + '"').mask(anchors.duplicated(), "")
+    # A path would make the table too wide for paper.
     links = zip(names, found["record"], digests, strict=True)
     text = text.join(numbers).assign(Metric=found["metric"].map(METRIC_LABELS))
     return text.assign(Record=[HTML(f'<a{name} href="../results/{path}">{digest}</a>') for name, path, digest in links])
@@ -219,12 +220,10 @@ def _html(column: pd.Series) -> pd.Series:
 
 def downloads(profile: str, **names: str) -> HTML:
     """Links to tables that `mmel report` wrote: what they hold -> the name of their files."""
-    forms = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
-    told = [
-        f"{what}: "
-        + ", ".join(f'<a href="../results/report/{profile}/{name}.{suffix}">{forms[suffix]}</a>' for suffix in forms)
-        for what, name in names.items()
-    ]
+    forms, told = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}, []
+    for what, name in names.items():
+        file = f"../results/report/{profile}/{name}"
+        told.append(f"{what}: " + ", ".join(f'<a href="{file}.{end}">{form}</a>' for end, form in forms.items()))
     return HTML(f"<p>Download {'; '.join(told)}</p>")
 
 
