@@ -126,7 +126,7 @@ class Workloads:
     def fine_tuning(self) -> Iterator[str]:
         config, seconds = fine_tuning_seconds(self.shape, self.to_train, self.rounds, self.device)
         k, sequences = config.num_augmented, config.batch_size * config.num_augmented
-        ours, padded = ([sequences / took for took in found] for found in seconds.values())
+        ours, padded = ([sequences / took for took in seconds[side]] for side in ("ours", "padded"))
         lengths = tuple(length + SPECIAL_PIECES for length in LENGTHS)
         one = floor.text_step(self.shape, lengths, k, config.batch_size) / sequences
         work, target = f"fine-tuning, K = {k}, CoLA's lengths", OVER_PADDED * statistics.median(padded)

@@ -1,6 +1,8 @@
 """Turns contrasts and the answers to claims into text, once, at the end."""
 
+import re
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 import pandas as pd
@@ -11,10 +13,12 @@ from mmel.study.report import contrasts
 from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import RecordedTable
 from mmel.study.report.layout import METHOD_LABELS
-from mmel.study.report.tables import interval, labels, number, place_label
+from mmel.study.report.tables import interval, labels, number, place_label, seeds_text
 from mmel.study.tables import TABLES
 
 _TITLES = {name: table.title for name, table in TABLES.items()}
+# The places of the primary claims.
+_COUNTED = {"table1": "image cells", "table3": "GLUE columns"}
 
 
 def every_contrast(table: RecordedTable) -> pd.DataFrame:
@@ -66,15 +70,10 @@ def _note(row: Mapping[str, Any]) -> str:
         "one run on a side, equal spread assumed": row["kind"] == "prediction",
         "paired by seed": row["kind"] == "paired",
         f"set's error {row['set_error']:.2f}": pd.notna(row["set_error"]),
-        f"the paper's {abs(row['effect']):.2f} would take {_seeds_text(row['seeds'])} seeds a side": undecided
-        and pd.notna(row["seeds"]),
+        f"the paper's effect would take {seeds_text(row['seeds'])} seeds a side": undecided and pd.notna(row["seeds"]),
         "differs in size from the paper's": row["differs_in_size"],
     }
     return "; ".join(note for note, holds in notes.items() if holds)
-
-
-def _seeds_text(seeds: float) -> str:
-    return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
 
 
 def over_places(table: RecordedTable) -> pd.DataFrame:
@@ -131,29 +130,35 @@ def _counted(row: Mapping[str, Any], source: str) -> str:
 
 
 def _detectable(row: Mapping[str, Any]) -> str:
-    if pd.isna(row["half_width"]) or row["quantity"] == "time":
+    if pd.isna(row["half_width_low"]) or row["quantity"] == "time":
         return ""
-    sees = f"{row['half_width']:.1f} points"
-    if pd.isna(row["seeds"]):
+    ends = {key: [row[f"{key}_{end}"] for end in ("low", "high")] for key in ("half_width", "seeds")}
+    sees = " to ".join(dict.fromkeys(f"{end:.1f}" for end in ends["half_width"])) + " points"
+    if pd.isna(row["seeds_low"]):
         return sees
-    return f"{sees}; the paper's {row['effect']:.2f} takes {_seeds_text(row['seeds'])} seeds"
+    return f"{sees}; the paper's effect takes {' to '.join(dict.fromkeys(map(seeds_text, ends['seeds'])))} seeds"
 
 
-def headline(found: pd.DataFrame, profile: str) -> str:
-    """The first sentences of the first page, from `contrasts.answers`: does weighting beat equal weights?"""
+def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
+    """The first sentence of the first page, from `contrasts.answers` and `lab.contrasts`."""
     rows, told = found[found["primary"]], []
+    clean = in_lab[in_lab["primary"] & in_lab["question"].isin([1, 6])]
     for method in ("MMEL-H", "MMEL-S"):
-        parts = {"paper": [], "ours": []}
-        for row in rows[rows["label"].str.startswith(method)].to_dict("records"):
-            kind = {"table1": "image cells", "table3": "GLUE columns"}[row["table"]]
-            for source, counts in parts.items():
-                against = f" (no in {row[f'{source}_opposed']})" if row[f"{source}_opposed"] else ""
-                counts.append(f"{row[f'{source}_supported']} of {row[f'{source}_places']} {kind}{against}")
+        mine = rows[rows["label"].str.startswith(method)].to_dict("records")
+        paper = (f"{_yes(row, 'paper')} {_COUNTED[row['table']]}" for row in mine)
+        ours = (_yes(row, "ours") for row in mine)
+        many = clean.loc[clean["label"].str.startswith(method), "verdict"].value_counts()
+        counts = {f"lab_{said}": many.get(said, 0) for said in VERDICTS} | {"lab_places": many.sum()}
         told.append(
-            f"**{method}**: the paper's own numbers say yes in {' and '.join(parts['paper'])}, ours (`{profile}`) in "
-            f"{' and '.join(parts['ours'])}."
+            f"**{method}**: yes in {' and '.join(paper)} by the paper's own numbers, in {' and '.join(ours)} by ours "
+            f"(`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
-    return f"**Does weighting beat equal weights?** {' '.join(told)} Everywhere else the interval includes 0."
+    return f"**Does weighting beat equal weights?** {'; '.join(told)}."
+
+
+def _yes(row: Mapping[str, Any], source: str) -> str:
+    against = f" (no in {row[f'{source}_opposed']})" if row[f"{source}_opposed"] else ""
+    return f"{row[f'{source}_supported']} of {row[f'{source}_places']}{against}"
 
 
 def pooled_sentence(found: pd.DataFrame) -> str:
@@ -182,7 +187,8 @@ def table_by_table(found: pd.DataFrame, profile: str) -> list[str]:
 def _first_claim(found: pd.DataFrame, profile: str) -> str:
     parts = []
     for row in found[found["words"] == found["words"].iloc[0]].to_dict("records"):
-        sees = "" if pd.isna(row["half_width"]) else f", seeing differences from {row['half_width']:.1f} points on"
+        low = row["half_width_low"]
+        sees = "" if pd.isna(low) else f", seeing differences from {low:.1f} points on"
         told = f"the paper's own numbers: {_counted(row, 'paper') or 'none'}; ours (`{profile}`): "
         parts.append(f"**{row['label']}** — {told}{_counted(row, 'ours') or 'no runs yet'}{sees}.")
     return " ".join(parts)
@@ -190,10 +196,9 @@ def _first_claim(found: pd.DataFrame, profile: str) -> str:
 
 def weights(found: pd.DataFrame) -> pd.DataFrame:
     """How unequal the trained weights are, from `contrasts.weights`."""
-    names = [place_label(place) if "/" in place else DATASETS[place].label for place in found["place"]]
     return pd.DataFrame(
         {
-            "Where": names,
+            "Where": found["place"].map(_where),
             "Method": found["method"].map(METHOD_LABELS),
             "Views weighted": found["num_weighted"],
             "Largest weight, mean": found["largest"].map("{:.3f}".format),
@@ -202,3 +207,26 @@ def weights(found: pd.DataFrame) -> pd.DataFrame:
             "Runs": found["n"],
         }
     )
+
+
+def most_unequal(found: pd.DataFrame) -> str:
+    """Where the trained weights are most unequal, from `contrasts.weights`."""
+    if found.empty:
+        return ""
+    ratios = (found["largest"] / found["equal"]).sort_values(ascending=False)
+    first = found.loc[ratios.index[0]]
+    others = f"; everywhere else at most {ratios.iloc[1]:.2f} times" if len(ratios) > 1 else ""
+    return (
+        f"Most unequal are those of {METHOD_LABELS[first['method']]} on {_where(first['place'])}, the largest "
+        f"{ratios.iloc[0]:.2f} times an equal weight{others}."
+    )
+
+
+def _where(place: str) -> str:
+    return place_label(place) if "/" in place else DATASETS[place].label
+
+
+def slips() -> str:
+    """The misprints and overstatements of the paper, from the notes on its numbers."""
+    text = resources.files("mmel.study.paper").joinpath("NOTES.md").read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"^- .*(?:\n  .*)*", text, re.MULTILINE))

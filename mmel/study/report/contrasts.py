@@ -239,8 +239,8 @@ def answers_of(table: RecordedTable) -> pd.DataFrame:
         One row per claim: `table`, `label`, `words`, `section`, `primary`, `quantity`. For `paper` and `ours`
         `<source>_supported` and so on (places), `<source>_toward` (pairs whose difference is as claimed),
         `<source>_tested` (that have an interval), `<source>_places` (pairs) and `<source>` (`overall`). `agrees`: True,
-        False, or None if one of them is undecided. `half_width` of ours, `effect` of the paper and `seeds` needed:
-        medians over places. `p` of a primary claim, pooled; NaN if not tested.
+        False, or None if one of them is undecided. `half_width` of ours and `seeds` needed, each from `_low` to `_high`
+        over places. `p` of a primary claim, pooled; NaN if not tested.
     """
     name, found, rows = table.spec.name, contrasts(table), []
     p = pooled_tests(table).set_index("claim")["p"]
@@ -257,7 +257,8 @@ def answers_of(table: RecordedTable) -> pd.DataFrame:
             row[f"{source}_tested"] = int(of["low"].notna().sum())
             row[f"{source}_places"], row[source] = len(of), overall(of["verdict"])
         row["agrees"] = None if "undecided" in (row["paper"], row["ours"]) else row["paper"] == row["ours"]
-        row |= {key: parts["ours"][key].abs().median() for key in ("half_width", "effect", "seeds")}
+        for key in ("half_width", "seeds"):
+            row |= {f"{key}_low": parts["ours"][key].min(), f"{key}_high": parts["ours"][key].max()}
         rows.append(row | {"p": p.get(number, np.nan) if claim.primary else np.nan})
     return pd.DataFrame(rows)
 
@@ -271,14 +272,14 @@ def answers(store: Store, profile: str) -> pd.DataFrame:
 
 
 def weights(store: Store, profile: str) -> pd.DataFrame:
-    """How unequal the trained weights are: by place and method of Tables 1 and 3 the largest weight against 1/K.
+    """How unequal the trained weights are: by place and method of Tables 1, 3 and 5 the largest weight against 1/K.
 
     Returns:
         One row for each: `table`, `place`, `method`, `num_weighted` (K, or K - 1 for MMEL-S, which weighs the others),
         `largest` (mean over examples and seeds at the last evaluation), `equal` (1 / `num_weighted`), `n`.
     """
     rows = []
-    for name in ("table1", "table3"):
+    for name in ("table1", "table3", "table5"):
         runs = finished(frames.load(name, store, profile).runs).dropna(subset="weight_max")
         weighted = runs[runs["method"].isin(["mmel_h", "mmel_s"])]
         for (place, method), group in weighted.groupby(["place", "method"], sort=False):

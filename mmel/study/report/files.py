@@ -1,6 +1,6 @@
 """Writes a table as CSV, Markdown and LaTeX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -37,22 +37,27 @@ def write_tables(name: str, store: Store, profile: str) -> None:
     table = frames.load(name, store, profile)
     caption = notes.caption(table)
     shown = tables.curves(table) if name.startswith("figure") else tables.levels(table)
-    _write(shown, folder, name, caption)
-    _write(answers.every_contrast(table), folder, f"{name}_contrasts", f"Contrasts of {caption}")
+    _write(shown, folder, name, caption, notes.notes(table))
+    pooled = answers.over_places(table).rename(columns={"p (two-sided)": "p"}).to_dict("records")
+    tests = ["; ".join(f"{heading} {value}" for heading, value in row.items()) for row in pooled]
+    _write(answers.every_contrast(table), folder, f"{name}_contrasts", f"Contrasts of {caption}", tests)
     if name == "table3":
-        _write(table7(profile), folder, "table7", f"Table 7 (hyperparameters), profile {profile}, beside the paper's.")
+        _write(table7(), folder, "table7", "Table 7 (hyperparameters), profile paper, beside the paper's.")
 
 
-def _write(frame: pd.DataFrame, folder: Path, name: str, caption: str) -> None:
-    """Write a frame in three forms."""
+def _write(frame: pd.DataFrame, folder: Path, name: str, caption: str, below: Iterable[str] = ()) -> None:
+    """Write a frame in three forms, two of them with the lines below it."""
     write_atomically(folder / f"{name}.csv", frame.to_csv(index=False))
     texts = frame.map(lambda value: f"{value:.2f}" if isinstance(value, float) else str(value))
     cells = _each_text(texts, lambda text: text.replace("|", "\\|").replace("*", "\\*"))
     # Read as a number, "+1.50" would lose its sign and its zero.
-    write_atomically(folder / f"{name}.md", f"{caption}\n\n{cells.to_markdown(index=False, disable_numparse=True)}\n")
+    markdown = cells.to_markdown(index=False, disable_numparse=True)
+    listed = "".join(f"\n- {line}" for line in below)
+    write_atomically(folder / f"{name}.md", f"{caption}\n\n{markdown}\n" + (f"{listed}\n" if listed else ""))
     cells = _each_text(texts, lambda text: text.translate(_LATEX))
     latex = cells.style.hide(axis="index").to_latex(hrules=True, caption=caption.translate(_LATEX), label=f"tab:{name}")
-    write_atomically(folder / f"{name}.tex", latex)
+    lines = "".join(f"\\par\\footnotesize {line.translate(_LATEX)}\n" for line in below)
+    write_atomically(folder / f"{name}.tex", latex.replace("\\end{table}", f"{lines}\\end{{table}}"))
 
 
 def _each_text(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -4,17 +4,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from scipy import stats
 
 from mmel.study import lab
 from mmel.study.methods import METHODS
 from mmel.study.records import Store
-from mmel.study.report.claims import verdict
+from mmel.study.report.claims import VERDICTS, verdict
 from mmel.study.report.figures import one_legend, panels_of
 from mmel.study.report.pictures import Picture
 from mmel.study.report.runs import load_runs
-from mmel.study.report.statistics import Cell, Contrast, holm, paired, seeds_needed, welch
-from mmel.study.report.tables import interval, level
+from mmel.study.report.statistics import Cell, Contrast, holm, paired, seeds_needed, shared_error, welch
+from mmel.study.report.tables import interval, level, seeds_text
 
 CELL_LABELS = {name: cell.label for name, cell in lab.CELLS.items()}
 QUESTIONS = {
@@ -53,8 +54,8 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         One row for each with at least two seeds, as `figures.forest` takes them: `question`, `place` (the cell),
         `label`, `n` and `planned` (seeds), `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`,
         `direction`, `primary`, `p` of the paired t test (by Holm's method; NaN if not primary), `correlation` of the
-        seeds, `welch_low`, `welch_high`, and `seeds` that would bring the half-width down to the margin (NaN if
-        decided).
+        seeds, `welch_low`, `welch_high`, `seeds` that would decide it if difference and spread stay (NaN if decided),
+        and `set_error` (`statistics.shared_error`; NaN if each seed holds out other images).
     """
     scores, rows = _scores(runs), []
     for contrast in lab.CONTRASTS:
@@ -65,8 +66,8 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         found = paired(first, second)
         apart = welch(*(Cell(side.mean(), side.std(ddof=1), len(side)) for side in (first, second)))
         said, half = verdict(found.low, found.high, contrast.direction, lab.MARGIN), (found.high - found.low) / 2
-        wanted = said == "undecided" and half > lab.MARGIN
         planned = runs[(runs["cell"] == contrast.cell) & runs["arm"].isin([contrast.a, contrast.b])]
+        needed = seeds_needed(half, len(both), _to_a_verdict(found.difference, contrast.direction))
         rows.append(
             {
                 **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
@@ -84,7 +85,8 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                     "correlation": both[contrast.a].corr(both[contrast.b]),
                 },
                 "p": stats.ttest_rel(first, second).pvalue if contrast.primary else np.nan,
-                "seeds": seeds_needed(half, len(both), lab.MARGIN) if wanted else np.nan,
+                "seeds": needed if said == "undecided" else np.nan,
+                "set_error": shared_error(*(_marks(planned, arm) for arm in (contrast.a, contrast.b))),
             }
         )
     # Without rows a column of objects would select columns.
@@ -92,6 +94,20 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
     for _, p in found["p"].dropna().groupby(found["question"] == 6):
         found.loc[p.index, "p"] = holm(p.tolist())
     return found
+
+
+def _to_a_verdict(difference: float, direction: str) -> float:
+    """The half-width at which an interval about a difference gets the nearest verdict, by `claims.verdict`."""
+    if direction == ">=":
+        return abs(difference + lab.MARGIN)
+    size = abs(difference)
+    return abs(lab.MARGIN - size) if direction == "=" else max(size, lab.MARGIN - size)
+
+
+def _marks(runs: pd.DataFrame, arm: str) -> list[str]:
+    """Which examples of the evaluation set, if all seeds share it, each run of an arm got right."""
+    shared = runs[(runs["arm"] == arm) & (runs["holdout"] == 0)]
+    return [mark for correct in shared["correct"] if isinstance(correct, dict) for mark in correct.values()]
 
 
 def _scores(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -103,13 +119,13 @@ def _scores(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def answer(found: pd.DataFrame) -> str:
-    """The lab in a few sentences, from `contrasts`: its primary contrasts, and how many are decided."""
+    """The primary contrasts of the lab, from `contrasts`, and how many of all are decided."""
     if found.empty:
         return "**The lab**: no contrast has two seeds yet."
     rows, told = found[found["primary"]], []
     for label, group in rows.groupby("label", sort=False):
         parts = [
-            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])}"
+            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])} {row['verdict']}"
             for row in group.to_dict("records")
         ]
         told.append(f"**{label}**: {'; '.join(parts)}")
@@ -120,6 +136,23 @@ def answer(found: pd.DataFrame) -> str:
         f"Points of accuracy with 95 % intervals, paired by seed ({seeds}). {'. '.join(told)}. Of all {len(found)} "
         f"contrasts {decided} are decided."
     )
+
+
+def by_question(found: pd.DataFrame) -> list[str]:
+    """For each question the statements that are decided, from `contrasts`, and how many are not."""
+    lines, words = [], {">": "above", "<": "below", "=": "like", ">=": "not below"}
+    for question, rows in found.groupby("question"):
+        told = []
+        for said in VERDICTS[:3]:
+            items = []
+            for (label, direction), mine in rows[rows["verdict"] == said].groupby(["label", "direction"], sort=False):
+                where = f" ({', '.join(mine['place'].map(CELL_LABELS))})" if rows["place"].nunique() > 1 else ""
+                items.append(label.replace("−", words[direction]) + where)
+            if items:
+                told.append(f"*{said}*: {'; '.join(items)}")
+        undecided = (rows["verdict"] == "undecided").sum()
+        lines.append(f"**{QUESTIONS[question]}** {'. '.join([*told, f'*Undecided*: {undecided} of {len(rows)}'])}.")
+    return lines
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +169,8 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
             "Welch's interval": f"[{row['welch_low']:+.2f}, {row['welch_high']:+.2f}]",
             "Correlation of seeds": f"{row['correlation']:.2f}",
             "p (Holm)": "" if pd.isna(row["p"]) else f"{row['p']:.3f}",
-            "Seeds to see the margin": "" if pd.isna(row["seeds"]) else f"{row['seeds']:.0f}",
+            "Seeds to decide, as it stands": "" if pd.isna(row["seeds"]) else seeds_text(row["seeds"]),
+            "Error of the test set": "" if pd.isna(row["set_error"]) else f"{row['set_error']:.2f}",
         }
         for row in found.to_dict("records")
     )
@@ -154,6 +188,16 @@ def levels(runs: pd.DataFrame) -> pd.DataFrame:
         for arm in lab.ARMS
     }
     return pd.DataFrame.from_dict(rows, orient="index").dropna(how="all").fillna("").rename_axis("Arm").reset_index()
+
+
+def records(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every run that counts: for each training set and arm its seeds, as links to their records."""
+    groups = runs[runs["counts"]].groupby(["cell", "arm"], sort=False)[["seed", "record"]]
+    rows = []
+    for (cell, arm), mine in groups:
+        links = [f'<a href="../results/{path}">{seed}</a>' for seed, path in mine.itertuples(index=False)]
+        rows.append((CELL_LABELS[cell], arm, HTML(" ".join(links))))
+    return pd.DataFrame(rows, columns=["Training set", "Arm", "Records by seed"])
 
 
 def fit(runs: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +284,8 @@ def _difference(scores: pd.DataFrame, arm: str) -> Contrast:
 
 def effective_figure(runs: pd.DataFrame) -> Picture:
     """The effective number of views over training, mean over the seeds that count: a panel for each cell."""
-    arms = (lab.UNI, lab.LAMBDAS[0.1], lab.H, lab.CVAR, lab.CHI_SQUARE)
+    styles = {lab.LAMBDAS[0.1]: "--", lab.LAMBDAS[0.3]: ":"}
+    arms = (lab.UNI, *styles, lab.H, lab.S, lab.CVAR, lab.CHI_SQUARE)
     shown = runs[runs["counts"] & runs["arm"].isin(arms)]
     told = []
     with panels_of({CELL_LABELS[cell]: rows for cell, rows in shown.groupby("cell", sort=False)}) as (figure, panels):
@@ -248,12 +293,20 @@ def effective_figure(runs: pd.DataFrame) -> Picture:
             for (arm, method), mine in rows.groupby(["arm", "method"], sort=False):
                 share = np.linspace(0, 100, len(mine["effective_views"].iloc[0]) + 1)[1:]
                 mean = np.mean(mine["effective_views"].tolist(), axis=0)
-                style = "--" if arm == lab.LAMBDAS[0.1] else "-"
-                axis.plot(share, mean, style, lw=1.4, marker="o", ms=2.5, color=METHODS[method].colour, label=arm)
+                axis.plot(
+                    share,
+                    mean,
+                    styles.get(arm, "-"),
+                    lw=1.4,
+                    marker="o",
+                    ms=2.5,
+                    color=METHODS[method].colour,
+                    label=arm,
+                )
                 told.append(f"{axis.get_title()}, {arm}: from {mean[0]:.2f} to {mean[-1]:.2f}")
             axis.set_xlabel("training done (%)")
             axis.legend(fontsize=7)
-        figure.supylabel("effective views of K = 5", fontsize=9)
+        figure.supylabel("effective views of 5 (MMEL-S: of 4)", fontsize=9)
     return Picture(figure, f"Effective number of views over training. {'; '.join(told)}." if told else "No runs yet.")
 
 

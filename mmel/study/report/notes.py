@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from mmel.study.config import ImageRun, TextRun
 from mmel.study.datasets import DATASETS
 from mmel.study.needs import DROPOUT_CANDIDATES
 from mmel.study.report.claims import claims_of
@@ -35,11 +36,15 @@ def caption(table: RecordedTable) -> str:
         examples = f"{run['num_train']:,.0f}{of} training and {run['num_eval']:,.0f} {table.layout.examples}"
         alike.setdefault(f"{examples}, {run['epochs']} epochs", []).append(names[run["place"]].split(", ")[0])
     sizes = "; ".join(f"{', '.join(data)}: {said}" for said, data in alike.items())
+    views, usual = sorted(set(done["num_augmented"]) - {1}), (ImageRun if table.spec.kind == "images" else TextRun)
+    if views and "num_augmented" not in table.spec.settings and views != [usual.num_augmented]:
+        sizes += f". K = {', '.join(map(str, views))} (the paper's {usual.num_augmented})"
     encoders = []
     if not table.layout.arms_across:
         # The head's size differs from task to task.
         for model, size in done.groupby("model", sort=False)["num_parameters"].min().items():
             other = "" if model == TEXT_MODELS["paper"] else f", not {TEXT_MODELS['paper']}"
+            other += ", and not on the hub" if model == TEXT_MODELS["reduced"] else ""
             encoders.append(f"{model} ({size / 1e6:.1f}M parameters){other}")
     devices = []
     for name, threads in done.groupby("device")["threads"].unique().items():

@@ -28,6 +28,7 @@ _NUMBERS = {
     "test_score_mm": "Test score, mismatched",
     "dropout": "Dropout, hidden / attention",
     "disagreement_pct": "Relabelled by the teacher (%)",
+    "train_accuracy": "Training originals as labelled (%)",
 }
 
 
@@ -55,6 +56,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
+def seeds_text(seeds: float) -> str:
+    """`312`, or `over 1000`."""
+    return "over 1000" if seeds > 1000 else f"{seeds:.0f}"
+
+
 def place_label(place: str) -> str:
     """`CIFAR-10, ResNet-20` of `cifar10/resnet20`; `..., ResNet-18 (narrow)` of `.../resnet18_narrow`."""
     dataset, model = place.split("/")
@@ -72,22 +78,21 @@ def kinds(runs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def labels(table: RecordedTable, columns: bool = False, form: str = "({})") -> dict[str, str]:
+def labels(table: RecordedTable, columns: bool = False) -> dict[str, str]:
     """Place -> its name: `CIFAR-10, ResNet-20`; of texts `CoLA`, with how our data differ from the whole task.
 
     Args:
         table: whose places.
-        columns: whether MNLI's first column is called `MNLI-m`.
-        form: how a difference is said.
+        columns: whether the paper's numbers stand under these names too: `CoLA (ours: subset)`, and `MNLI-m`.
     """
     if table.layout.arms_across:
         places = [*table.runs["place"], *frames.paper_cells(table.spec.name)["place"]]
         return {place: place_label(place) for place in places}
     found = kinds(table.runs)
     names = (COLUMNS if columns else COLUMNS | {"mnli": DATASETS["mnli"].label}) | {AVERAGE: "Avg"}
-    said = {place: found.get(place.removesuffix("_mm"), "") for place in names}
+    said, whose = {place: found.get(place.removesuffix("_mm"), "") for place in names}, "ours: " if columns else ""
     said[AVERAGE] = ", ".join(dict.fromkeys(filter(None, found.values())))
-    return {place: f"{name} {form.format(said[place])}" if said[place] else name for place, name in names.items()}
+    return {place: f"{name} ({whose}{said[place]})" if said[place] else name for place, name in names.items()}
 
 
 def levels(table: RecordedTable, *, linked: bool = False) -> pd.DataFrame:
@@ -125,7 +130,7 @@ def _levels(table: RecordedTable, split: str, linked: bool) -> pd.DataFrame:
     texts = found.pivot(index=["source", row], columns=across, values="text").reindex(index=order, columns=shown)
     front = pd.DataFrame({"Split": split} if spec.splits else {}, index=heads.index)
     front["Source"] = heads["source"]
-    names = labels(table, columns=True, form="(ours: {})")
+    names = labels(table, columns=True)
     front = front.join(_places(table, heads["place"], names) if layout.arms_across else _arms(table, heads))
     frame = front.join(texts.reset_index(drop=True).rename(columns=names).fillna(""))
     if table.spec.name == "table3":

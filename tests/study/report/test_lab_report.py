@@ -2,22 +2,30 @@
 
 import numpy as np
 import pytest
-from invented import write_run
+from invented import FROZEN, write_run
 from scipy import stats
 
 from mmel.study import lab
 from mmel.study.records import Store
+from mmel.study.report import answers, contrasts, tables
 from mmel.study.report import lab as report
+from mmel.study.report.claims import verdict
 from mmel.study.report.figures import forest
+from mmel.study.report.statistics import shared_error
 
 SEEDS = 6
 # What an arm adds to the accuracy of its seed, in points.
-GAINS = {lab.H: 0.6, lab.LONG: -3.0, lab.LAMBDAS[0.1]: -1.0}
+GAINS = {lab.H: 0.6, lab.LONG: -3.0, lab.LAMBDAS[0.1]: -1.0, lab.VIEWS[lab.H, 20]: 0.2, lab.SAMPLED: 0.4}
 
 
 def score(cell, arm, seed):
     noise = np.random.default_rng([seed, [*lab.CELLS].index(cell), [*lab.ARMS].index(arm)]).normal(0, 0.05)
     return 90 + seed + GAINS.get(arm, 0.0) + noise
+
+
+def marks(arm, seed):
+    """Which of five images a run of an arm gets right."""
+    return f"{seed + len(arm):05b}"[-5:]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,7 @@ def runs(tmp_path_factory):
             for run in lab.runs_of_arm(cell, arm)[: SEEDS + (arm != lab.UNI)]:
                 fit = {"train_accuracy_pct": 95.0, "wrong_followed_pct": 30.0} if cell == "wrong300" else {}
                 history = [80.0, score(cell, arm, run.seed)]
+                fit["correct"] = {"holdout" if run.holdout else "test": marks(arm, run.seed)}
                 # One drawn view takes 6, 6.5, 7 ... seconds, all views 10.
                 seconds = 6 + run.seed / 2 if arm == lab.SAMPLED else 10.0
                 write_run(store, run, history=history, effective_views=[2.5, 4.0], result=fit, train_seconds=seconds)
@@ -76,6 +85,51 @@ def test_p_values_of_primary_contrasts_are_corrected_by_holm(runs):
         smallest = int(np.argmin(plain))
         assert primary["p"][smallest] == pytest.approx(min(1, len(plain) * plain[smallest]))
         assert (primary["p"] >= plain).all()
+
+
+def test_what_is_undecided_says_at_how_many_seeds_it_would_not_be(runs):
+    noisy = runs["arm"].isin([lab.CHI_SQUARE, lab.SAMPLED])
+    noise = np.random.default_rng(0).normal(0, 0.3, len(runs))
+    found = report.contrasts(runs.assign(score=runs["score"] + noise * noisy))
+    undecided = found[found["verdict"] == "undecided"].to_dict("records")
+    assert {row["direction"] for row in undecided} == {">", "=", ">="}
+    assert found.loc[found["verdict"] != "undecided", "seeds"].isna().all()
+    for row in undecided:
+
+        def said(seeds, row=row):
+            quantiles = (stats.t.ppf(0.975, 2 * n - 2) / np.sqrt(n) for n in (seeds, SEEDS))
+            half = row["half_width"] * next(quantiles) / next(quantiles)
+            return verdict(row["difference"] - half, row["difference"] + half, row["direction"], lab.MARGIN)
+
+        # Nothing beyond 10,000 is counted.
+        assert said(row["seeds"] + 1) != "undecided" or row["seeds"] == 10_000
+        assert said(row["seeds"] - 1) == "undecided"
+
+
+def test_the_error_of_a_test_set_is_told_where_all_seeds_share_it(runs):
+    found = report.contrasts(runs)
+    shared = found["place"].isin(["digits1437", "cifar100"])
+    assert found.loc[~shared, "set_error"].isna().all()
+    # Of every run that is there, also of seeds that do not count.
+    sides = [[marks(arm, seed) for seed in range(SEEDS + (arm != lab.UNI))] for arm in (lab.H, lab.UNI)]
+    error = found.set_index(["place", "label"])["set_error"]["digits1437", f"{lab.H} − {lab.UNI}"]
+    assert error == pytest.approx(shared_error(*sides))
+
+
+def test_the_first_page_tells_what_is_decided(runs):
+    found = report.contrasts(runs)
+    first, *_ = report.by_question(found)
+    assert f"*supported*: {lab.H} above {lab.UNI} (100 digits, 300 digits, 1,437 digits)" in first
+    assert f"{lab.UNI} not below {lab.LONG}" in first
+    paper = contrasts.answers(Store(FROZEN), "mini")
+    assert "in 4 of 4 training sets of the lab" in answers.headline(paper, found, "mini")
+    assert "in 0 of 0 training sets of the lab" in answers.headline(paper, found.iloc[:0], "mini")
+
+
+def test_every_run_that_counts_leads_to_its_record(runs):
+    html = tables.show(report.records(runs)).data
+    assert html.count("href=") == runs["counts"].sum()
+    assert all(f'href="../results/{record}"' in html for record in runs.loc[runs["counts"], "record"])
 
 
 def test_text_and_figures_say_the_numbers(runs):

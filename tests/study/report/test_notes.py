@@ -40,6 +40,10 @@ def test_a_caption_has_profile_sizes_encoder_and_devices(store):
     sizes = f"RTE (subset): {run.train_size:,} of 2,490 training and 277 dev texts, {run.epochs} epochs"
     for part in ("profile reduced", sizes, "minilm-l6-mlm (22.7M parameters)", "Trained on some chip (2 threads)."):
         assert part in caption
+    assert "K = " not in caption
+    # The paper's Table 1 has K = 10.
+    write_run(store, reported("table1", "reduced", method="mmel_h")[0], 60.0)
+    assert "K = 5 (the paper's 10)" in notes.caption(frames.load("table1", store, "reduced"))
 
 
 @pytest.mark.parametrize(("profile", "words"), [("mini", ["*miniature*"]), ("reduced", ["*subset*"]), ("paper", [])])
@@ -65,8 +69,8 @@ def test_the_evaluation_sets_own_error_is_given_if_it_is_known(store):
         write_run(store, reported("table3", "reduced", dataset=task)[0], 71.0)
     found = noted("table3", store, "reduced")
     # RTE's 277 examples.
-    assert "RTE (subset) 2.7" in found
-    assert "Not known for CoLA (subset)" in found
+    assert "RTE (ours: subset) 2.7" in found
+    assert "Not known for CoLA (ours: subset)" in found
 
 
 @pytest.mark.parametrize(("weights", "told"), [("aaa", []), ("aba", ["2"]), ("abc", ["3"])])

@@ -57,7 +57,7 @@ def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
     assert {"CoLA (ours: subset)", "QQP"} <= set(headings[1])
     miniature = frames.load("table3", Store(FROZEN), "mini")
     places = answers.every_contrast(miniature)["Where"]
-    assert all(place.endswith(" (miniature)") or place == "all tasks" for place in places)
+    assert all(place.endswith(" (ours: miniature)") or place == "all tasks" for place in places)
 
 
 # In a notebook.
