@@ -130,11 +130,15 @@ def answer(found: pd.DataFrame) -> str:
         ]
         told.append(f"**{label}**: {'; '.join(parts)}")
     decided = (found["verdict"] != "undecided").sum()
-    n, planned = (" to ".join(map(str, sorted({found[of].min(), found[of].max()}))) for of in ("n", "planned"))
-    seeds = f"{n} seeds" if n == planned else f"{n} seeds so far, of {planned} planned; verdicts stand once all are in"
+    seeds = " to ".join(map(str, sorted({found["n"].min(), found["n"].max()})))
+    early = found[found["n"] < found["planned"]].groupby("place", sort=False)[["n", "planned"]].min()
+    under_way = "".join(
+        f" {CELL_LABELS[place]}: {n} of {planned} seeds so far." for place, n, planned in early.itertuples()
+    )
     return (
-        f"Points of accuracy with 95 % intervals, paired by seed ({seeds}). {'. '.join(told)}. Of all {len(found)} "
-        f"contrasts {decided} are decided."
+        f"Points of accuracy with 95 % intervals, paired by seed ({seeds} seeds). {'. '.join(told)}. Of all "
+        f"{len(found)} contrasts {decided} are decided.{under_way}"
+        + (" Verdicts there stand once all are in." if under_way else "")
     )
 
 
@@ -150,8 +154,10 @@ def by_question(found: pd.DataFrame) -> list[str]:
                 items.append(label.replace("−", words[direction]) + where)
             if items:
                 told.append(f"*{said}*: {'; '.join(items)}")
-        undecided = (rows["verdict"] == "undecided").sum()
-        lines.append(f"**{QUESTIONS[question]}** {'. '.join([*told, f'*Undecided*: {undecided} of {len(rows)}'])}.")
+        told.append(f"*undecided*: {(rows['verdict'] == 'undecided').sum()} of {len(rows)}")
+        early = rows.loc[rows["n"] < rows["planned"], ["n", "planned"]].min()
+        seeds = f" With {early['n']:.0f} of {early['planned']:.0f} seeds so far." if early.notna().all() else ""
+        lines.append(f"**{QUESTIONS[question]}** {'. '.join(told)}.{seeds}")
     return lines
 
 

@@ -118,7 +118,8 @@ def test_the_error_of_a_test_set_is_told_where_all_seeds_share_it(runs):
 
 def test_the_first_page_tells_what_is_decided(runs):
     found = report.contrasts(runs)
-    first, *_ = report.by_question(found)
+    first, *_, last = report.by_question(found)
+    assert last.endswith(f"With {SEEDS} of 8 seeds so far.")
     assert f"*supported*: {lab.H} above {lab.UNI} (100 digits, 300 digits, 1,437 digits)" in first
     assert f"{lab.UNI} not below {lab.LONG}" in first
     paper = contrasts.answers(Store(FROZEN), "mini")
@@ -136,7 +137,8 @@ def test_text_and_figures_say_the_numbers(runs):
     found = report.contrasts(runs)
     h = found[found["label"] == f"{lab.H} − {lab.UNI}"].iloc[0]
     assert f"100 digits {h['difference']:+.2f}" in report.answer(found)
-    assert f"({SEEDS} seeds so far, of 8 to 100 planned; verdicts stand once all are in)" in report.answer(found)
+    assert f"({SEEDS} seeds)" in report.answer(found)
+    assert f" CIFAR-100, 10,000 images: {SEEDS} of 8 seeds so far. Verdicts there stand" in report.answer(found)
     assert f"Of all {len(found)} contrasts" in report.answer(found)
     assert len(report.table(found)) == len(found)
     levels = report.levels(runs).set_index("Arm")
