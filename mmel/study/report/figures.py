@@ -137,7 +137,9 @@ def settings_figure(table: RecordedTable) -> Picture:
     with _scores(table, finished(table.runs), across=True) as (figure, panels):
         for axis, group in panels:
             varied = group[group["method"] != "baseline"]
-            named = varied[list(table.spec.settings)].astype(str).agg(", ".join, axis="columns")
+            # `agg` would make columns of no rows.
+            rows = varied[[*table.spec.settings]].astype(str).to_numpy()
+            named = pd.Series([", ".join(row) for row in rows], varied.index, dtype=str)
             settings = list(dict.fromkeys(named))
             if len(varied) < len(group):
                 mean = group.loc[group["method"] == "baseline", "score"].mean()
@@ -147,7 +149,7 @@ def settings_figure(table: RecordedTable) -> Picture:
                 heights = [settings.index(name) + shift for name in named[mine]]
                 axis.scatter(varied.loc[mine, "score"], heights, s=26, alpha=0.8, zorder=3, **_named(method))
             axis.set_yticks(range(len(settings)), settings)
-            axis.set_ylim(len(settings) - 0.5, -0.5)
+            axis.set_ylim(max(len(settings), 1) - 0.5, -0.5)
             axis.grid(axis="y", visible=False)
     return Picture(figure, _alt(table))
 

@@ -6,7 +6,7 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from invented import FROZEN, reported
+from invented import FROZEN, reported, write_run
 from matplotlib.collections import PathCollection
 
 from mmel.study.records import Store
@@ -38,6 +38,13 @@ def test_one_panel_per_place(draw, name, panels):
     titles = [axis.get_title() for axis in figure.axes]
     assert len(set(titles)) == len(titles) == panels
     assert all("Digits" in title or "(miniature)" in title for title in titles)
+
+
+@pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
+def test_one_run_is_drawn_whichever_comes_first(store, draw, name, panels):
+    # As of a sweep that was stopped early.
+    write_run(store, reported(name, "mini")[0], 50.0)
+    assert len(drawn(draw(frames.load(name, store, "mini"))).axes) == 1
 
 
 @pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
