@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
-from mmel.study.datasets import DATASETS
 from mmel.study.report import contrasts
 from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import RecordedTable
@@ -16,7 +15,6 @@ from mmel.study.report.layout import METHOD_LABELS
 from mmel.study.report.tables import interval, labels, number, place_label, seeds_text
 from mmel.study.tables import TABLES
 
-_TITLES = {name: table.title for name, table in TABLES.items()}
 # The places of the primary claims.
 _COUNTED = {"table1": "image cells", "table3": "GLUE columns"}
 
@@ -106,10 +104,14 @@ def every_claim(found: pd.DataFrame, profile: str, *, linked: bool = False) -> p
             f"Ours ({profile})": _counted(row, "ours"),
             "Agree?": agrees[row["agrees"]] if row["ours_places"] else "no runs yet",
             "Ours can see": _detectable(row),
-            "More": HTML(f'<a href="plot_{row["table"]}.ipynb">{title}</a>') if linked else title,
+            "More": _more(row["table"]) if linked else TABLES[row["table"]].title,
         }
-        for row, title in zip(found.to_dict("records"), found["table"].map(_TITLES), strict=True)
+        for row in found.to_dict("records")
     )
+
+
+def _more(name: str) -> HTML:
+    return HTML(f'<a href="plot_{name}.ipynb">{TABLES[name].title}</a>')
 
 
 def _stated(row: Mapping[str, Any]) -> str:
@@ -179,7 +181,7 @@ def answer(table: RecordedTable) -> str:
 def table_by_table(found: pd.DataFrame, profile: str) -> list[str]:
     """`answer` for each table, from `contrasts.answers`, with a link to its page."""
     return [
-        f"[{_TITLES[name]}](plot_{name}.ipynb): {_first_claim(rows, profile)}"
+        f"[{TABLES[name].title}](plot_{name}.ipynb): {_first_claim(rows, profile)}"
         for name, rows in found.groupby("table", sort=False)
     ]
 
@@ -198,7 +200,7 @@ def weights(found: pd.DataFrame) -> pd.DataFrame:
     """How unequal the trained weights are, from `contrasts.weights`."""
     return pd.DataFrame(
         {
-            "Where": found["place"].map(_where),
+            "Where": found["place"].map(place_label),
             "Method": found["method"].map(METHOD_LABELS),
             "Views weighted": found["num_weighted"],
             "Largest weight, mean": found["largest"].map("{:.3f}".format),
@@ -217,13 +219,9 @@ def most_unequal(found: pd.DataFrame) -> str:
     first = found.loc[ratios.index[0]]
     others = f"; everywhere else at most {ratios.iloc[1]:.2f} times" if len(ratios) > 1 else ""
     return (
-        f"Most unequal are those of {METHOD_LABELS[first['method']]} on {_where(first['place'])}, the largest "
+        f"Most unequal are those of {METHOD_LABELS[first['method']]} on {place_label(first['place'])}, the largest "
         f"{ratios.iloc[0]:.2f} times an equal weight{others}."
     )
-
-
-def _where(place: str) -> str:
-    return place_label(place) if "/" in place else DATASETS[place].label
 
 
 def slips() -> str:

@@ -67,7 +67,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         apart = welch(*(Cell(side.mean(), side.std(ddof=1), len(side)) for side in (first, second)))
         said, half = verdict(found.low, found.high, contrast.direction, lab.MARGIN), (found.high - found.low) / 2
         planned = runs[(runs["cell"] == contrast.cell) & runs["arm"].isin([contrast.a, contrast.b])]
-        needed = seeds_needed(half, len(both), _to_a_verdict(found.difference, contrast.direction))
+        wanted = _to_a_verdict(found.difference, contrast.direction)
         rows.append(
             {
                 **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
@@ -85,7 +85,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                     "correlation": both[contrast.a].corr(both[contrast.b]),
                 },
                 "p": stats.ttest_rel(first, second).pvalue if contrast.primary else np.nan,
-                "seeds": needed if said == "undecided" else np.nan,
+                "seeds": seeds_needed(half, len(both), wanted) if said == "undecided" else np.nan,
                 "set_error": shared_error(*(_marks(planned, arm) for arm in (contrast.a, contrast.b))),
             }
         )

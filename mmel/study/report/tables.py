@@ -62,8 +62,10 @@ def seeds_text(seeds: float) -> str:
 
 
 def place_label(place: str) -> str:
-    """`CIFAR-10, ResNet-20` of `cifar10/resnet20`; `..., ResNet-18 (narrow)` of `.../resnet18_narrow`."""
-    dataset, model = place.split("/")
+    """`CIFAR-10, ResNet-20` of `cifar10/resnet20`, `... (narrow)` of `.../resnet18_narrow`; `CoLA` of `cola`."""
+    dataset, _, model = place.partition("/")
+    if not model:
+        return DATASETS[dataset].label
     depth, _, kind = model.removeprefix("resnet").partition("_")
     return f"{DATASETS[dataset].label}, ResNet-{depth}" + (f" ({kind})" if kind else "")
 
@@ -197,10 +199,9 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     found = finished(table.runs).reset_index(drop=True)
     text = _places(table, found["place"], labels(table)).join(_arms(table, found))
     numbers = found[[*_NUMBERS]].dropna(axis="columns", how="all").rename(columns=_NUMBERS)
+    # `levels` leads to the first run of a cell; a path would make the table too wide for paper.
     anchors, digests = _anchors(found), found["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
-    # Where `levels` leads to, the first run of a cell.
-    names = (" id=" + '"' + anchors + '"').mask(anchors.duplicated(), "")
-    # A path would make the table too wide for paper.
+    names = [f' id="{name}"' if first else "" for name, first in zip(anchors, ~anchors.duplicated(), strict=True)]
     links = zip(names, found["record"], digests, strict=True)
     text = text.join(numbers).assign(Metric=found["metric"].map(METRIC_LABELS))
     return text.assign(Record=[HTML(f'<a{name} href="../results/{path}">{digest}</a>') for name, path, digest in links])
