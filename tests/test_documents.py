@@ -7,8 +7,9 @@ from pkgutil import resolve_name
 import pytest
 import torch
 from datasets import Dataset
+from pretend import write_bert
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertTokenizer
+from transformers import BertForSequenceClassification, BertTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -27,16 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """Folder of a tiny BERT with random weights that knows the words of `SENTENCES`."""
-    folder = tmp_path_factory.mktemp("models") / ENCODER
     words = sorted({word for sentence in SENTENCES for word in re.findall(r"\w+", sentence.lower())})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words]
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    BertForMaskedLM(BertConfig(vocab_size=len(pieces), **shape)).save_pretrained(folder)
-    BertTokenizer(vocab={piece: place for place, piece in enumerate(pieces)}, model_max_length=128).save_pretrained(
-        folder
-    )
-    return folder
+    return write_bert(tmp_path_factory.mktemp("models") / ENCODER, [".", *words])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from pretend import write_bert
 
 from mmel.study.records import Store
 
@@ -58,13 +58,7 @@ def write_cola(root):
     folder.mkdir(parents=True)
     for split in ("train", "dev"):
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model = root / "small-bert"
-    BertForMaskedLM(BertConfig(vocab_size=len(pieces), max_position_embeddings=128, **shape)).save_pretrained(model)
-    vocabulary = {piece: place for place, piece in enumerate(pieces)}
-    BertTokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(model)
-    return model
+    return write_bert(root / "small-bert", words, max_position_embeddings=128)
 
 
 def test_a_run_on_text_trains(plain, tmp_path):

@@ -20,12 +20,6 @@ TEXT = TextRun(model="google/electra")
 
 
 @pytest.fixture
-def store(tmp_path):
-    (tmp_path / "results").mkdir()
-    return Store(tmp_path / "results")
-
-
-@pytest.fixture
 def lines(tmp_path):
     """The lines of a record of CONFIG with two evaluations."""
     elsewhere = Store(tmp_path)

@@ -6,8 +6,10 @@ only when a change of a table is meant, and read the difference before committin
 
 from pathlib import Path
 
+from pretend import record_run
+
 from mmel.study.needs import teacher_of
-from mmel.study.records import RunWriter, Store, write_atomically
+from mmel.study.records import Store, write_atomically
 from mmel.study.report import answers, contrasts, frames, tables
 from mmel.study.report.hyperparameters import table7
 from mmel.study.tables import TABLES
@@ -17,60 +19,33 @@ GOLDEN = FROZEN / "golden"
 DEVICE = {"type": "cuda", "name": "test device"}
 
 
-def write_run(
-    store,
-    run,
-    score=0.0,
-    *,
-    history=None,
-    mm=None,
-    train_seconds=10.0,
-    weight_max=None,
-    effective_views=None,
-    error=None,
-    result=(),
-    **header,
-):
-    """Record a run as training would have; with `error` it failed.
+def write_run(store, run, score=0.0, *, history=None, each=(), train_seconds=10.0, error=None, result=(), **header):
+    """Record a run as training on a GPU would have; with `error` it failed.
 
     Args:
         score: after the last evaluation, in percent.
         history: the score at every evaluation, by default two whatever the configuration says.
-        weight_max: mean largest weight at every evaluation.
-        effective_views: one for each evaluation.
-        mm: of MNLI's mismatched dev set, one for all evaluations or one for each.
+        each: further fields of every evaluation; a list has one for each of them.
         result: further fields of the last line.
         header: fields of the first line.
     """
-    metric, sizes = run.data.metric, run.data.sizes
-    _, evaluated, *_ = sizes.values()
-    header = {
-        "kind": "run",
-        "run_id": run.run_id,
-        "config": run.to_dict(),
-        "metric": metric,
-        "sizes": {"train": run.train_size or sizes["train"], "train_available": sizes["train"], "eval": evaluated},
-        "num_parameters": 1000,
-        "device": DEVICE,
-        "commit": "0" * 40,
-        "dirty": False,
-        "started": "2026-01-01T00:00:00+00:00",
-        **({"hidden_dropout": 0.1, "attention_dropout": 0.1} if run.is_text else {}),
-        **({"teacher_disagreement_pct": 12.5} if teacher_of(run) else {}),
-        **header,
-    }
+    metric = run.data.metric
     history = [float(value) for value in ([score - 5, score] if history is None else history)]
     lines = []
-    for number, value in enumerate(history, start=1):
-        line = {"kind": "epoch", "epoch": number / run.evals_per_epoch, "train_loss": 2.5 - number, metric: value}
-        others = {"accuracy_mm_pct": mm[number - 1] if isinstance(mm, list) else mm, "weight_max": weight_max}
-        others |= {"effective_views": effective_views and effective_views[number - 1]}
-        lines.append(line | {"eval_seconds": 0.1} | {name: x for name, x in others.items() if x is not None})
+    for place, value in enumerate(history):
+        more = {name: found[place] if isinstance(found, list) else found for name, found in dict(each).items()}
+        lines.append({"epoch": (place + 1) / run.evals_per_epoch, metric: value} | more)
     scores = {name: value for name, value in lines[-1].items() if name.endswith("_pct")}
-    outcome = {"status": "finished", **scores, f"best_{metric}": max(history), **dict(result)}
-    costs = {"train_seconds": train_seconds, "wall_seconds": train_seconds + 1}
-    ended = {"status": "failed", "error": error} if error else outcome
-    RunWriter(store, run, [header, *lines]).finish(ended | costs)
+    finished = {**scores, f"best_{metric}": max(history), **dict(result)}
+    ended = {"status": "failed", "error": error} if error else finished
+    taught = {"teacher_disagreement_pct": 12.5} if teacher_of(run) else {}
+    seconds = {"train_seconds": train_seconds, "wall_seconds": train_seconds + 1}
+    record_run(store, run, header={"device": DEVICE, **taught, **header}, epochs=lines, **ended, **seconds)
+
+
+def mismatched(run, score):
+    """The score on MNLI's second dev set, as further fields of a run's evaluations."""
+    return {"accuracy_mm_pct": score} if run.data.task == "mnli" else {}
 
 
 def reported(name, profile, **fields):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from invented import FROZEN, reported, row, write_run
+from invented import FROZEN, mismatched, reported, row, write_run
 
 from mmel.study.records import Store
 from mmel.study.report import answers, contrasts, frames
@@ -159,7 +159,7 @@ def test_a_contrast_tells_the_error_of_its_evaluation_set(store):
     for method, correct in marks.items():
         for task in ("mnli", "cola"):
             run, *_ = reported("table3", "paper", dataset=task, method=method)
-            write_run(store, run, 50.0, mm=50.0 if task == "mnli" else None, result={"correct": correct})
+            write_run(store, run, 50.0, each=mismatched(run, 50.0), result={"correct": correct})
     ours = found("table3", store, "paper").query("label == 'MMEL-H − Baseline' and source == 'ours'")
     errors = ours.set_index("place")["set_error"]
     # Differences (0, 1, 0, -1) and (0, 1, 1, 1), a standard deviation of sqrt(2 / 3) and of 1/2 over a root of 4.
@@ -173,7 +173,7 @@ def test_a_contrast_tells_the_error_of_its_evaluation_set(store):
 
 def test_weights_stand_beside_equal_ones(store):
     for run in reported("table1", "reduced", method="mmel_s"):
-        write_run(store, run, 60.0, weight_max=0.3 + run.seed / 10)
+        write_run(store, run, 60.0, each={"weight_max": [1.0, 0.3 + run.seed / 10]})
     found = row(contrasts.weights(store, "reduced"), method="mmel_s")
     assert found[["num_weighted", "equal", "n"]].tolist() == [4, 0.25, 3]
     assert found["largest"] == pytest.approx(np.mean([0.3, 0.4, 0.5]))

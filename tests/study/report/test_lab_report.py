@@ -40,7 +40,8 @@ def runs(tmp_path_factory):
                 fit["correct"] = {"holdout" if run.holdout else "test": marks(arm, run.seed)}
                 # One drawn view takes 6, 6.5, 7 ... seconds, all views 10.
                 seconds = 6 + run.seed / 2 if arm == lab.SAMPLED else 10.0
-                write_run(store, run, history=history, effective_views=[2.5, 4.0], result=fit, train_seconds=seconds)
+                each = {"effective_views": [2.5, 4.0]}
+                write_run(store, run, history=history, each=each, result=fit, train_seconds=seconds)
     return report.load(store, "reduced")
 
 

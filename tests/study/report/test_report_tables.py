@@ -3,7 +3,7 @@ import re
 
 import pandas as pd
 import pytest
-from invented import FROZEN, reported, row, write_run
+from invented import FROZEN, mismatched, reported, row, write_run
 
 from mmel.study.records import Store
 from mmel.study.report import answers, frames, tables
@@ -66,9 +66,7 @@ def test_a_part_of_a_task_is_never_called_by_its_name_alone(tmp_path):
 def test_joint_cells_of_single_sentences_repeat_the_separate_ones(store):
     runs = reported("table6", "paper", method="mmel_h", fill="greedy", mask_ratio=0.4)
     for run in runs:
-        write_run(
-            store, run, {"separate": 80.0, "joint": 71.0}[run.pair_mode], mm=62.0 if run.dataset == "mnli" else None
-        )
+        write_run(store, run, {"separate": 80.0, "joint": 71.0}[run.pair_mode], each=mismatched(run, 62.0))
     table = frames.load("table6", store, "paper")
     found = tables.levels(table).query("Source == 'ours (paper)' and Method == 'MMEL-H' and Search == 'greedy'")
     joint, separate = (row(found, Pair=mode, Masked="0.4") for mode in ("joint", "separate"))

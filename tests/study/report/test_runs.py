@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from invented import reported, write_run
+from invented import mismatched, reported, write_run
 
 from mmel.study.config import ImageRun
 from mmel.study.records import ResultsError
@@ -25,7 +25,7 @@ def test_a_row_for_every_configuration_in_order(store):
 def test_the_last_evaluation_counts_and_the_best_is_told_apart(store):
     (mnli,) = reported("table3", "mini", dataset="grammar_mnli", method="mmel_h")
     tests = {"test_accuracy_pct": 40.0, "test_accuracy_mm_pct": 39.0}
-    write_run(store, mnli, history=[60.0, 70.0, 65.0], mm=[50.0, 51.0, 52.0], result=tests)
+    write_run(store, mnli, history=[60.0, 70.0, 65.0], each=mismatched(mnli, [50.0, 51.0, 52.0]), result=tests)
     found = load_runs(store, [mnli]).iloc[0]
     assert found[["score", "best_score", "score_mm", "test_score", "test_score_mm"]].tolist() == [65, 70, 52, 40, 39]
     assert found["history"] == [(1, 60.0), (2, 70.0), (3, 65.0)]
