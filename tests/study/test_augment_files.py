@@ -127,15 +127,18 @@ def test_a_killed_call_leaves_the_old_target(tmp_path):
         ({"columns": ["text"]}, r"in\.csv has no column 'text'; it has id, sentence, second, label"),
         ({"columns": ["sentence", ""]}, r"in\.csv has no column ''"),
         ({"target": "out.json"}, r"target must end in \.csv, \.tsv, \.parquet, got .*out\.json"),
+        ({"target": "in.csv/out.csv"}, r"in\.csv"),
         ({"source": "in.xlsx"}, r"source must end in .* got .*in\.xlsx"),
+        ({"source": "none.csv"}, r"none\.csv"),
     ],
 )
 def test_bad_arguments(tmp_path, changes, message):
     write(tmp_path / "in.csv")
     arguments = {"source": "in.csv", "target": "out.csv", "columns": ["sentence"], **changes}
     files = [tmp_path / arguments[name] for name in ("source", "target")]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         augment_file(*files, arguments["columns"], None)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 @pytest.mark.parametrize(
