@@ -1,5 +1,4 @@
 import hashlib
-from collections import Counter
 from functools import cache
 
 import pytest
@@ -10,7 +9,7 @@ from mmel.study.datasets import DATASETS
 from mmel.study.fields import PROFILES
 from mmel.study.methods import AUGMENTED, methods_for
 from mmel.study.needs import candidates, is_teacher, needs, teacher_of, with_choices
-from mmel.study.records import ResultsError, Store
+from mmel.study.records import ResultsError
 from mmel.study.tables import SEEDS, TABLES, recipe, runs_of
 
 SELECTION = 1000  # the seed of runs that choose
@@ -56,25 +55,6 @@ def test_the_names_of_all_runs_are_pinned(table, profile):
 
 
 # What a table compares.
-
-
-@each_table
-def test_the_seeds_of_the_paper_profile(table):
-    # Baseline(DA+Long) is trained once, as in the paper.
-    seeds = Counter(run.replace(seed=0) for run in reported(table, "paper"))
-    for run, number in seeds.items():
-        assert number == (1 if table in ("table5", "table6") or run.method == "baseline_da_long" else 5)
-
-
-@each_profile
-def test_figure2_and_table4_draw_on_table3(profile):
-    assert set(runs("figure2", profile)) == {run for run in runs("table3", profile) if not run.plan.stretches}
-    for table in ("table4", "table6"):
-        usual = {"label_source": "predicted", "fill": "greedy", "pair_mode": "separate", "mask_ratio": 0.4}
-        same = {run for run in runs(table, profile) if usual.items() <= run.to_dict().items()}
-        assert same <= set(runs("table3", profile))
-    if profile == "paper":
-        assert {run.evals_per_epoch for run in runs("figure2", profile)} == {4}
 
 
 @each_table
@@ -237,8 +217,8 @@ def test_runs_come_after_what_they_need_and_seed_by_seed(tables, profile):
         ),
     ],
 )
-def test_the_best_recorded_candidate_is_chosen(tmp_path, run, scores, chosen):
-    store, choices = Store(tmp_path), candidates(run)
+def test_the_best_recorded_candidate_is_chosen(store, run, scores, chosen):
+    choices = candidates(run)
     for choice, score in zip(choices, scores, strict=True):
         with pytest.raises(ResultsError, match=choice.run_id):
             with_choices(run, store)
