@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from invented import FROZEN, mismatched, reported, row, write_run
+from invented import mismatched, reported, row, write_run
 
-from mmel.study.records import Store
 from mmel.study.report import answers, contrasts, frames
 from mmel.study.report.contrasts import overall
 from mmel.study.report.statistics import Cell, pooled, welch
@@ -94,18 +93,6 @@ def test_convergence_is_the_mean_over_the_evaluations_of_a_run(store):
     write_reduced(store, {("cola", "baseline"): [50.0, 51.0]}, history=[10.0, 50.0])
     ours = row(found("figure2", store, "reduced"), label="MMEL-H − Baseline, over training", source="ours")
     assert ours["difference"] == pytest.approx(10.0)
-
-
-def test_pairs_of_settings_differ_in_nothing_else():
-    frozen = found("table6", Store(FROZEN), "mini")
-    ours = frozen[(frozen["label"] == "MMEL-H, beam − greedy") & (frozen["source"] == "ours")]
-    # 43 - 45 and 47 - 46 on CoLA.
-    assert ours.loc[ours["place"] == "cola", "difference"].tolist() == pytest.approx([-2.0, 1.0])
-    assert set(ours["kind"]) == {"none"}
-    assert set(ours["verdict"]) == {"undecided"}
-    # A single sentence is joined with nothing, in the paper's table too.
-    joint = frozen[frozen["label"] == "MMEL-H, separate − joint"]
-    assert not joint["place"].isin(["cola", "sst2"]).any()
 
 
 def test_a_pooled_test_has_a_stratum_per_task_and_counts_mnli_once(store):

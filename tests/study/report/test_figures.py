@@ -33,24 +33,17 @@ def drawn(picture):
 
 
 @pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
-def test_one_panel_per_place(draw, name, panels):
+def test_one_panel_per_place_that_has_runs(store, draw, name, panels):
     figure = drawn(draw(frames.load(name, Store(FROZEN), "mini")))
     titles = [axis.get_title() for axis in figure.axes]
     assert len(set(titles)) == len(titles) == panels
     assert all("Digits" in title or "(miniature)" in title for title in titles)
-
-
-@pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
-def test_one_run_is_drawn_whichever_comes_first(store, draw, name, panels):
+    (axis,) = drawn(draw(frames.load(name, store, "mini"))).axes
+    assert [text.get_text() for text in axis.texts] == ["no runs yet"]
     # As of a sweep that was stopped early.
     write_run(store, reported(name, "mini")[0], 50.0)
-    assert len(drawn(draw(frames.load(name, store, "mini"))).axes) == 1
-
-
-@pytest.mark.parametrize(("draw", "name", "panels"), OF_TABLES)
-def test_no_runs_give_a_panel_that_says_so(tmp_path, draw, name, panels):
-    (axis,) = drawn(draw(frames.load(name, Store(tmp_path), "mini"))).axes
-    assert [text.get_text() for text in axis.texts] == ["no runs yet"]
+    (axis,) = drawn(draw(frames.load(name, store, "mini"))).axes
+    assert [text.get_text() for text in axis.texts] != ["no runs yet"]
 
 
 @pytest.mark.parametrize("name", ["table1", "table3"])
@@ -82,15 +75,9 @@ def test_every_seed_is_a_dot(name):
     assert sorted(heights) == pytest.approx(sorted(table.runs["score"].dropna()))
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        reported("table1", "mini", method="mmel_h")[0],
-        *reported("table3", "mini", dataset="grammar_cola", method="mmel_h"),
-    ],
-)
-def test_the_training_curve_shows_a_runs_own_metric(run):
-    record = Store(FROZEN).read(run)
+@pytest.mark.parametrize("name", ["table1", "table3"])
+def test_the_training_curve_shows_a_runs_own_metric(name):
+    record = Store(FROZEN).read(reported(name, "mini", method="mmel_h")[0])
     lines = [axis.lines[0].get_ydata().tolist() for axis in drawn(pictures.training_curve(record.epochs)).axes]
     assert lines == [[line[key] for line in record.epochs] for key in ("train_loss", record.metric, "weight_max")]
 

@@ -1,9 +1,7 @@
 import numpy as np
-import pytest
 from invented import mismatched, reported, write_run
 
 from mmel.study.config import ImageRun
-from mmel.study.records import ResultsError
 from mmel.study.report.runs import finished, load_runs
 
 A = ImageRun(dataset="digits", model="resnet8", augment="crop", method="mmel_h", num_augmented=5)
@@ -41,14 +39,6 @@ def test_a_text_is_judged_by_its_own_metric(store):
     assert (found["num_train"], found["num_available"], found["num_eval"]) == (run.train_size, 8551, 1043)
 
 
-def test_a_frame_has_the_fields_of_its_kind_and_a_place(store):
-    images, texts = (load_runs(store, reported(name, "reduced")) for name in ("table1", "table3"))
-    assert {"decay_epochs", "mask_ratio"} & set(images) == {"decay_epochs"}
-    assert {"decay_epochs", "mask_ratio"} & set(texts) == {"mask_ratio"}
-    assert set(images["place"]) == {"cifar10/resnet20"}
-    assert set(load_runs(store, reported("table4", "mini"))["place"]) == {"cola", "rte"}
-
-
 def test_a_device_is_named_with_its_threads_and_number(store):
     runs = [A.replace(seed=seed) for seed in range(3)]
     write_run(store, runs[0], 95.0, device={"name": "Some(R) Chip(TM) Processor 7", "threads": 2})
@@ -58,10 +48,3 @@ def test_a_device_is_named_with_its_threads_and_number(store):
     found = load_runs(store, runs)
     assert found[["device", "threads"]].to_numpy().tolist() == [["Some Chip 7", 2], ["4 x GPU", 0], ["GPU", 0]]
     assert found["train_seconds"].isna().tolist() == [False, False, True]
-
-
-def test_a_damaged_record_is_an_error_that_names_it(store):
-    write_run(store, A, 95.0)
-    store.run_path(A).write_text("{")
-    with pytest.raises(ResultsError, match=A.run_id):
-        load_runs(store, [A])
