@@ -2,42 +2,25 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from random_bert import SHAPE, make_masked_lm, make_tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, Trainer
+from transformers import BertConfig, BertForSequenceClassification, Trainer
 from transformers import TrainingArguments as Arguments
 
 from mmel import MMELHardLoss, MMELSoftLoss, UniformLoss
 from mmel.augment.text import MaskedLMAugmenter
 from mmel.huggingface import AugmentedCollator, MMELTrainer, compute_loss_func
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "a the good bad film book is was very not"
-VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + WORDS.split())}
-SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 K, C = 3, 2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def make_tokenizer():
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
-
-
-def make_masked_lm():
-    torch.manual_seed(1)
-    return BertForMaskedLM(BertConfig(**SHAPE, intermediate_size=32, initializer_range=0.5))
 
 
 def make_model(num_labels=C):
     torch.manual_seed(0)
     config = BertConfig(
         **SHAPE,
-        intermediate_size=32,
+        intermediate_size=48,
         num_labels=num_labels,
         initializer_range=0.3,
         hidden_dropout_prob=0.0,
@@ -77,14 +60,7 @@ def flat(collator):
     return collate
 
 
-SENTENCES = [
-    "the film is good",
-    "a bad book",
-    "the book was not good",
-    "very bad film",
-    "good",
-    "the film was very bad",
-]
+SENTENCES = ["the dog is old", "a red book", "the book was not old", "very red dog", "old", "the dog was very red"]
 LABELS = [1, 0, 0, 0, 1, 0]
 
 

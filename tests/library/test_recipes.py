@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_huggingface import LABELS, SENTENCES, make_masked_lm, make_model, make_tokenizer
+from random_bert import make_masked_lm, make_tokenizer
+from test_huggingface import LABELS, SENTENCES, make_model
 from torch import nn
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")

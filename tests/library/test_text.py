@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from random_bert import PIECES, SHAPE, SPECIAL, UNUSED, VOCABULARY, WORDS, make_masked_lm, make_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AlbertConfig,
     AutoModelForMaskedLM,
     AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
     BertModel,
     DebertaV2Config,
     DistilBertConfig,
@@ -35,37 +34,10 @@ from mmel.augment.text_cache import FillCache, weights_digest
 from mmel.augment.text_encode import rewrite, spans
 from mmel.augment.text_fill import Filler
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-UNUSED = [f"[unused{place}]" for place in range(5)]
-TEXT = (
-    "the a she he it is was my her his daughter son dog cat house red blue big small runs sleeps eats on in under "
-    "table chair park and or not never always very old new man woman child sings reads book . , ! ?"
-)
-WORDS = TEXT.split()
-PIECES = ["##s", "##er", "##ing", "##ed", "##ly"]
-VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + UNUSED + WORDS + PIECES)}
-SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 # Two logits as close as this may be ranked otherwise in another batch.
 TIE = 1e-4
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def make_tokenizer(vocabulary=VOCABULARY):
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    tokenizer.decoder = decoders.WordPiece()
-    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)
-
-
-def make_model(seed=0, **changes):
-    torch.manual_seed(seed)
-    # Weights this large make the context matter, and ties of two random logits rare.
-    config = BertConfig(**{**SHAPE, "intermediate_size": 48, "initializer_range": 0.5, **changes})
-    return BertForMaskedLM(config).eval()
 
 
 def make_sentences(count, seed=0, most=20):
@@ -80,7 +52,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    return make_model()
+    return make_masked_lm()
 
 
 @pytest.fixture
@@ -358,7 +330,7 @@ def forbid(model, monkeypatch):
 @pytest.mark.parametrize("fill", ["greedy", "beam"])
 def test_special_unused_and_unknown_pieces_are_never_filled_in(tokenizer, fill):
     # The model has eight rows more than the vocabulary.
-    eager = make_model(vocab_size=len(VOCABULARY) + 8)
+    eager = make_masked_lm(vocab_size=len(VOCABULARY) + 8)
     banned = [*(VOCABULARY[piece] for piece in SPECIAL + UNUSED), *range(len(VOCABULARY), len(VOCABULARY) + 8)]
     with torch.no_grad():
         eager.cls.predictions.bias[banned] = 1e4
@@ -491,7 +463,7 @@ def test_tokenizers_that_mark_blanks_and_split_characters(text, piece, expected)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_on_a_cpu_is_warned_of(tokenizer, dtype):
     with pytest.warns(UserWarning, match=str(dtype)) as warned:
-        MaskedLMAugmenter(make_model().to(dtype), tokenizer)
+        MaskedLMAugmenter(make_masked_lm().to(dtype), tokenizer)
     assert [one.filename for one in warned] == [__file__]
 
 
@@ -510,7 +482,7 @@ def test_inside_datasets_map(build):
     # The same augmenter has the same fingerprint, so that datasets finds what it has mapped; another has another.
     digest = datasets.fingerprint.Hasher.hash
     assert digest(augment) == digest(build()) != digest(build(seed=1))
-    assert digest(augment) != digest(MaskedLMAugmenter(make_model(seed=1), augment.tokenizer))
+    assert digest(augment) != digest(MaskedLMAugmenter(make_masked_lm(seed=1), augment.tokenizer))
 
 
 # Precision.
@@ -605,12 +577,12 @@ def test_other_settings_models_and_precisions_are_filled_anew(build, tokenizer, 
         assert cached == MaskedLMAugmenter(model, tokenizer, **settings).ids(sentences, sentences[::-1])
         return len(list(tmp_path.glob("*.sqlite")))
 
-    assert fill(model) == fill(make_model()) == fill(model, pair_mode="joint") == fill(model, batch_tokens=9) == 1
-    changed = make_model()
+    assert fill(model) == fill(make_masked_lm()) == fill(model, pair_mode="joint") == fill(model, batch_tokens=9) == 1
+    changed = make_masked_lm()
     with torch.no_grad():
         changed.bert.encoder.layer[1].output.dense.bias[3] += 0.5
     # The same parameters, put together otherwise.
-    heads = make_model(num_attention_heads=3)
+    heads = make_masked_lm(num_attention_heads=3)
     heads.load_state_dict(model.state_dict())
     assert weights_digest(heads) == weights_digest(model) != weights_digest(changed)
     assert (fill(changed), fill(heads)) == (2, 3)
@@ -657,7 +629,9 @@ def test_processes_that_share_texts_begin_at_different_batches(build, tmp_path, 
 
 def test_several_writers(build, tmp_path):
     expected = build().ids(make_sentences(40))
-    writers = [MaskedLMAugmenter(make_model(), make_tokenizer(), cache=tmp_path, batch_tokens=100) for _ in range(4)]
+    writers = [
+        MaskedLMAugmenter(make_masked_lm(), make_tokenizer(), cache=tmp_path, batch_tokens=100) for _ in range(4)
+    ]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda one: one.ids(make_sentences(40)), writers)) == [expected] * 4
 
