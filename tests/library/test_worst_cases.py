@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import numpy as np
@@ -7,9 +6,8 @@ import torch
 from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import softmax
-from torch import nn
 
-from mmel import KL, ChiSquare, CVaR, Maximum, MMELHardLoss, augmentation_weights, maximal_expected_loss, sample_views
+from mmel import KL, ChiSquare, CVaR, Maximum, augmentation_weights, maximal_expected_loss, sample_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -194,24 +192,6 @@ def test_half_precision_is_computed_in_float32(worst_case, dtype):
 
 
 # One view drawn from P*.
-
-
-def test_the_gradient_of_drawn_views_is_on_average_that_of_all():
-    torch.manual_seed(0)
-    n, k, lambda_p = 2, 3, 0.3
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    views, labels = torch.randn(n, k, 4).double(), torch.tensor([2, 0])
-    parameters = list(model.parameters())
-    terms = MMELHardLoss(lambda_p).terms(model(views), labels)
-    average = [torch.zeros_like(p) for p in parameters]
-    for draw in itertools.product(range(k), repeat=n):
-        probability = math.prod(terms.weights[range(n), draw].tolist())
-        loss = nn.functional.cross_entropy(model(views[range(n), draw]), labels)
-        for total, grad in zip(average, torch.autograd.grad(loss, parameters), strict=True):
-            total += probability * grad
-    torch.testing.assert_close(
-        average, list(torch.autograd.grad(terms.loss.mean(), parameters)), rtol=1e-12, atol=1e-15
-    )
 
 
 def test_views_are_drawn_as_often_as_their_weights():
