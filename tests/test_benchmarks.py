@@ -76,30 +76,31 @@ def test_counts_of_resnet20():
         assert floor.image_step(config)[0] == 128 * config.num_views * products
 
 
+H, INNER = 8, 16
+SHAPE = {"hidden_size": H, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": INNER}
+
+
+def encoder_products(length):
+    """Four projections and two of the MLP for each piece, attention, and once a sequence the pooler or the head."""
+    return length * (4 * H * H + 2 * H * INNER) + 2 * length * length * H + H * H
+
+
 def test_counts_of_a_bert():
-    h, inner, k, batch_size = 8, 16, 3, 4
-    shape = {"hidden_size": h, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": inner}
-
-    def products(length):
-        # Four projections and two of the MLP, attention, and once a sequence the pooler and the two classes.
-        return length * (4 * h * h + 2 * h * inner) + 2 * length * length * h + h * h + 2 * h
-
+    k, batch_size = 3, 4
     for lengths in ((5,), (5, 10)):
-        mean = sum(map(products, lengths)) / len(lengths)
+        # Once a sequence the two classes.
+        mean = sum(encoder_products(length) + 2 * H for length in lengths) / len(lengths)
         # Backward takes twice the forward's.
-        assert floor.text_step(shape, lengths, k, batch_size)[0] == 2 * 3 * k * batch_size * mean
+        assert floor.text_step(SHAPE, lengths, k, batch_size)[0] == 2 * 3 * k * batch_size * mean
 
 
 def test_counts_of_algorithm_2():
-    h, inner = 8, 16
-    shape = {"hidden_size": h, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": inner}
-    work = gpu.work_of_algorithm_2(make_augmenter(shape))
+    work = gpu.work_of_algorithm_2(make_augmenter(SHAPE))
     total = 0
     for length in LENGTHS:
         # The first fill sees the sentence once, the others its four variants; the head is at one place of each.
         forwards = 1 + 4 * (math.floor(0.4 * length + 0.5) - 1)
-        pieces = length + gpu.SPECIAL_PIECES
-        total += forwards * (pieces * (4 * h * h + 2 * h * inner) + 2 * pieces**2 * h + h * h + h * VOCABULARY)
+        total += forwards * (encoder_products(length + gpu.SPECIAL_PIECES) + H * VOCABULARY)
     assert work[0] == pytest.approx(2 * total / len(LENGTHS), rel=1e-6)
 
 
@@ -123,69 +124,48 @@ def test_the_plain_loop_trains_what_the_study_trains(tmp_path):
     fields = {"dataset": "digits", "model": "resnet8", "augment": "crop", "num_augmented": 3, "precision": "fp32"}
     config = ImageRun(**fields, train_size=60, batch_size=20, epochs=2, decay_epochs=())
     lines = list(train(config, Store(tmp_path), device="cpu"))
-    plain = list(islice(common.eager_lines(ImageTask(config, None, CPU)), 2))
+    task, products = ImageTask(config, None, CPU), set()
+
+    def terms(*batch):
+        products.add(torch.backends.cudnn.conv.fp32_precision)
+        return task.terms(*batch)
+
+    plain = list(islice(common.eager_lines(task, terms), 2))
+    # No TF32 on a GPU.
+    assert products == {"ieee"}
     assert [line["train_loss"] for line in plain] == pytest.approx([line["train_loss"] for line in lines], rel=1e-5)
     assert all(line["images_per_second"] > 0 for line in plain)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_the_plain_loop_in_float32_has_no_tf32(precision):
-    config = ImageRun(dataset="digits", model="resnet8", num_augmented=2, train_size=20, batch_size=20, augment="crop")
-    task = ImageTask(config.replace(precision=precision), None, CPU)
-    convolutions, seen = torch.backends.cudnn.conv, []
-    before = convolutions.fp32_precision
-
-    def terms(*batch):
-        seen.append(convolutions.fp32_precision)
-        return task.terms(*batch)
-
-    next(common.eager_lines(task, terms))
-    assert seen == ["ieee" if precision == "fp32" else before]
-    assert convolutions.fp32_precision == before
-
-
 class Stand:
-    """In place of a CUDA graph: a replay writes `new`, or a part of it, over the outputs."""
+    """In place of a CUDA graph: a replay writes what `replayed` makes of (the captured, the old, the new) values."""
 
-    written = slice(None)
-
-    def __init__(self):
-        self.replays = 0
+    def __init__(self, replayed):
+        self.replayed, self.replays = replayed, 0
 
     def capture(self, function):
         self.function, self.outputs = function, function()
+        self.captured = self.outputs.clone()
         return self.outputs
-
-    def new(self):
-        return self.function()
 
     def replay(self):
         self.replays += 1
         # An index that a replay does not write keeps the poison of the check.
         assert self.replays == 1 or bool((self.outputs == checks.POISON).all())
-        self.outputs[self.written] = self.new()[self.written]
+        self.outputs.copy_(self.replayed(self.captured, self.outputs, self.function()))
 
 
-class Incomplete(Stand):
-    """Leaves the last image of a batch as it was."""
-
-    written = slice(-1)
-
-
-class Stale(Stand):
-    """Computes the values of its capture in every replay."""
-
-    def capture(self, function):
-        self.first = super().capture(function).clone()
-        return self.outputs
-
-    def new(self):
-        return self.first
-
-
-@pytest.mark.parametrize(("stand", "wrong"), [(Stand, 0), (Incomplete, 10), (Stale, 1280)])
-def test_views_of_a_graph_are_a_cpus(monkeypatch, stand, wrong):
-    monkeypatch.setattr(graph, "CudaGraph", lambda device: stand())
+@pytest.mark.parametrize(
+    ("replayed", "wrong"),
+    [
+        (lambda captured, old, new: new, 0),
+        (lambda captured, old, new: torch.cat([new[:-1], old[-1:]]), 10),
+        (lambda captured, old, new: captured, 1280),
+    ],
+    ids=["right", "incomplete", "stale"],
+)
+def test_views_of_a_graph_are_a_cpus(monkeypatch, replayed, wrong):
+    monkeypatch.setattr(graph, "CudaGraph", lambda device: Stand(replayed))
     monkeypatch.setattr(graph, "reason_for_eager", lambda device: None)
     assert f"replayed from a CUDA graph, seed 3: {wrong} of 1280" in checks.views(CPU, seed=3)
 
@@ -243,26 +223,6 @@ def test_every_question_is_there():
         assert "?" in getattr(command.import_module(f"benchmarks.{module}"), name).__doc__
 
 
-def test_a_failing_question_leaves_the_others(monkeypatch, capsys):
-    def failing():
-        """Fails."""
-        yield "| measured |"
-        raise torch.OutOfMemoryError("2 GiB were wanted")
-
-    def good():
-        """Does not."""
-        return "| also measured |"
-
-    monkeypatch.setattr(images, "settings", failing)
-    monkeypatch.setattr(images, "step_shares", good)
-    monkeypatch.setenv("TQDM_DISABLE", "")
-    assert command.main(["settings", "step_shares"]) == 1
-    printed = capsys.readouterr()
-    assert "| measured |\nfailed: OutOfMemoryError: 2 GiB were wanted\n" in printed.out
-    assert "| also measured |" in printed.out
-    assert "settings" in printed.err
-
-
 @pytest.fixture
 def small_gpu(monkeypatch, in_process):
     """The whole benchmark of a GPU in float32, on 200 random images, its rates given."""
@@ -300,22 +260,29 @@ def test_the_whole_gpu_benchmark_in_small(small_gpu):
     assert ours != pytest.approx(other, abs=1e-3)
 
 
-def test_a_failing_workload_leaves_the_others(monkeypatch, small_gpu):
+def test_questions_workloads_and_checks_that_fail_leave_the_others(monkeypatch, small_gpu, capsys):
     def failing(*_):
+        """Fails."""
+        yield "| measured |"
         raise torch.OutOfMemoryError("4 GiB were wanted")
 
     def workloads(self):
         yield "side by side", failing
-        yield "measured", lambda: iter([self.image_line("measured", self.baseline_da, [1000.0])])
+        yield "measured", lambda: [self.image_line("measured", self.baseline_da, [1000.0])]
 
+    monkeypatch.setattr(images, "settings", failing)
     monkeypatch.setattr(gpu.Workloads, "all", workloads)
-    monkeypatch.setattr(checks, "views", failing)
+    monkeypatch.setattr(checks, "views", lambda *_: 1 / 0)
     monkeypatch.setattr(checks, "bf16_noise", lambda *_: "within noise")
-    *_, failed, row, views, noise = gpu.gpu()
+    assert command.main(["settings", "gpu"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("| measured |\nfailed: OutOfMemoryError: 4 GiB were wanted\n") == 1
+    *_, head, _, _, failed, row, _, views, _, noise = printed.out.rstrip().splitlines()
     assert "failed: OutOfMemoryError: 4 GiB were wanted" in failed
-    assert failed.count("|") == row.count("|")
-    assert "failed: OutOfMemoryError: 4 GiB were wanted" in views
-    assert "within noise" in noise
+    assert failed.count("|") == row.count("|") == head.count("|")
+    assert views == "views: failed: ZeroDivisionError: division by zero"
+    assert noise == "within noise"
+    assert "failed: settings" in printed.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
