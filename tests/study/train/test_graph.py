@@ -128,20 +128,6 @@ def test_a_graphed_run_resumed_or_not_is_the_eager_run(stand, replays, store, ne
         assert engine(graphed) == (["cuda graph", None] if stand is Stand else failed)
 
 
-@pytest.mark.parametrize(("place", "kind"), [(1, int), (2, float)], ids=["epoch", "rate"])
-def test_a_step_that_reads_a_value_back_cannot_be_captured(place, kind, monkeypatch, use):
-    update = Step._update_once
-
-    def reads(*given):
-        return update(given[0], *(kind(value) if n == place else value for n, value in enumerate(given[1:])))
-
-    use(Stand)
-    monkeypatch.setattr(Step, "_update_once", reads)
-    taken = Step(task_of(CONFIG), CPU)
-    taken(torch.arange(20), 1)
-    assert taken.engine["why_eager"].startswith("capture failed")
-
-
 def test_a_replay_takes_the_epoch_and_the_rate_that_it_is_given(monkeypatch, use):
     use(Stand)
     graphed = Step(task_of(CONFIG), CPU)

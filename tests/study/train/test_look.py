@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tiny import FILES, IMAGES, STILL, TAUGHT, TEXT, reloaded, task_of, trained
+from tiny import FILES, IMAGES, STILL, TAUGHT, TEXT, one_by_one, reloaded, task_of, trained
 
 from mmel.augment.text import MaskedLMAugmenter, encode
 from mmel.study.data.glue import subset
@@ -63,11 +63,10 @@ def test_a_task_is_scored_as_glue_scores_it(name, metric, test_metric, store, te
     task, splits, said = task_of(config, store), dataset(name).load(), {}
     # By hand, one text at a time.
     for split, part in splits.items():
-        outputs = []
-        for entry in encode(task.tokenizer, part.sentences, part.pairs):
-            inputs = {"input_ids": torch.tensor([entry.ids]), "token_type_ids": torch.tensor([entry.type_ids])}
-            outputs.append(task.model.eval()(**inputs).logits[0].detach())
-        outputs = torch.stack(outputs)
+        entries = encode(task.tokenizer, part.sentences, part.pairs)
+        outputs = one_by_one(task.model, [[entry.ids] for entry in entries], [entry.type_ids for entry in entries])[
+            :, 0
+        ]
         said[split] = outputs[:, 0].tolist() if name == "grammar_stsb" else outputs.argmax(dim=1).tolist()
     scores = {metric: score(metric, said["dev"], splits["dev"].targets)}
     tested = {f"test_{test_metric}": score(test_metric, said["test"], splits["test"].targets)}

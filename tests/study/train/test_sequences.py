@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CPU
+from tiny import CPU, one_by_one
 from torch import nn
 
 from mmel.study.models.encoder import load_classifier
@@ -65,16 +65,6 @@ def network(request, small_bert):
     return Watched(RobertaForSequenceClassification(RobertaConfig(**small, **shape, type_vocab_size=1, pad_token_id=1)))
 
 
-@torch.no_grad()
-def one_by_one(network, ids, types):
-    """(N, V, C): each sequence by itself, with nothing to pad."""
-    outputs = []
-    for variants, kinds in zip(ids, types, strict=True):
-        segments = {"token_type_ids": torch.tensor([kinds])} if network.config.model_type == "bert" else {}
-        outputs.append([network(input_ids=torch.tensor([one]), **segments).logits[0] for one in variants])
-    return torch.stack([torch.stack(rows) for rows in outputs])
-
-
 def test_a_batch_is_padded_to_its_longest_sample_major(sequences):
     ids, types = drawn()
     batch = sequences.batch(torch.tensor([4, 6, 2]))
@@ -95,7 +85,7 @@ def test_variants_of_two_lengths_are_refused():
 
 @torch.no_grad()
 def test_neither_padding_nor_parts_change_an_output(network, sequences, monkeypatch):
-    expected = one_by_one(network.eval(), *drawn())
+    expected = one_by_one(network, *drawn())
     # Far enough apart that outputs in a wrong place would be seen.
     assert torch.pdist(expected.flatten(0, 1)).min() > 1e-3
     monkeypatch.setitem(module.PART_NUMBERS, "cpu", 1)

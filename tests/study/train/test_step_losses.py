@@ -7,8 +7,9 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import CPU, FILES, IMAGES, TAUGHT, task_of
+from tiny import CPU, FILES, IMAGES, TAUGHT, one_by_one, task_of
 
+from mmel import ChiSquare, CVaR
 from mmel.augment.images import build_augmentation
 from mmel.augment.resized_crop import center_crop
 from mmel.augment.text import MaskedLMAugmenter, encode
@@ -42,22 +43,6 @@ def worst(losses, lambda_p):
     return lambda_p * math.log(sum(parts) / len(parts)), [part / sum(parts) for part in parts]
 
 
-def largest(losses, config):
-    """CVaR's weights: each view has at most 1 / (alpha K), the largest losses first; equal ones share."""
-    most, left, weights = 1 / (config.alpha * len(losses)), 1.0, {}
-    for loss in sorted(losses, reverse=True):
-        weights.setdefault(loss, []).append(min(most, left))
-        left -= weights[loss][-1]
-    return [sum(weights[loss]) / len(weights[loss]) for loss in losses]
-
-
-def within(losses, config):
-    """The weights of a chi-square divergence that is too small for one of them to fall to 0."""
-    mean = sum(losses) / len(losses)
-    spread = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / len(losses))
-    return [(1 + math.sqrt(2 * config.rho) * (loss - mean) / spread) / len(losses) for loss in losses]
-
-
 def by_hand(config, logits, label, targets, teacher=None):
     """Loss and weights of one example: logits (V, C), its label, its samples' targets, what a teacher says of them."""
     if config.method != "mmel_s":
@@ -65,7 +50,8 @@ def by_hand(config, logits, label, targets, teacher=None):
         if config.method == "mmel_h":
             return worst(losses, config.lambda_p)
         if config.method in ("cvar", "chi_square"):
-            weights = (largest if config.method == "cvar" else within)(losses, config)
+            worst_case = CVaR(config.alpha) if config.method == "cvar" else ChiSquare(config.rho)
+            (weights,) = worst_case.weights(torch.tensor([losses])).tolist()
             return sum(weight * loss for weight, loss in zip(weights, losses, strict=True)), weights
         return sum(losses) / len(losses), [1 / len(losses)] * len(losses)
     losses = []
@@ -176,21 +162,12 @@ def materials(name, small_bert):
     network = load_classifier(small_bert, data.num_outputs, 0.1, 0.1)
     with torch.no_grad():
         # Each output has mean 0 and a deviation at which both sides of every threshold are met.
-        outputs, head = outputs_one_by_one(network, ids, types).flatten(0, 1), network.classifier
+        outputs, head = one_by_one(network, ids, types).flatten(0, 1), network.classifier
         scale = 0.4 / outputs.std(dim=0)
         head.bias.sub_(outputs.mean(dim=0)).mul_(scale)
         head.weight.mul_(scale[:, None])
-    said = outputs_one_by_one(network, ids, types)
+    said = one_by_one(network, ids, types)
     return train.targets, ids, types, network, said[..., 0] if data.is_regression else said.softmax(dim=-1)
-
-
-@torch.no_grad()
-def outputs_one_by_one(network, ids, types):
-    rows = []
-    for samples, kinds in zip(ids, types, strict=True):
-        inputs = [{"input_ids": torch.tensor([one]), "token_type_ids": torch.tensor([kinds])} for one in samples]
-        rows.append(torch.stack([network.eval()(**one).logits[0] for one in inputs]))
-    return torch.stack(rows)
 
 
 # SMART's are in `test_smart`.
@@ -220,7 +197,7 @@ def test_a_step_on_text(name, changes, store, text_model):
         checkpoint.save(store.weights_path(teacher), {"model": network.state_dict(), "score": 62.5})
     task = task_of(config, store)
     task.model.eval()
-    logits = outputs_one_by_one(task.model, ids, types)
+    logits = one_by_one(task.model, ids, types)
     if teacher:
         if config.is_regression:
             apart = (said[:, 1:] - said[:, :1]).abs() > 0.5

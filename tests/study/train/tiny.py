@@ -24,17 +24,13 @@ IMAGES = ImageRun(
     precision="fp32",
 )
 # Images that are decoded step by step.
-FILES = ImageRun(
+FILES = IMAGES.replace(
     dataset="drawings",
     model="resnet18_narrow",
     augment="resized_crop_flip",
     image_size=32,
     train_size=24,
     batch_size=8,
-    num_augmented=3,
-    epochs=2,
-    decay_epochs=(1,),
-    precision="fp32",
 )
 # Without a teacher.
 TEXT = TextRun(
@@ -81,6 +77,17 @@ def assert_same_run(config, store, other):
     ours, theirs = weights(config, store), weights(config, other)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@torch.no_grad()
+def one_by_one(network, ids, types):
+    """(N, V, C): what a network says of N lists of V sequences, each by itself, with nothing to pad."""
+    segments = network.config.model_type == "bert"
+    outputs = []
+    for variants, kinds in zip(ids, types, strict=True):
+        extra = {"token_type_ids": torch.tensor([kinds])} if segments else {}
+        outputs.append([network.eval()(input_ids=torch.tensor([one]), **extra).logits[0] for one in variants])
+    return torch.stack([torch.stack(rows) for rows in outputs])
 
 
 def task_of(config, store=None):
