@@ -87,8 +87,11 @@ def test_a_task_is_scored_as_glue_scores_it(name, metric, test_metric, store, te
     scores, found = task_of(config, store).test()
     assert (scores.get("correct", {}), found) == ({}, predictions)
     trained(config, store)
-    recorded = json.loads(store.predictions_path(config).read_text())
-    assert recorded == reloaded(config, store).test()[1]
+    task = reloaded(config, store)
+    task.evaluate()
+    scores, predictions = task.test()
+    assert json.loads(store.predictions_path(config).read_text()) == predictions
+    assert store.read(config).result.get("correct") == scores.get("correct")
 
 
 def test_a_run_on_a_subset_leaves_the_test_split_alone(store, text_model):
