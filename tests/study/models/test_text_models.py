@@ -21,26 +21,7 @@ TEXTS = [
 ]
 WORDS = "a bird cat dog forest garden horse in is park sleeps street the today works".split()  # noqa: SIM905
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SMALL = {"vocab_size": 20, **LAYERS}
-
-
-def save(config, folder, head="MaskedLM", dtype=torch.float32):
-    """A network with random weights, saved as Hugging Face does."""
-    model = getattr(transformers, f"AutoModel{head}").from_config(config)
-    model.to(dtype).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    """Folder of a small BERT in half precision, with its tokenizer."""
-    folder = tmp_path_factory.mktemp("models") / "bert"
-    torch.manual_seed(0)
-    save(transformers.BertConfig(vocab_size=len(PIECES), **LAYERS), folder, "ForMaskedLM", torch.float16)
-    tokenizer = transformers.BertTokenizer(vocab={piece: place for place, piece in enumerate(PIECES)})
-    tokenizer.save_pretrained(folder)
-    return folder
+SMALL = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
 
 
 def tiny_bert(texts, folder, **options):
@@ -61,21 +42,24 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
-def test_a_masked_lm_is_in_float32_whatever_was_saved(bert, as_type):
+def test_a_masked_lm_is_in_float32_whatever_was_saved(small_bert, tmp_path, as_type):
+    half = transformers.BertForMaskedLM.from_pretrained(small_bert, dtype=torch.float16)
+    bert = shutil.copytree(small_bert, tmp_path / "half")
+    half.save_pretrained(bert)
     model, tokenizer = load_masked_lm(as_type(bert)), load_tokenizer(as_type(bert))
     assert tokenizer("the dog", "a cat")["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
     assert model.config.vocab_size == len(tokenizer)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not model.training
-    assert same(model, transformers.BertForMaskedLM.from_pretrained(bert, dtype=torch.float16).float())
+    assert same(model, half.float())
 
 
 @pytest.mark.parametrize("num_outputs", [1, 2, 3])
-def test_a_classifier_has_the_encoder_of_the_folder_and_a_fresh_head(bert, num_outputs):
+def test_a_classifier_has_the_encoder_of_the_folder_and_a_fresh_head(small_bert, num_outputs):
     torch.manual_seed(0)
-    first = load_classifier(bert, num_outputs, 0.1, 0.1)
+    first = load_classifier(small_bert, num_outputs, 0.1, 0.1)
     torch.manual_seed(0)
-    again, other = (load_classifier(bert, num_outputs, 0.1, 0.1) for _ in range(2))
+    again, other = (load_classifier(small_bert, num_outputs, 0.1, 0.1) for _ in range(2))
     assert {parameter.dtype for parameter in first.parameters()} == {torch.float32}
     assert same(first, again)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
@@ -83,7 +67,7 @@ def test_a_classifier_has_the_encoder_of_the_folder_and_a_fresh_head(bert, num_o
     # A fixed choice here would make the library compute a loss of its own.
     assert first.config.problem_type is None
     own = first.bert.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in load_masked_lm(bert).bert.state_dict().items())
+    assert all(torch.equal(own[name], tensor) for name, tensor in load_masked_lm(small_bert).bert.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +82,8 @@ def test_a_classifier_has_the_encoder_of_the_folder_and_a_fresh_head(bert, num_o
     ids=lambda config: config.model_type,
 )
 def test_dropouts_are_set_whatever_an_encoder_calls_them(config, tmp_path):
-    folder = save(config, tmp_path / "encoder", "ForMaskedLM")
+    folder = tmp_path / "encoder"
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
     model = load_classifier(folder, 3, 0.25, 0.125).train()
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25, 0.125}
     inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
@@ -123,7 +108,8 @@ def without(pattern, **written):
 
 
 def saved(config, head):
-    return lambda bert, folder: save(config, folder, head)
+    """Makes a folder of a network with random weights."""
+    return lambda bert, folder: getattr(transformers, f"AutoModel{head}").from_config(config).save_pretrained(folder)
 
 
 FNET = transformers.FNetConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, intermediate_size=32)
@@ -145,9 +131,9 @@ WEIGHTED = (load_masked_lm, classifier)
         (saved(FNET, "ForMaskedLM"), (classifier,), "dropout"),
     ],
 )
-def test_a_folder_that_lacks_something_is_named(bert, make, loaders, named, tmp_path):
+def test_a_folder_that_lacks_something_is_named(small_bert, make, loaders, named, tmp_path):
     folder = tmp_path / "model"
-    make(bert, folder)
+    make(small_bert, folder)
     for load in loaders:
         with pytest.raises(ModelError, match=rf"^{folder}\b.*{named}") as caught:
             load(folder)

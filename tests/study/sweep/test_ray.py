@@ -5,15 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_local import TINY
 
-from mmel.study.config import ImageRun
 from mmel.study.sweep import Outcome
 
 pytest.importorskip("ray", reason="ray is not installed: pip install mmel[ray]")
 
-TINY = ImageRun(
-    profile="mini", dataset="digits", model="resnet8", augment="crop", num_augmented=2, train_size=64, batch_size=32
-).replace(epochs=3, decay_epochs=(), precision="fp32")
 HOPELESS = TINY.replace(lr=1e30)
 ENDLESS = TINY.replace(epochs=100_000)
 
