@@ -19,39 +19,21 @@ HUB = {
     "rte": (("sentence1", "sentence2"), BINARY),
 }
 FOLDERS = dict(zip(HUB, ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE"), strict=True))
-NLI = "promptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
-STS = "genre\tfilename\tyear\told_index\tsource1\tsource2"
-# The official files' columns: of train, dev, and the header of test. {} is a sentence, {y} the label.
+NLI = "promptID,pairID,genre,sentence1_binary_parse,sentence2_binary_parse,sentence1_parse,sentence2_parse"
+STS = "genre,filename,year,old_index,source1,source2"
+# The official files' columns: of train and dev, which have no header line for CoLA, and of test.
 OFFICIAL = {
-    "cola": (None, "gj04\t{y}\t*\t{}", "index\tsentence", "{i}\t{}"),
-    "sst2": ("sentence\tlabel", "{}\t{y}", "index\tsentence", "{i}\t{}"),
-    "mrpc": (
-        "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-        "{y}\t702\t703\t{}\t{}",
-        "index\t#1 ID\t#2 ID\t#1 String\t#2 String",
-        "{i}\t702\t703\t{}\t{}",
-    ),
-    "stsb": (
-        f"index\t{STS}\tsentence1\tsentence2\tscore",
-        "{i}\tnews\tMSRvid\t2012\t1\tnone\tnone\t{}\t{}\t{y}",
-        f"index\t{STS}\tsentence1\tsentence2",
-        "{i}\tnews\tMSRvid\t2012\t1\tnone\tnone\t{}\t{}",
-    ),
-    "qqp": (
-        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
-        "{i}\t1\t2\t{}\t{}\t{y}",
-        "id\tquestion1\tquestion2",
-        "{i}\t{}\t{}",
-    ),
-    "mnli": (
-        f"index\t{NLI}\tsentence1\tsentence2\tlabel1\tgold_label",
-        "{i}\t3\t3e\ttravel\tb1\tb2\tp1\tp2\t{}\t{}\tneutral\t{y}",
-        f"index\t{NLI}\tsentence1\tsentence2",
-        "{i}\t3\t3e\ttravel\tb1\tb2\tp1\tp2\t{}\t{}",
-    ),
-    "qnli": ("index\tquestion\tsentence\tlabel", "{i}\t{}\t{}\t{y}", "index\tquestion\tsentence", "{i}\t{}\t{}"),
-    "rte": ("index\tsentence1\tsentence2\tlabel", "{i}\t{}\t{}\t{y}", "index\tsentence1\tsentence2", "{i}\t{}\t{}"),
+    "cola": ("source,label,mark,sentence", "index,sentence"),
+    "sst2": ("sentence,label", "index,sentence"),
+    "mrpc": ("Quality,#1 ID,#2 ID,#1 String,#2 String", "index,#1 ID,#2 ID,#1 String,#2 String"),
+    "stsb": (f"index,{STS},sentence1,sentence2,score", f"index,{STS},sentence1,sentence2"),
+    "qqp": ("id,qid1,qid2,question1,question2,is_duplicate", "id,question1,question2"),
+    "mnli": (f"index,{NLI},sentence1,sentence2,label1,gold_label", f"index,{NLI},sentence1,sentence2"),
+    "qnli": ("index,question,sentence,label", "index,question,sentence"),
+    "rte": ("index,sentence1,sentence2,label", "index,sentence1,sentence2"),
 }
+TEXT_COLUMNS = {"sentence", "sentence1", "sentence2", "question", "question1", "question2", "#1 String", "#2 String"}
+LABEL_COLUMNS = {"label", "Quality", "score", "is_duplicate", "gold_label"}
 # What the files say for the classes, and for some scores.
 LABELS = dict.fromkeys(HUB, ("0", "1")) | {
     "stsb": ("0.000", "3.800", "2.917", "5.000"),
@@ -85,15 +67,17 @@ def write_official(root, name, rows=6):
     """A task's official files, of a few rows."""
     folder = root / FOLDERS[name]
     folder.mkdir(parents=True)
-    header, line, test_header, test_line = OFFICIAL[name]
     for split, file in splits_of(name).items():
-        pattern, first = (test_line, test_header) if split.startswith("test") else (line, header)
-        lines = [] if first is None else [first]
+        columns = OFFICIAL[name][split.startswith("test")].split(",")
+        lines = [] if columns[0] == "source" else [columns]
         for i in range(rows):
-            label = LABELS[name][i % len(LABELS[name])]
-            # A pattern of one sentence leaves the second one out.
-            lines.append(pattern.format(sentence(split, i, 1), sentence(split, i, 2), i=i, y=label))
-        (folder / f"{file}.tsv").write_bytes(("\n".join(lines) + "\n").encode())
+            # What nobody reads says how its column is called.
+            row = dict(zip(columns, columns, strict=True))
+            row |= dict.fromkeys(LABEL_COLUMNS & row.keys(), LABELS[name][i % len(LABELS[name])])
+            texts = filter(TEXT_COLUMNS.__contains__, columns)
+            row |= {column: sentence(split, i, number) for number, column in enumerate(texts, start=1)}
+            lines.append(row.values())
+        (folder / f"{file}.tsv").write_bytes("".join("\t".join(line) + "\n" for line in lines).encode())
     return folder
 
 
@@ -192,7 +176,7 @@ def test_the_data_root_is_the_argument_or_a_variable_or_data(tmp_path, hub, monk
         # A question with a line break in it is two short rows of QQP; a row without a label is left out likewise.
         (
             "qqp",
-            f"{OFFICIAL['qqp'][0]}\n6\t1\t2\tWhy?\tWhat\nfor?\t1\n7\t1\t2\tA\tB\t\n8\t1\t2\tWho?\tWhom?\t1\n",
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n6\t1\t2\tWhy?\tWhat\nfor?\t1\n7\t1\t2\tA\tB\t\n8\t1\t2\tWho?\tWhom?\t1\n",
             (["Who?"], ["Whom?"], [1]),
         ),
     ],
