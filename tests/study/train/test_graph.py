@@ -128,39 +128,6 @@ def test_a_graphed_run_resumed_or_not_is_the_eager_run(stand, replays, store, ne
         assert engine(graphed) == (["cuda graph", None] if stand is Stand else failed)
 
 
-def test_a_replay_takes_the_epoch_and_the_rate_that_it_is_given(monkeypatch, use):
-    use(Stand)
-    graphed = Step(task_of(CONFIG), CPU)
-    use(None)
-    eager = Step(task_of(CONFIG), CPU)
-    monkeypatch.setattr(graph, "CudaGraph", Stand)
-    for epoch, rate in ((1, 0.1), (2, 0.02), (2, 0.0), (7, 1.0)):
-        for taken in (graphed, eager):
-            taken.optimizer.param_groups[0]["lr"] = rate
-        before = [parameter.clone() for parameter in graphed.task.model.parameters()]
-        for one, other in zip(graphed(torch.arange(20), epoch), eager(torch.arange(20), epoch), strict=True):
-            assert torch.equal(one, other)
-        ours, theirs = (list(taken.task.model.parameters()) for taken in (graphed, eager))
-        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
-        assert any(not torch.equal(one, other) for one, other in zip(ours, before, strict=True)) == (rate > 0)
-    assert [stand.replays for stand in Stand.made] == [4]
-
-
-def test_warming_up_changes_nothing(monkeypatch, use):
-    use(Stand)
-    monkeypatch.setattr(Stand, "replay", lambda self: None)
-    task = task_of(CONFIG)
-    before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    taken = Step(task, CPU)
-    taken(torch.arange(20), 1)
-    assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
-    momenta = [state["momentum_buffer"] for state in taken.optimizer.state.values()]
-    assert momenta
-    assert not any(momentum.any() for momentum in momenta)
-    # The schedule never sees the graph's tensor.
-    assert isinstance(taken.optimizer.param_groups[0]["lr"], float)
-
-
 def test_what_cannot_be_captured_says_why(monkeypatch):
     gpu = torch.device("cuda")
     assert Step(task_of(CONFIG), gpu).engine == {"engine": "cuda graph", "why_eager": None}
