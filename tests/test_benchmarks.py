@@ -26,13 +26,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def layers():
-    """A convolution and a BatchNorm, and two images for them, on the meta device."""
-    with torch.device("meta"):
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)), torch.empty(2, 3, 4, 4)
-
-
-@pytest.fixture
 def in_process(monkeypatch):
     """Sides without processes of their own, which take seconds to begin."""
 
@@ -57,8 +50,10 @@ def in_process(monkeypatch):
 IN, OUT, PRODUCTS = 2 * 48, 2 * 128, 2 * 27 * 2 * 128
 
 
-def test_counts_of_a_forward_a_backward_and_an_optimizer_step(layers):
-    model, pixels = layers
+def test_counts_of_a_forward_a_backward_and_an_optimizer_step():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
+        pixels = torch.empty(2, 3, 4, 4)
     with torch.no_grad():
         assert floor.count(model, lambda: model(pixels)).tolist() == [PRODUCTS, 2 * ((IN + OUT) + 2 * OUT)]
     # Nothing asks for the gradient of the images; BatchNorm reads two things and writes one.

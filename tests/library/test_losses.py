@@ -52,10 +52,6 @@ def kl_by_hand(logits, target):
     return sum(q * math.log(q / p) for q, p in zip(target, soft_max(logits), strict=True) if q > 0)
 
 
-def squared_by_hand(score, target):
-    return (score - target) ** 2
-
-
 def bracket_of_eq7(losses, lambda_p):
     """sum_z P* l - lambda_p P* log(|B| P*), term by term, with P* of Eq. 6."""
     weights = soft_max([loss / lambda_p for loss in losses])
@@ -118,7 +114,7 @@ def test_soft_loss_is_equation_8_with_the_teacher_where_it_disagrees(base_loss, 
     logits, labels, teacher = (
         (SCORES_BY_HAND, SCORE_LABELS, SCORE_TEACHER) if scores else (LOGITS_BY_HAND, LABELS, TEACHER)
     )
-    reference = {"cross_entropy": cross_entropy_by_hand, "kl": kl_by_hand, "mse": squared_by_hand}[base_loss]
+    reference = {"cross_entropy": cross_entropy_by_hand, "kl": kl_by_hand, "mse": lambda z, y: (z - y) ** 2}[base_loss]
     objectives, losses = [], []
     for (x, *views), y, (_, *says), row in zip(logits, labels, teacher, replaced, strict=True):
         own, first = (x, (x - y) ** 2) if scores else (soft_max(x), -math.log(soft_max(x)[y]))
@@ -396,68 +392,43 @@ HALVES = with_value(SHARED, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("classes", "base_loss", "targets", "logits"),
+    ("argument", "classes", "base_loss", "values"),
     [
-        (
-            ALL,
-            "cross_entropy",
-            CLASSES,
-            [LOGITS[:, 0], LOGITS[..., None], LOGITS[:, :0], LOGITS.long(), LOGITS.tolist()],
+        ("logits", ALL, "cross_entropy", [LOGITS[:, 0], LOGITS[..., None], LOGITS[:, :0], LOGITS.long()]),
+        ("logits", ALL, "cross_entropy", [LOGITS.tolist()]),
+        ("logits", ALL, "kl", [LOGITS[..., :0]]),
+        ("logits", ALL, "mse", [LOGITS, SCORES[:, 0], SCORES[:, :0]]),
+        ("logits", SOFT, "cross_entropy", [LOGITS[:, :1]]),
+        ("logits", SOFT, "mse", [SCORES[:, :1]]),
+        ("targets", ALL, "cross_entropy", [CLASSES[1:], CLASSES[0], CLASSES.float(), CLASSES.tolist(), LOGITS.long()]),
+        ("targets", ALL, "cross_entropy", [EACH[:, :1], EACH[:, 1:]]),
+        ("targets", ALL, "cross_entropy", [with_value(CLASSES, bad) for bad in (C, -1, -100)]),
+        ("targets", HARD, "cross_entropy", [with_value(EACH, C), SHARED[:, 1:], UNIFORM[:, :1], UNIFORM[..., 1:]]),
+        ("targets", HARD, "cross_entropy", [*NO_PROBABILITIES, HALVES]),
+        ("targets", HARD, "kl", [*NO_PROBABILITIES, HALVES, CLASSES, EACH]),
+        ("targets", HARD, lambda outputs, targets: outputs[:, 0], NO_PROBABILITIES[:2]),
+        ("targets", SOFT, "cross_entropy", [EACH, UNIFORM, SHARED]),
+        ("targets", SOFT, "kl", [with_value(CLASSES, C)]),
+        ("targets", ALL, "mse", [SCORE_TARGETS[1:], SCORE_TARGETS[0], SCORES[:, :1], SCORES[..., None]]),
+        ("targets", ALL, "mse", [with_value(SCORE_TARGETS, bad) for bad in (math.nan, math.inf)]),
+        ("targets", HARD, "mse", [with_value(SCORES, math.nan)]),
+        ("targets", SOFT, "mse", [SCORES]),
+        ("teacher_outputs", SOFT, "cross_entropy", [UNIFORM[:, 1:], UNIFORM[:, 0], UNIFORM[..., 1:], UNIFORM[1:]]),
+        ("teacher_outputs", SOFT, "cross_entropy", NO_PROBABILITIES),
+        ("teacher_outputs", SOFT, "kl", NO_PROBABILITIES),
+        ("teacher_outputs", SOFT, "mse", [SCORES[:, 1:], SCORES[:, :1], SCORES[:, None], with_value(SCORES, math.nan)]),
+        *(
+            ("base_loss", ALL, lambda outputs, targets, chosen=chosen: outputs[chosen], [None])
+            for chosen in ((), (slice(None), slice(1)), (slice(1, None), 0))
         ),
-        (ALL, "kl", CLASSES, [LOGITS[..., :0]]),
-        (ALL, "mse", SCORE_TARGETS, [LOGITS, SCORES[:, 0], SCORES[:, :0]]),
-        (SOFT, "cross_entropy", CLASSES, [LOGITS[:, :1]]),
-        (SOFT, "mse", SCORE_TARGETS, [SCORES[:, :1]]),
     ],
 )
-def test_bad_logits(classes, base_loss, targets, logits):
-    for loss_class in classes:
-        for given in logits:
-            with raises_naming("logits"):
-                loss_class(base_loss=base_loss)(given, targets)
-
-
-@pytest.mark.parametrize(
-    ("classes", "base_loss", "targets"),
-    [
-        (ALL, "cross_entropy", [CLASSES[1:], CLASSES[0], CLASSES.float(), EACH[:, :1], EACH[:, 1:], LOGITS.long()]),
-        (ALL, "cross_entropy", [*(with_value(CLASSES, bad) for bad in (C, -1, -100)), CLASSES.tolist()]),
-        (HARD, "cross_entropy", [with_value(EACH, C), SHARED[:, 1:], UNIFORM[:, :1], UNIFORM[..., 1:]]),
-        (HARD, "cross_entropy", [*NO_PROBABILITIES, HALVES]),
-        (HARD, "kl", [*NO_PROBABILITIES, HALVES, CLASSES, EACH]),
-        (HARD, lambda outputs, targets: outputs[:, 0], NO_PROBABILITIES[:2]),
-        (SOFT, "cross_entropy", [EACH, UNIFORM, SHARED]),
-        (SOFT, "kl", [with_value(CLASSES, C)]),
-        (ALL, "mse", [SCORE_TARGETS[1:], SCORE_TARGETS[0], SCORES[:, :1], SCORES[..., None]]),
-        (ALL, "mse", [with_value(SCORE_TARGETS, bad) for bad in (math.nan, math.inf)]),
-        (HARD, "mse", [with_value(SCORES, math.nan)]),
-        (SOFT, "mse", [SCORES]),
-    ],
-)
-def test_bad_targets(classes, base_loss, targets):
-    for loss_class in classes:
-        for given in targets:
-            with raises_naming("targets"):
-                loss_class(base_loss=base_loss)(SCORES if base_loss == "mse" else LOGITS, given)
-
-
-@pytest.mark.parametrize("chosen", [(), (slice(None), slice(1)), (slice(1, None), 0)], ids=str)
-def test_a_callable_that_does_not_give_one_loss_per_sample(chosen):
-    for loss_class in ALL:
-        with raises_naming("base_loss"):
-            loss_class(base_loss=lambda outputs, targets: outputs[chosen])(LOGITS, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("base_loss", "outputs"),
-    [
-        ("cross_entropy", [UNIFORM[:, 1:], UNIFORM[:, 0], UNIFORM[..., 1:], UNIFORM[1:], *NO_PROBABILITIES]),
-        ("kl", NO_PROBABILITIES),
-        ("mse", [SCORES[:, 1:], SCORES[:, :1], SCORES[:, None], with_value(SCORES, math.nan)]),
-    ],
-)
-def test_bad_teacher_outputs(base_loss, outputs):
+def test_bad_inputs(argument, classes, base_loss, values):
     logits, targets = (SCORES, SCORE_TARGETS) if base_loss == "mse" else (LOGITS, CLASSES)
-    for teacher in outputs:
-        with raises_naming("teacher_outputs"):
-            MMELSoftLoss(base_loss=base_loss)(logits, targets, teacher)
+    for loss_class in classes:
+        for value in values:
+            given = {"logits": logits, "targets": targets, argument: value}
+            # A callable is wrong by what it gives.
+            given.pop("base_loss", None)
+            with raises_naming(argument):
+                loss_class(base_loss=base_loss)(**given)

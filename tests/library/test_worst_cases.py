@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import softmax
+from test_losses import EXACT, gradient, raises_naming
 
 from mmel import KL, ChiSquare, CVaR, Maximum, augmentation_weights, maximal_expected_loss, sample_views
 
@@ -18,16 +19,11 @@ FAMILY = [
     Maximum(),
 ]
 each_worst_case = pytest.mark.parametrize("worst_case", FAMILY, ids=str)
-EXACT = {"rtol": 1e-12, "atol": 0}
 
 
 def random_losses(n, k, seed=0, dtype=torch.float64):
     losses = torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return losses.abs().mul(2).to(dtype)
-
-
-def gradient(values, *inputs):
-    return torch.autograd.grad(values.sum(), inputs)
 
 
 def numerical_supremum(losses, worst_case):
@@ -205,11 +201,7 @@ def test_views_are_drawn_as_often_as_their_weights():
         assert stats.chisquare(counts, augmentation_weights(rows, 1.0)[0].numpy() * draws).pvalue < 1e-6
 
 
-# Bad input: a ValueError that begins with the argument's name.
-
-
-def raises_naming(argument):
-    return pytest.raises(ValueError, match=rf"^{argument}\b.*got ")
+# Bad input.
 
 
 @pytest.mark.parametrize("losses", [torch.rand(3), torch.rand(2, 3, 4), torch.rand(2, 0), torch.ones(2, 3).long()])

@@ -140,9 +140,8 @@ def test_a_folder_that_lacks_something_is_named(small_bert, make, loaders, named
         assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """(source, revision) of every call of transformers, each of which fails as without a network."""
+@pytest.mark.parametrize("load", [load_tokenizer, *WEIGHTED])
+def test_the_public_encoder_is_pinned_to_a_commit_of_the_hub(load, tmp_path, monkeypatch):
     asked = []
 
     def unreachable(source, revision=None, **_):
@@ -151,11 +150,6 @@ def asked(monkeypatch):
 
     for name in ("AutoTokenizer", "AutoConfig", "AutoModelForMaskedLM"):
         monkeypatch.setattr(getattr(transformers, name), "from_pretrained", unreachable)
-    return asked
-
-
-@pytest.mark.parametrize("load", [load_tokenizer, *WEIGHTED])
-def test_the_public_encoder_is_pinned_to_a_commit_of_the_hub(asked, load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Then a folder of that name, which has no commits.
     for made in (lambda: None, Path("bert-base-uncased").mkdir):

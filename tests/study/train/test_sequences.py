@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from tiny import CPU, one_by_one
 from torch import nn
 
@@ -46,23 +47,16 @@ class Watched(nn.Module):
 @pytest.fixture(params=["bert", "roberta", "distilbert"])
 def network(request, small_bert):
     """Three kinds of encoder: segments, positions from the padding token on, neither; with dropout."""
-    from transformers import (
-        DistilBertConfig,
-        DistilBertForSequenceClassification,
-        RobertaConfig,
-        RobertaForSequenceClassification,
-    )
-
     torch.manual_seed(0)
     if request.param == "bert":
         return Watched(load_classifier(small_bert, 3, 0.5, 0.5))
     small = {"vocab_size": 60, "num_labels": 3, "initializer_range": 0.2, "max_position_embeddings": 40}
     if request.param == "distilbert":
-        return Watched(
-            DistilBertForSequenceClassification(DistilBertConfig(**small, dim=16, n_layers=2, n_heads=2, hidden_dim=32))
-        )
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return Watched(RobertaForSequenceClassification(RobertaConfig(**small, **shape, type_vocab_size=1, pad_token_id=1)))
+        config = transformers.DistilBertConfig(**small, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    else:
+        small |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        config = transformers.RobertaConfig(**small, type_vocab_size=1, pad_token_id=1)
+    return Watched(transformers.AutoModelForSequenceClassification.from_config(config))
 
 
 def test_a_batch_is_padded_to_its_longest_sample_major(sequences):
