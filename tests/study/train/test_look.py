@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tiny import FILES, IMAGES, STILL, TAUGHT, TEXT, one_by_one, reloaded, task_of, trained
+from tiny import FILES, IMAGES, STILL, TAUGHT, one_by_one, reloaded, task_of, trained
 
 from mmel.augment.text import MaskedLMAugmenter, encode
 from mmel.study.data.glue import subset
@@ -92,12 +92,6 @@ def test_a_task_is_scored_as_glue_scores_it(name, metric, test_metric, store, te
     scores, predictions = task.test()
     assert json.loads(store.predictions_path(config).read_text()) == predictions
     assert store.read(config).result.get("correct") == scores.get("correct")
-
-
-def test_a_run_on_a_subset_leaves_the_test_split_alone(store, text_model):
-    trained(TEXT, store)
-    assert not [name for name in store.read(TEXT).result if name.startswith("test_")]
-    assert not store.predictions_path(TEXT).exists()
 
 
 def test_images_that_cannot_be_decoded_are_counted_and_named(store, few_files, capsys):

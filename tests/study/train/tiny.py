@@ -9,6 +9,7 @@ from pretend import record_run
 
 from mmel.study.config import ImageRun, TextRun
 from mmel.study.train import checkpoint, train
+from mmel.study.train.step import Step
 from mmel.study.train.task import build_task
 
 CPU = torch.device("cpu")
@@ -93,6 +94,12 @@ def one_by_one(network, ids, types):
 def task_of(config, store=None):
     """The task of a run on the CPU in fp32."""
     return build_task(config, store, None, CPU, "fp32")
+
+
+def step_of(task, index):
+    """Loss, statistics and gradients of a step of a task whose BatchNorm does not see how the batch is split."""
+    task.model.eval()
+    return [*Step(task, CPU)(index, 1), *(parameter.grad for parameter in task.model.parameters())]
 
 
 def reloaded(config, store):
