@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -331,6 +332,7 @@ def test_build_augmentation_refuses_what_is_no_transform(name):
 
 
 IMAGES, CODES = random_images(2), torch.zeros(2, 3).long()
+BAD_LISTS = ([], [IMAGES[0].float()], [IMAGES[0, 0]], [IMAGES[0].permute(1, 2, 0)])
 
 
 @pytest.mark.parametrize(
@@ -345,6 +347,12 @@ IMAGES, CODES = random_images(2), torch.zeros(2, 3).long()
         ("num_views", lambda: RandomCropFlip().draw(torch.arange(3), 0, 0, 0)),
         ("num_augmented", lambda: RandomCropFlip()(IMAGES, 0)),
         ("num_augmented", lambda: RandomCropFlip()(IMAGES, -1, include_original=False)),
+        *(("images", partial(RandomResizedCropFlip(8).apply, bad, CODES[: len(bad)])) for bad in BAD_LISTS),
+        ("size", lambda: RandomResizedCropFlip(0)),
+        ("scale", lambda: RandomResizedCropFlip(scale=(0.0, 1.0))),
+        ("scale", lambda: RandomResizedCropFlip(scale=(0.5, 0.2))),
+        ("ratio", lambda: RandomResizedCropFlip(ratio=(1.0, float("inf")))),
+        ("ratio", lambda: RandomResizedCropFlip(ratio=(-1, 1))),
         ("brightness", lambda: ColorJitter(brightness=-0.1)),
         ("hue", lambda: ColorJitter(hue=0.6)),
         ("images", lambda: ColorJitter(0.1).apply(IMAGES[:, :1], CODES)),

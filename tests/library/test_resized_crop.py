@@ -1,6 +1,3 @@
-import math
-import re
-
 import pytest
 import torch
 from scipy import stats
@@ -27,14 +24,6 @@ def picture(height, width, seed=0):
     return ((torch.stack(waves) * 0.4 + 0.5) * 200 + noise * 50).clamp(0, 255).to(torch.uint8)
 
 
-def by_torchvision(image, box, size, flipped):
-    top, left, height, width = box
-    view = functional.resized_crop(
-        image, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=True
-    )
-    return view.flip(-1) if flipped else view
-
-
 def flipped_by(codes):
     """Which views are flipped: by the draw after those of the attempts and of the crop's corner."""
     return uniform_of(codes, 2 * ATTEMPTS + 2, 1)[..., 0] >= 0.5
@@ -57,7 +46,9 @@ def test_views_are_torchvisions_crops(size):
     flips = flipped_by(codes).tolist()
     for n, image in enumerate(images):
         for v in range(6):
-            expected = by_torchvision(image, boxes[n][v], size, flips[n][v])
+            # Bilinear and antialiased, as is its default.
+            expected = functional.resized_crop(image, *boxes[n][v], [size, size])
+            expected = expected.flip(-1) if flips[n][v] else expected
             assert difference(views[n, v], expected) <= ONE_LEVEL, (n, v, boxes[n][v])
 
 
@@ -115,23 +106,6 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         inside = augmentation.apply(images, codes)
     assert torch.equal(inside, augmentation.apply(images, codes))
-
-
-@pytest.mark.parametrize(
-    "images", [[], [torch.zeros(3, 8, 8)], [torch.zeros(8, 8).byte()], [picture(8, 8).permute(1, 2, 0)]]
-)
-def test_bad_images_are_named(images):
-    with pytest.raises(ValueError, match=r"^images must be"):
-        RandomResizedCropFlip(8).apply(images, torch.zeros(len(images), 2).long())
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [("size", 0), ("scale", (0.0, 1.0)), ("scale", (0.5, 0.2)), ("ratio", (1.0, math.inf)), ("ratio", (-1, 1))],
-)
-def test_bad_arguments_are_named(argument, value):
-    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(str(value))}$"):
-        RandomResizedCropFlip(**{argument: value})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
