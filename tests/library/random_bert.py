@@ -13,7 +13,8 @@ TEXT = (
 WORDS = TEXT.split()
 PIECES = ["##s", "##er", "##ing", "##ed", "##ly"]
 VOCABULARY = {piece: place for place, piece in enumerate(SPECIAL + UNUSED + WORDS + PIECES)}
-SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+LAYERS = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SHAPE = {"vocab_size": len(VOCABULARY), **LAYERS}
 
 
 def make_tokenizer(vocabulary=VOCABULARY):
@@ -29,5 +30,5 @@ def make_tokenizer(vocabulary=VOCABULARY):
 def make_masked_lm(seed=0, **changes):
     torch.manual_seed(seed)
     # Weights this large make the context matter, and ties of two random logits rare.
-    config = BertConfig(**{**SHAPE, "intermediate_size": 48, "initializer_range": 0.5, **changes})
+    config = BertConfig(**{**SHAPE, "initializer_range": 0.5, **changes})
     return BertForMaskedLM(config).eval()

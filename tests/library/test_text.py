@@ -168,12 +168,12 @@ def test_beam_is_plain_beam_search(build, beam_width):
 
 CONFIGS = {
     "distilbert": lambda: DistilBertConfig(vocab_size=len(VOCABULARY), dim=24, hidden_dim=48, n_layers=2, n_heads=2),
-    "roberta": lambda: RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, type_vocab_size=2),
-    "electra": lambda: ElectraConfig(**SHAPE, intermediate_size=48, embedding_size=12),
-    "albert": lambda: AlbertConfig(**SHAPE, intermediate_size=48, embedding_size=12),
-    "deberta": lambda: DebertaV2Config(**SHAPE, intermediate_size=48),
+    "roberta": lambda: RobertaConfig(**SHAPE, pad_token_id=0, type_vocab_size=2),
+    "electra": lambda: ElectraConfig(**SHAPE, embedding_size=12),
+    "albert": lambda: AlbertConfig(**SHAPE, embedding_size=12),
+    "deberta": lambda: DebertaV2Config(**SHAPE),
     "modernbert": lambda: transformers.ModernBertConfig(
-        **SHAPE, intermediate_size=48, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
+        **SHAPE, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
     ),
 }
 
@@ -291,7 +291,7 @@ def test_batches_keep_to_their_limit_with_little_padding(build, batch_tokens, pa
 
 def test_a_model_has_as_many_positions_as_it_can_take(tokenizer):
     # RoBERTa's first position is behind that of the padding: 18 rows are 17 positions.
-    config = RobertaConfig(**SHAPE, intermediate_size=48, pad_token_id=0, max_position_embeddings=18)
+    config = RobertaConfig(**SHAPE, pad_token_id=0, max_position_embeddings=18)
     model = AutoModelForMaskedLM.from_config(config)
     (variants,) = MaskedLMAugmenter(model, tokenizer, max_length=17).ids([" ".join(WORDS[:30])])
     assert len(variants[0]) == 17
