@@ -81,12 +81,11 @@ def encoder_products(length):
 
 
 def test_counts_of_a_bert():
-    k, batch_size = 3, 4
     for lengths in ((5,), (5, 10)):
         # Once a sequence the two classes.
         mean = sum(encoder_products(length) + 2 * H for length in lengths) / len(lengths)
-        # Backward takes twice the forward's.
-        assert floor.text_step(SHAPE, lengths, k, batch_size)[0] == 2 * 3 * k * batch_size * mean
+        # Backward takes twice the forward's; K = 3 of each of 4 texts.
+        assert floor.text_step(SHAPE, lengths, 3, 4)[0] == 2 * 3 * (3 * 4) * mean
 
 
 def test_counts_of_algorithm_2():
