@@ -85,7 +85,7 @@ class TransformEach(AfterAnother):
         device, views = views.device, views.cpu()
         out = torch.empty_like(views, memory_format=torch.contiguous_format)
         wanted = (torch.uint8, *views.shape[2:])
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
             for i, row in enumerate(codes.tolist()):
                 for j, code in enumerate(row):
                     # The crop took the code's low part; mixing again keeps the two draws apart.

@@ -150,6 +150,14 @@ def test_apply_never_seeds_the_generators_of_devices(monkeypatch):
 
 
 @each_augmentation
+def test_autocast_changes_nothing(augmentation):
+    images, codes = random_images(20), augmentation.draw(torch.arange(20), 6, seed=0, epoch=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = augmentation.apply(images, codes)
+    assert torch.equal(inside, augmentation.apply(images, codes))
+
+
+@each_augmentation
 def test_call_puts_the_original_first(augmentation):
     images = random_images(4)
     original = center_crop(images, 8) if augmentation is EVERY["resized"] else random_images(4)

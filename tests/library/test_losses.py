@@ -148,6 +148,13 @@ def test_any_worst_case_weighs_the_losses_of_mmel_h_and_mmel_s(worst_case):
         assert torch.equal(terms.loss, label_term + factor * worst_case.value(losses))
 
 
+def test_the_paper_has_the_kl_worst_case():
+    logits, targets = random_tensor(N, K, C), class_targets(N)
+    assert torch.equal(WorstCaseLoss(KL(0.3))(logits, targets), MMELHardLoss(0.3)(logits, targets))
+    soft = MMELSoftLoss(lambda_t=2.0, worst_case=KL(0.3))
+    assert torch.equal(soft(logits, targets), MMELSoftLoss(0.3, 2.0)(logits, targets))
+
+
 # Gradients.
 
 SCORES, SCORE_TARGETS = random_tensor(N, K), random_tensor(N, seed=1)
