@@ -3,17 +3,11 @@ from concurrent.futures import Future
 import pytest
 from pretend import record_run
 
-from mmel.study.records import Store
 from mmel.study.sweep import Ended, Outcome
 from mmel.study.sweep.cost import Speed
 from mmel.study.sweep.driver import Sweep
 
 DEVICE = {"type": "cpu", "name": "A"}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 @pytest.fixture

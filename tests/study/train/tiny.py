@@ -111,8 +111,7 @@ def reloaded(config, store):
 
 def scored(store, config, score=0.0, **result):
     """Write the record of a run that was never trained, whose best score is another than its last."""
-    metric = config.data.metric
-    record_run(store, config, score, header={"metric": metric}, **{f"best_{metric}": 100 - score}, **result)
+    record_run(store, config, score, **{f"best_{config.data.metric}": 100 - score}, **result)
 
 
 def call_and_die(target, arguments, kill, environment):
