@@ -19,7 +19,7 @@ _DIGITS = {"dataset": "digits", "model": "resnet8", "augment": "crop", "num_augm
 
 DA, LONG, UNI = "Baseline(DA)", "Baseline(DA+Long)", "Baseline(DA+UNI)"
 H, S, SAMPLED, CVAR, CHI_SQUARE = "MMEL-H", "MMEL-S", "MMEL-H, sampled", "CVaR", "chi-square"
-S_EQUAL = "MMEL-S, equal weights"
+S_EQUAL, UNI_DOUBLED = "MMEL-S, equal weights", "Baseline(DA+UNI), loss doubled"
 LAMBDAS = {value: f"MMEL-H, lambda_P = {value:g}" for value in (0.1, 0.3, 3.0, 10.0)}
 VIEWS = {(method, k): f"{method}, K = {k}" for method in (UNI, H) for k in (2, 10, 20)}
 
@@ -32,6 +32,8 @@ ARMS: dict[str, dict[str, Any]] = {
     S: {"method": "mmel_s"},
     # So large a lambda_P makes weights equal to 1 % of themselves if losses differ by at most 10.
     S_EQUAL: {"method": "mmel_s", "lambda_p": 1000.0},
+    # Of SGD: p - 0.1 (2 g + 5e-4 p) = p - 0.2 (g + 2.5e-4 p).
+    UNI_DOUBLED: {"method": "baseline_da_uni", "lr": 0.2, "weight_decay": 2.5e-4},
     **{name: {"method": "mmel_h", "lambda_p": value} for value, name in LAMBDAS.items()},
     # As many effective views, 4.2 of 5, as lambda_P = 0.1 had on average in the pilot.
     CVAR: {"method": "cvar", "alpha": 0.8},
@@ -96,20 +98,22 @@ _CIFAR = {
     **{"epochs": 12, "decay_epochs": (4, 7, 10), "epochs_per_eval": 2, "batch_size": 32},
 }
 _FIVE = (DA, LONG, UNI, H, S)
+# Between equal weights and MMEL-S.
+_PARTS = (S_EQUAL, UNI_DOUBLED)
 _FAMILY = (*LAMBDAS.values(), CVAR, CHI_SQUARE)
 CELLS = {
     "digits100": Cell(
         label="100 digits",
         fields=_fields(100, 60),
-        arms=(*_FIVE, S_EQUAL, *_FAMILY, *VIEWS.values(), SAMPLED),
-        many=(UNI, H, S, S_EQUAL),
+        arms=(*_FIVE, *_PARTS, *_FAMILY, *VIEWS.values(), SAMPLED),
+        many=(UNI, H, S, *_PARTS),
     ),
-    "digits300": Cell(label="300 digits", fields=_fields(300, 40), arms=(*_FIVE, S_EQUAL, *_FAMILY, SAMPLED)),
-    "digits1437": Cell(label="1,437 digits", fields=_fields(0, 15, batch_size=128), arms=(*_FIVE, S_EQUAL, SAMPLED)),
+    "digits300": Cell(label="300 digits", fields=_fields(300, 40), arms=(*_FIVE, *_PARTS, *_FAMILY, SAMPLED)),
+    "digits1437": Cell(label="1,437 digits", fields=_fields(0, 15, batch_size=128), arms=(*_FIVE, *_PARTS, SAMPLED)),
     "wrong300": Cell(
         label="300 digits, 20 % of the labels wrong",
         fields=_fields(300, 40, wrong_labels=0.2),
-        arms=(DA, UNI, H, S, S_EQUAL, LAMBDAS[0.1]),
+        arms=(DA, UNI, H, S, *_PARTS, LAMBDAS[0.1]),
     ),
     "cifar100": Cell(label="CIFAR-100, 10,000 images", fields=_CIFAR, arms=(DA, UNI, H, S), seeds=SEEDS_OF_CIFAR),
 }
@@ -137,8 +141,11 @@ CONTRASTS = (
     *(Contrast(question=5, cell=cell, a=SAMPLED, b=UNI) for cell in _CLEAN),
     *(Contrast(question=6, cell="cifar100", a=a, b=UNI, primary=True) for a in (H, S)),
     *(Contrast(question=6, cell="cifar100", a=a, b=DA) for a in (UNI, H, S)),
-    *(Contrast(question=7, cell=cell, a=S, b=S_EQUAL) for cell in (*_CLEAN, "wrong300")),
-    *(Contrast(question=7, cell=cell, a=S_EQUAL, b=UNI) for cell in (*_CLEAN, "wrong300")),
+    *(
+        Contrast(question=7, cell=cell, a=a, b=b)
+        for a, b in ((S, S_EQUAL), (S_EQUAL, UNI_DOUBLED), (UNI_DOUBLED, UNI))
+        for cell in (*_CLEAN, "wrong300")
+    ),
 )
 
 

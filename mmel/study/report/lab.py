@@ -25,7 +25,7 @@ QUESTIONS = {
     4: "And if a fifth of the labels is wrong?",
     5: "Is one drawn view as good as all?",
     6: "And on CIFAR-100, where the paper's effect is largest?",
-    7: "Is it MMEL-S's weights, or its soft targets?",
+    7: "What does MMEL-S gain by: its weights, its soft targets, or a larger loss?",
 }
 _EMPTY = ("question", "place", "label", "source", "quantity", "primary", "verdict", "p")
 _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
