@@ -103,7 +103,7 @@ def check_logits(logits: Tensor, base_loss: BaseLoss, least: int) -> Tensor:
     elif logits.dim() != 3 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (N, K, C), got {tuple(logits.shape)}")
     if logits.shape[1] < least:
-        raise ValueError(f"logits must hold K >= {least} samples an example, got K = {logits.shape[1]}")
+        raise ValueError(f"logits must hold K >= {least} samples per example, got K = {logits.shape[1]}")
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

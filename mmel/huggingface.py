@@ -21,7 +21,7 @@ SHARED = ("token_type_ids", "attention_mask")
 
 
 class AugmentedCollator:
-    """Batches of K samples an example, padded to the longest of the batch: (N, K, L).
+    """Batches of K samples per example, padded to the longest of the batch: (N, K, L).
 
     Of each feature, a row of a data set, it takes these and leaves out all others:
         `input_ids`: K lists of equally many pieces, the original first, as `MaskedLMAugmenter.ids` gives them; or a

@@ -17,7 +17,7 @@ from mmel.augment.text_fill import Fills, Job
 
 # Raised when the same settings would be filled otherwise than before.
 _FORMAT = 1
-# What of a model's configuration changes from place to place and does not change what it computes.
+# Parts of a model's configuration that change from place to place and do not change its outputs.
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "_attn_implementation")
 # How long to wait for another process that is writing.
 PATIENCE_SECONDS = 60

@@ -24,7 +24,7 @@ from mmel.study.records import ResultsError, Store
 from mmel.study.sweep import NotebookError
 from mmel.study.tables import GRIDS, TEXT_MODELS, recipe
 
-# Variables, because grids, notebooks, kernels and workers must see the same choice.
+# Variables, because notebooks, kernels and workers must see the same choice.
 VARIABLES = {"data_root": "MMEL_DATA", "text_model": "MMEL_TEXT_MODEL", "device": "MMEL_DEVICE"}
 RUN_FIELDS = tuple(dict.fromkeys((*ImageRun.field_names(), *TextRun.field_names())))
 AUGMENT_FIELDS = ("num_augmented", "mask_ratio", "fill", "pair_mode")

@@ -49,7 +49,7 @@ class Record:
 
     Attributes:
         header: configuration and provenance.
-        epochs: one line an evaluation, in order.
+        epochs: one line per evaluation, in order.
         result: the last line; `status` is `finished` or `failed`.
     """
 
@@ -183,7 +183,7 @@ class Store:
         """Hold a run for this process, so that two sweeps never train it at once; delete what a killed one left torn.
 
         Raises:
-            LockedError: if another process holds it, unless this one shall `wait`.
+            LockedError: if another process holds it, unless `wait`.
         """
         path = self._lock_path(config)
         path.parent.mkdir(parents=True, exist_ok=True)

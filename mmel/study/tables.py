@@ -34,7 +34,7 @@ class Table:
         title: as pages print it.
         about: what it compares, in a few words.
         shows: what a cell is.
-        grid: its runs, from a profile and the name of a text encoder (None stands for the profile's).
+        grid: its runs, from a profile and the name of a text encoder.
         kind: `images` or `text`.
         settings: fields of a run that tell its arm apart, beside the method, and their headings.
         splits: the evaluation sets that have rows of their own; () if it has one.

@@ -283,6 +283,6 @@ def weights(store: Store, profile: str) -> pd.DataFrame:
         runs = finished(frames.load(name, store, profile).runs).dropna(subset="weight_max")
         weighted = runs[runs["method"].isin(["mmel_h", "mmel_s"])]
         for (place, method), group in weighted.groupby(["place", "method"], sort=False):
-            number = int(group["num_augmented"].iloc[0]) - (method == "mmel_s")
+            number = int(group["num_augmented"].iloc[0]) - METHODS[method].soft_targets
             rows.append((name, place, method, number, group["weight_max"].mean(), 1 / number, len(group)))
     return pd.DataFrame(rows, columns=["table", "place", "method", "num_weighted", "largest", "equal", "n"])

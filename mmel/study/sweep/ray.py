@@ -33,7 +33,7 @@ class RayExecutor(contextlib.AbstractContextManager):
         notebook: train through papermill and the table's notebook.
 
     Raises:
-        ValueError: if a run shall have more GPUs than the cluster has.
+        ValueError: if a run is to have more GPUs than the cluster has.
         ConnectionError: if there is no cluster at the address.
     """
 

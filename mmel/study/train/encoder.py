@@ -23,7 +23,7 @@ def find_model(name: str, store: Store, data_root: str | Path | None = None) -> 
     if name == TINY_BERT:
         return tiny_bert(corpus(), store.model_dir(TINY_BERT))
     named = os.environ.get("MMEL_TEXT_MODEL")
-    # Resolved, as `grids` does it: a link, or a path that ends in "..", has another name than its folder.
+    # Resolved, as `text_model_name` does it: a link, or a path that ends in "..", has another name than its folder.
     folders = [*([Path(named).resolve()] if named else []), find_root(data_root) / name]
     return next((folder for folder in folders if folder.name == name and folder.is_dir()), name)
 

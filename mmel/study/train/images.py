@@ -28,17 +28,10 @@ NAMED = 20
 
 
 class ImageTask:
-    """Data, network and loss of one run on images, with nothing left to be chosen.
+    """Data, network and loss of one run on images: a `mmel.study.train.task.Task`.
 
     Small images are all on the training device. Image files are decoded step by step: one that cannot be decoded is
     left out of its batch and counted in the record; the batch's loss is still divided by the batch size.
-
-    Attributes:
-        parts: the modules that a checkpoint holds, by name.
-        steps: steps of an epoch.
-        sizes, provenance: for the record, data set sizes and all else that decides the result.
-        unit: of a speed, for the record.
-        why_eager: why a step cannot be a CUDA graph; None if it can.
     """
 
     unit = "images"

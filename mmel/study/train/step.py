@@ -69,13 +69,13 @@ class Step:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), math_of(config.precision):
             # Dropout masks depend on seed, interval and process alone, so that a resumed run draws them again.
             torch.manual_seed(config.seed * 1_000_003 + number + 1 + (processes.rank() << 40))
-            for place, (epoch, index) in enumerate(self._batches(first, last)):
-                losses[place], statistics = self(index, epoch)
+            for step, (epoch, index) in enumerate(self._batches(first, last)):
+                losses[step], statistics = self(index, epoch)
                 sums += statistics
                 examples += len(index)
                 # Reading a loss makes a GPU wait, so there all are read at the end.
-                if self.device.type == "cpu" or place + 1 == len(losses):
-                    self._check_finite(losses[: place + 1], first, epoch)
+                if self.device.type == "cpu" or step + 1 == len(losses):
+                    self._check_finite(losses[: step + 1], first, epoch)
                 bar.update()
         seconds = time.perf_counter() - begin
         # BatchNorm's running statistics are the only state in which the processes differ.

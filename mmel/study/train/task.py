@@ -1,10 +1,13 @@
-"""Data, network and loss of a run, and the header of its record."""
+"""Data, network and loss of a run as `Step` and the loop see them, and the header of its record."""
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
+from mmel.losses import LossTerms
 from mmel.study import code_version
 from mmel.study.config import SCHEMA, Run, TextRun
 from mmel.study.needs import teacher_of, with_choices
@@ -15,7 +18,49 @@ from mmel.study.train.images import ImageTask
 from mmel.study.train.precision import probe, resolve
 from mmel.study.train.texts import TextTask
 
-Task = ImageTask | TextTask
+
+class Task(Protocol):
+    """Data, network and loss of one run, with nothing left to be chosen.
+
+    Attributes:
+        config: the run.
+        model: its network, on the training device.
+        parts: the modules that a checkpoint holds, by name.
+        steps: steps of an epoch.
+        sizes, provenance: for the record, data set sizes and all else that decides the result.
+        unit: of a speed, for the record.
+        why_eager: why a step cannot be a CUDA graph; None if it can.
+    """
+
+    config: Run
+    model: nn.Module
+    parts: dict[str, nn.Module]
+    steps: int
+    sizes: Line
+    provenance: Line
+    unit: str
+    why_eager: str | None
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of all parameters."""
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+        """The schedule of its learning rate, advanced after each step."""
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the training examples in the order of an epoch, from 1."""
+
+    def terms(self, index: Tensor, epoch: int | Tensor) -> LossTerms:
+        """Loss, weights and losses of some training examples, (N,) indices as `order` gives them."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores in percent, in evaluation mode."""
+
+    def test(self) -> tuple[Line, dict[str, list]]:
+        """Fields of the record's last line, and predictions on test splits without public labels."""
+
+    def example(self, index: Tensor, place: int) -> dict[str, Any]:
+        """The views of one of some training examples, as a notebook shows them."""
 
 
 def build_task(config: Run, store: Store, data_root: str | Path | None, device: torch.device, precision: str) -> Task:

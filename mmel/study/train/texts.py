@@ -27,7 +27,7 @@ LOOKED_AT = 100
 
 
 class TextTask:
-    """Data, network and loss of one run on text, with nothing left to be chosen; attributes as those of `ImageTask`.
+    """Data, network and loss of one run on text: a `mmel.study.train.task.Task`.
 
     If it has a `teacher`, the network of that run labels the augmented texts. `store` has their cache and its weights.
     """
