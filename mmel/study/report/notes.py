@@ -9,9 +9,7 @@ from mmel.study.datasets import DATASETS
 from mmel.study.needs import DROPOUT_CANDIDATES
 from mmel.study.report.claims import claims_of
 from mmel.study.report.frames import RecordedTable, cells
-from mmel.study.report.layout import AVERAGE
 from mmel.study.report.runs import finished
-from mmel.study.report.statistics import sampling_error
 from mmel.study.report.tables import kinds, labels, level
 from mmel.study.tables import TEXT_MODELS
 
@@ -69,7 +67,7 @@ def notes(table: RecordedTable) -> list[str]:
     found += table.spec.notes
     if texts:
         found += [*_dropout_notes(done), *_teacher_notes(table, done)]
-    found += [*_sampling_notes(table, done), *_run_notes(table, done), *_float32_notes(table)]
+    found += [*_run_notes(table, done), *_float32_notes(table)]
     return [*found, f"Missing: {'; '.join(missing(table)) or 'nothing, the grid is complete'}."]
 
 
@@ -113,24 +111,6 @@ def _teacher_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
     teachers = taught["teacher_weights"].nunique().sort_index().items()
     if told := [f"{names[place]} had {count}" for place, count in teachers if count > 1]:
         yield f"A teacher that was trained again, as on another machine, is another one: {', '.join(told)}."
-
-
-def _sampling_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:
-    """The error that the finite evaluation set alone gives a level."""
-    names = labels(table, columns=True)
-    of_place = done.drop_duplicates("place").set_index("place")[["num_eval", "metric"]]
-    told, untold = [], []
-    for place, means in cells(table).dropna(subset="mean").groupby("place", sort=False)["mean"]:
-        if place != AVERAGE:
-            error = max(sampling_error(mean, *of_place.loc[place.removesuffix("_mm")]) for mean in means)
-            (untold if pd.isna(error) else told).append(f"{names[place]} {error:.1f}".removesuffix(" nan"))
-    if told or untold:
-        yield (
-            "The finite evaluation set alone gives a level a standard error; methods share it, so a contrast has less"
-            " (told beside it, if its runs recorded which examples they got right)."
-            + (f" In points, at most: {', '.join(told)}." if told else "")
-            + (f" Not known for {', '.join(untold)}: a Matthews correlation alone does not tell it." if untold else "")
-        )
 
 
 def _run_notes(table: RecordedTable, done: pd.DataFrame) -> Iterator[str]:

@@ -142,18 +142,3 @@ def shared_error(first: Sequence[str], second: Sequence[str]) -> float:
     marks = np.array([[*run] for run in (*first, *second)])
     right = marks[:, (marks != "-").all(axis=0)] == "1"
     return 100 * float(stats.sem(right[: len(first)].mean(axis=0) - right[len(first) :].mean(axis=0)))
-
-
-def sampling_error(score_pct: float, num_eval: int, metric: str) -> float:
-    """Standard error, in points, that a score has from the finite set it was measured on.
-
-    Binomial for `accuracy_pct`, for `spearman_pct` by Bonett and Wright (2000). NaN for another metric, whose score
-    alone does not tell it.
-    """
-    share = score_pct / 100
-    if metric == "accuracy_pct":
-        return 100 * float(np.sqrt(share * (1 - share) / num_eval))
-    if metric == "spearman_pct" and num_eval > 3:
-        # The Fisher transform of a rank correlation has about the variance (1 + r^2 / 2) / (n - 3).
-        return 100 * float((1 - share**2) * np.sqrt((1 + share**2 / 2) / (num_eval - 3)))
-    return float("nan")

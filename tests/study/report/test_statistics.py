@@ -10,7 +10,6 @@ from mmel.study.report.statistics import (
     holm,
     paired,
     pooled,
-    sampling_error,
     seeds_needed,
     shared_error,
     welch,
@@ -137,21 +136,3 @@ def test_the_error_of_a_difference_counts_the_examples_that_both_get_right_once(
     assert shared_error(["1011"], ["1011"]) == 0.0
     assert np.isnan(shared_error([], ["1001"]))
     assert np.isnan(shared_error(["100"], ["1001"]))
-
-
-@pytest.mark.parametrize(("score", "num", "error"), [(71.0, 277, 2.726), (50.0, 100, 5.0), (100.0, 360, 0.0)])
-def test_sampling_error_of_an_accuracy(score, num, error):
-    assert sampling_error(score, num, "accuracy_pct") == pytest.approx(error, abs=1e-3)
-
-
-def test_sampling_error_of_a_rank_correlation():
-    # Bivariate normal pairs with a rank correlation of about 0.8.
-    generator = np.random.default_rng(0)
-    pairs = generator.multivariate_normal([0, 0], [[1, 0.813], [0.813, 1]], size=(3000, 200))
-    first, second = np.moveaxis(pairs.argsort(axis=1).argsort(axis=1) - 99.5, 2, 0)
-    found = (first * second).sum(axis=1) / (first**2).sum(axis=1)
-    assert 100 * found.std() == pytest.approx(sampling_error(100 * found.mean(), 200, "spearman_pct"), rel=0.06)
-
-
-def test_a_matthews_correlation_alone_does_not_tell_its_error():
-    assert np.isnan(sampling_error(50.0, 1043, "matthews_pct"))
