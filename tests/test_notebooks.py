@@ -115,6 +115,10 @@ def test_run_notebooks_read_a_recorded_run_whose_weights_are_not_here(name, tmp_
             exec(compile(ast.Module([last], []), name, "exec"), names)
     assert (store := names["store"]).root == tmp_path
     assert len(store.read(config).epochs) == 1
+    # Each method is told how its weights are to be read, a text run also which labels it trains on.
+    legend = next(one.data for one in shown if "unequal weights" in getattr(one, "data", ""))
+    assert ("pulls the other views" in legend) == (config.method == "mmel_s")
+    assert ("teacher" in legend) == (config.is_text and config.label_source == "predicted")
     said = [one.data for one in shown if getattr(one, "data", "").startswith("No weights")]
     assert len(said) == 2
     assert all(config.run_id in text for text in said)

@@ -61,3 +61,23 @@ def _augmentation(run: Run) -> str:
     if run.data.is_pair:
         pairs = ", the sentences of a pair " + ("one by one" if run.pair_mode == "separate" else "as one text")
     return f" Algorithm 2: {run.fill}, {run.mask_ratio:.0%} of the pieces{pairs}; targets are {targets}."
+
+
+def legend(run: Run) -> str:
+    """The reading, in Markdown, of the example that `mmel.study.train.look` shows of a run."""
+    kind, first = "image", "*x* is the untouched image."
+    if run.is_text:
+        kind, first = "text", "The original comes first."
+    if run.is_text and run.plan.augments:
+        first += " Its masked pieces stand in brackets; the masked language model may have put the same piece back."
+        first += " `target` is the goal of the training"
+        first += "." if run.label_source == "original" else ", `teacher` the teacher's output on each view."
+    if run.plan.soft_targets:
+        weighed = f"{run.plan.label} pulls the other views to $f(x)$ and does not weigh *x* itself. "
+    else:
+        none = f"{run.plan.label} has no such weights: they are those that MMEL-H would give. "
+        weighed = "" if run.method == "mmel_h" else none
+    return (
+        f"Of the first hundred training {kind}s the one with the most unequal weights $P^*(z \\mid x)$: the larger the "
+        f"loss of a view, the larger its weight. {weighed}{first}"
+    )
