@@ -27,7 +27,7 @@ QUESTIONS = {
     6: "And on CIFAR-100, where the paper's effect is largest?",
     7: "What does MMEL-S gain by: its weights, its soft targets, or a larger loss?",
 }
-_EMPTY = ("question", "place", "label", "source", "quantity", "primary", "verdict", "p")
+_EMPTY = ("question", "place", "label", "source", "quantity", "direction", "difference", "primary", "verdict", "p")
 _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
 
 
@@ -126,7 +126,8 @@ def answer(found: pd.DataFrame) -> str:
     rows, told = found[found["primary"]], []
     for label, group in rows.groupby("label", sort=False):
         parts = [
-            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])} {row['verdict']}"
+            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])} "
+            f"{'risk ' if row['direction'] == '<' else ''}{row['verdict']}"
             for row in group.to_dict("records")
         ]
         told.append(f"**{label}**: {'; '.join(parts)}")
