@@ -157,7 +157,7 @@ def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
             f"(`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
     gains = ", ".join(f"{label.split(' − ')[0]} {number(value)}" for label, value in spoiled.items())
-    wrong = f" With a fifth of the labels wrong, which the lab tests as a risk, points: {gains}." if gains else ""
+    wrong = f" With a fifth of the labels wrong, the lab's risk, the differences are {gains} points." if gains else ""
     return f"**Does weighting beat equal weights?** {'; '.join(told)}.{wrong}"
 
 
