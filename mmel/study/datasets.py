@@ -139,8 +139,8 @@ _IMAGES = (
     _images("imagenette", "Imagenette", "image_sets:load_imagenet", 9_469, 3_925, 224, decoded_per_step=True),
     _images("drawings", "Drawings", "drawings:load", 480, 240, 64, decoded_per_step=True, embedded=True),
 )
-# The tasks of the paper's tables; another text task stands beside them in DATASETS. Sizes are the hub's, which leaves out
-# QQP's broken rows.
+# The tasks of the paper's tables; another text task stands beside them in DATASETS. Sizes are the hub's, which leaves
+# out QQP's broken rows.
 _GLUE = (
     _glue("cola", "CoLA", (8551, 1043, 1063), 11, _ONE, header=_COLA_HEADER, metric="matthews_pct"),
     _glue("sst2", "SST-2", (67349, 872, 1821), 13, _ONE),
