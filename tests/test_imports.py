@@ -111,6 +111,8 @@ def test_what_stays_unloaded(statements, unloaded):
 
 @pytest.mark.parametrize("name", sorted(set(mmel.__all__) - {"__version__"}))
 def test_public_names(name):
-    assert getattr(mmel, name) is getattr(import_module(mmel._HOMES[name]), name)
+    found = getattr(mmel, name)
+    assert found is getattr(import_module(found.__module__), name)
+    assert found.__module__.startswith("mmel.")
     with pytest.raises(AttributeError, match="lose"):
         _ = mmel.lose
