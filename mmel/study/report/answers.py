@@ -143,20 +143,20 @@ def _detectable(row: Mapping[str, Any]) -> str:
 
 def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
     """The first sentence of the first page, from `contrasts.answers` and `lab.contrasts`."""
-    rows, told = found[found["primary"]], []
-    risk = (in_lab["direction"] == "<") & in_lab["primary"]
-    clean, spoiled = in_lab[in_lab["primary"] & ~risk], in_lab[risk].set_index("label")["difference"]
-    for method in ("MMEL-H", "MMEL-S"):
-        mine = rows[rows["label"].str.startswith(method)].to_dict("records")
+    rows, risk = found[found["primary"]], in_lab["primary"] & (in_lab["direction"] == "<")
+    clean, told = in_lab[in_lab["primary"] & ~risk], []
+    for method in ("mmel_h", "mmel_s"):
+        mine = rows[rows["method"] == method].to_dict("records")
         paper = (f"{_yes(row, 'paper')} {_COUNTED[row['table']]}" for row in mine)
         ours = (_yes(row, "ours") for row in mine)
-        many = clean.loc[clean["label"].str.startswith(method), "verdict"].value_counts()
+        many = clean.loc[clean["method"] == method, "verdict"].value_counts()
         counts = {f"lab_{said}": many.get(said, 0) for said in VERDICTS} | {"lab_places": many.sum()}
         told.append(
-            f"**{method}**: yes in {' and '.join(paper)} by the paper's own numbers, in {' and '.join(ours)} by ours "
-            f"(`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
+            f"**{METHOD_LABELS[method]}**: yes in {' and '.join(paper)} by the paper's own numbers, in "
+            f"{' and '.join(ours)} by ours (`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
-    gains = ", ".join(f"{label.split(' − ')[0]} {number(value)}" for label, value in spoiled.items())
+    spoiled = in_lab.loc[risk, ["method", "difference"]].itertuples(index=False)
+    gains = ", ".join(f"{METHOD_LABELS[method]} {number(difference)}" for method, difference in spoiled)
     wrong = f" With a fifth of the labels wrong, the lab's risk, the differences are {gains} points." if gains else ""
     return f"**Does weighting beat equal weights?** {'; '.join(told)}.{wrong}"
 

@@ -236,16 +236,21 @@ def answers_of(table: RecordedTable) -> pd.DataFrame:
     """The claims of one table with their answers from the paper's own numbers and from ours.
 
     Returns:
-        One row per claim: `table`, `label`, `words`, `section`, `primary`, `quantity`. For `paper` and `ours`
-        `<source>_supported` and so on (places), `<source>_toward` (pairs whose difference is as claimed),
-        `<source>_tested` (that have an interval), `<source>_places` (pairs) and `<source>` (`overall`). `agrees`: True,
-        False, or None if one of them is undecided. `half_width` of ours and `seeds` needed, each from `_low` to `_high`
-        over places. `p` of a primary claim, pooled; NaN if not tested.
+        One row per claim: `table`, `method` (of its first arm), `label`, `words`, `section`, `primary`, `quantity`.
+        For `paper` and `ours` `<source>_supported` and so on (places), `<source>_toward` (pairs whose difference is as
+        claimed), `<source>_tested` (that have an interval), `<source>_places` (pairs) and `<source>` (`overall`).
+        `agrees`: True, False, or None if one of them is undecided. `half_width` of ours and `seeds` needed, each from
+        `_low` to `_high` over places. `p` of a primary claim, pooled; NaN if not tested.
     """
     name, found, rows = table.spec.name, contrasts(table), []
     p = pooled_tests(table).set_index("claim")["p"]
     for number, claim in enumerate(claims_of(name)):
-        row = {"table": name, "label": claim_label(table.spec, claim), "words": claim.words}
+        row = {
+            "table": name,
+            "method": claim.a["method"],
+            "label": claim_label(table.spec, claim),
+            "words": claim.words,
+        }
         row |= {"section": claim.section, "primary": claim.primary, "quantity": claim.quantity}
         mine = found[found["claim"] == number]
         parts = {source: mine[mine["source"] == source] for source in ("paper", "ours")}

@@ -27,7 +27,10 @@ QUESTIONS = {
     6: "And on CIFAR-100, where the paper's effect is largest?",
     7: "What does MMEL-S gain by: its weights, its soft targets, or a larger loss?",
 }
-_EMPTY = ("question", "place", "label", "source", "quantity", "direction", "difference", "primary", "verdict", "p")
+_EMPTY = (
+    *("question", "place", "label", "method", "source", "quantity", "direction"),
+    *("difference", "primary", "verdict", "p"),
+)
 _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
 
 
@@ -53,10 +56,11 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each with at least two seeds, as `figures.forest` takes them: `question`, `place` (the cell),
-        `label`, `n` and `planned` (seeds), `difference`, `low`, `high` (paired by seed), `half_width`, `verdict`,
-        `direction`, `primary`, `p` of the paired t test (by Holm's method; NaN if not primary), `correlation` of the
-        seeds, `welch_low`, `welch_high`, `seeds` that would decide it if difference and spread stay (NaN if decided),
-        and `set_error` (`statistics.shared_error`; NaN if each seed holds out other images).
+        `label`, `method` (of the first arm), `n` and `planned` (seeds), `difference`, `low`, `high` (paired by seed),
+        `half_width`, `verdict`, `direction`, `primary`, `p` of the paired t test (by Holm's method; NaN if not
+        primary), `correlation` of the seeds, `welch_low`, `welch_high`, `seeds` that would decide it if difference and
+        spread stay (NaN if decided), and `set_error` (`statistics.shared_error`; NaN if each seed holds out other
+        images).
     """
     scores, rows = _scores(runs), []
     for contrast in lab.CONTRASTS:
@@ -71,20 +75,22 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         wanted = _to_a_verdict(found.difference, contrast.direction)
         rows.append(
             {
-                **{"question": contrast.question, "place": contrast.cell, "label": f"{contrast.a} − {contrast.b}"},
-                **{"source": "ours", "quantity": "score", "direction": contrast.direction, "primary": contrast.primary},
-                **{
-                    "n": len(both),
-                    "planned": int(planned["arm"].value_counts().min()),
-                    **found._asdict(),
-                    "half_width": half,
-                    "verdict": said,
-                },
-                **{
-                    "welch_low": apart.low,
-                    "welch_high": apart.high,
-                    "correlation": both[contrast.a].corr(both[contrast.b]),
-                },
+                "question": contrast.question,
+                "place": contrast.cell,
+                "label": f"{contrast.a} − {contrast.b}",
+                "method": lab.ARMS[contrast.a]["method"],
+                "source": "ours",
+                "quantity": "score",
+                "direction": contrast.direction,
+                "primary": contrast.primary,
+                "n": len(both),
+                "planned": int(planned["arm"].value_counts().min()),
+                **found._asdict(),
+                "half_width": half,
+                "verdict": said,
+                "welch_low": apart.low,
+                "welch_high": apart.high,
+                "correlation": both[contrast.a].corr(both[contrast.b]),
                 "p": stats.ttest_rel(first, second).pvalue if contrast.primary else np.nan,
                 "seeds": seeds_needed(half, len(both), wanted) if said == "undecided" else np.nan,
                 "set_error": shared_error(*(_marks(planned, arm) for arm in (contrast.a, contrast.b))),
@@ -301,16 +307,8 @@ def effective_figure(runs: pd.DataFrame) -> Picture:
             for (arm, method), mine in rows.groupby(["arm", "method"], sort=False):
                 share = np.linspace(0, 100, len(mine["effective_views"].iloc[0]) + 1)[1:]
                 mean = np.mean(mine["effective_views"].tolist(), axis=0)
-                axis.plot(
-                    share,
-                    mean,
-                    styles.get(arm, "-"),
-                    lw=1.4,
-                    marker="o",
-                    ms=2.5,
-                    color=METHODS[method].colour,
-                    label=arm,
-                )
+                line = {"ls": styles.get(arm, "-"), "color": METHODS[method].colour, "label": arm}
+                axis.plot(share, mean, lw=1.4, marker="o", ms=2.5, **line)
                 told.append(f"{axis.get_title()}, {arm}: from {mean[0]:.2f} to {mean[-1]:.2f}")
             axis.set_xlabel("training done (%)")
             axis.legend(fontsize=7)

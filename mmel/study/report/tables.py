@@ -175,13 +175,16 @@ def times(table: RecordedTable) -> pd.DataFrame:
     text = _places(table, found["place"], labels(table)).join(_arms(table, found))
     text["Device"], text["n"] = found["device"], found["n"]
     text["Training"] = found["seconds"].map(duration)
-    ratios = (found["seconds"] / found["baseline_seconds"]).map("{:.1f}".format).replace("nan", "-")
-    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = ratios
+    text[f"Ratio to {METHOD_LABELS[layout.baseline]}"] = _formatted(found["seconds"] / found["baseline_seconds"], "-")
     if layout.arms_across:
-        text["Paper, K = 10, V100"] = found["paper_hours"].map("{:.1f} h".format).replace("nan h", "")
+        text["Paper, K = 10, V100"] = _formatted(found["paper_hours"], "", "{:.1f} h")
     heading = "Paper's ratio" if layout.arms_across else "Paper's ratio, all tasks, V100"
-    text[heading] = found["paper_ratio"].map("{:.1f}".format).replace("nan", "")
+    text[heading] = _formatted(found["paper_ratio"], "")
     return text
+
+
+def _formatted(numbers: pd.Series, missing: str, form: str = "{:.1f}") -> pd.Series:
+    return numbers.astype(float).map(form.format, na_action="ignore").astype(object).fillna(missing)
 
 
 def curves(table: RecordedTable) -> pd.DataFrame:
@@ -200,7 +203,7 @@ def seeds(table: RecordedTable) -> pd.DataFrame:
     text = _places(table, found["place"], labels(table)).join(_arms(table, found))
     numbers = found[[*_NUMBERS]].dropna(axis="columns", how="all").rename(columns=_NUMBERS)
     # `levels` leads to the first run of a cell; a path would make the table too wide for paper.
-    anchors, digests = _anchors(found), found["record"].str.extract(r"-(\w+)\.jsonl$", expand=False)
+    anchors, digests = _anchors(found), found["run_id"].str.rsplit("-", n=1).str[-1]
     names = [f' id="{name}"' if first else "" for name, first in zip(anchors, ~anchors.duplicated(), strict=True)]
     links = zip(names, found["record"], digests, strict=True)
     text = text.join(numbers).assign(Metric=found["metric"].map(METRIC_LABELS))
