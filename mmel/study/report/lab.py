@@ -29,7 +29,7 @@ QUESTIONS = {
 }
 _EMPTY = (
     *("question", "place", "label", "method", "source", "quantity", "direction"),
-    *("difference", "primary", "verdict", "p"),
+    *("n", "difference", "low", "high", "primary", "verdict", "p"),
 )
 _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
 
@@ -125,29 +125,16 @@ def _scores(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def answer(found: pd.DataFrame) -> str:
-    """The primary contrasts of the lab, from `contrasts`, and how many of all are decided."""
-    if found.empty:
-        return "**The lab**: no contrast has two seeds yet."
-    rows, told = found[found["primary"]], []
-    for label, group in rows.groupby("label", sort=False):
-        parts = [
-            f"{CELL_LABELS[row['place']]} {interval(row['difference'], row['low'], row['high'])} "
-            f"{'risk ' if row['direction'] == '<' else ''}{row['verdict']}"
-            for row in group.to_dict("records")
-        ]
-        told.append(f"**{label}**: {'; '.join(parts)}")
-    decided = (found["verdict"] != "undecided").sum()
-    seeds = " to ".join(map(str, sorted({found["n"].min(), found["n"].max()})))
-    early = found[found["n"] < found["planned"]].groupby("place", sort=False)[["n", "planned"]].min()
-    under_way = "".join(
-        f" {CELL_LABELS[place]}: {n} of {planned} seeds so far." for place, n, planned in early.itertuples()
-    )
-    return (
-        f"Points of accuracy with 95 % intervals, paired by seed ({seeds} seeds). {'. '.join(told)}. Of all "
-        f"{len(found)} contrasts {decided} are decided.{under_way}"
-        + (" Verdicts there stand once all are in." if under_way else "")
-    )
+def primary(found: pd.DataFrame) -> pd.DataFrame:
+    """The primary contrasts as text, from `contrasts`: a row for each training set; of question 4 the risk."""
+    rows = found[found["primary"]]
+    said = ("risk " + rows["verdict"]).where(rows["direction"] == "<", rows["verdict"])
+    numbers = [interval(*row) for row in rows[["difference", "low", "high"]].itertuples(index=False)]
+    cells = rows.assign(text=pd.Series(numbers, rows.index, dtype=str) + " " + said)
+    order = pd.MultiIndex.from_frame(cells[["place", "n"]].drop_duplicates())
+    wide = cells.pivot(index=["place", "n"], columns="label", values="text").rename_axis(columns=None)
+    wide = wide.reindex(index=order, columns=rows["label"].unique()).fillna("").reset_index()
+    return wide.assign(place=wide["place"].map(CELL_LABELS)).rename(columns={"place": "Training set", "n": "Seeds"})
 
 
 def by_question(found: pd.DataFrame) -> list[str]:

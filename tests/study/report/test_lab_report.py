@@ -123,6 +123,10 @@ def test_the_first_page_tells_what_is_decided(runs):
     assert on_cifar.endswith(f"With {SEEDS} of 8 seeds so far.")
     assert f"*supported*: {lab.H} above {lab.UNI} (100 digits, 300 digits, 1,437 digits)" in first
     assert f"{lab.UNI} not below {lab.LONG}" in first
+    shown = report.primary(found).set_index("Training set")[f"{lab.H} − {lab.UNI}"]
+    difference, low, high = found.loc[found["label"] == shown.name, ["difference", "low", "high"]].iloc[0]
+    assert shown.iloc[0] == f"{difference:+.2f} [{low:+.2f}, {high:+.2f}] supported"
+    assert shown[report.CELL_LABELS["wrong300"]].endswith("risk opposed")
     paper = contrasts.answers(Store(FROZEN), "mini")
     assert "in 4 of 4 training sets of the lab" in answers.headline(paper, found, "mini")
     assert "in 0 of 0 training sets of the lab" in answers.headline(paper, found.iloc[:0], "mini")
@@ -151,7 +155,7 @@ def test_without_runs_nothing_is_claimed(store):
     runs = report.load(store, "reduced")
     found = report.contrasts(runs)
     assert found.empty
-    assert "no contrast" in report.answer(found)
+    assert report.primary(found).empty
     assert forest(found[found["primary"]], report.CELL_LABELS).alt == "No runs yet."
     for draw in (report.lambda_figure, report.views_figure, report.effective_figure, report.cost_figure):
         assert draw(runs).alt == "No runs yet."
