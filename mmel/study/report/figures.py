@@ -56,7 +56,9 @@ def forest(found: pd.DataFrame, names: Mapping[str, str], columns: int = 4) -> P
                 _draw(axis, row, places.index(row["place"]) + (0.18 if row["source"] == "ours" else -0.18))
             axis.set_xscale("symlog", linthresh=1.0, linscale=1.0)
             reach = max(1, np.nanmax(np.abs(group[["difference", "low", "high"]].to_numpy(float))))
-            ticks = [tick for tick in (-10, -3, -1, 0, 1, 3, 10) if abs(tick) <= reach]
+            # A panel has room for five.
+            outer = 10 if reach >= 10 else 3
+            ticks = [tick for tick in (-outer, -1, 0, 1, outer) if abs(tick) <= reach]
             axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
             axis.minorticks_off()
             axis.set_xlim(-1.3 * reach, 1.3 * reach)
