@@ -32,7 +32,7 @@ ARMS: dict[str, dict[str, Any]] = {
     S: {"method": "mmel_s"},
     # So large a lambda_P makes weights equal to 1 % of themselves if losses differ by at most 10.
     S_EQUAL: {"method": "mmel_s", "lambda_p": 1000.0},
-    # Of SGD: p - 0.1 (2 g + 5e-4 p) = p - 0.2 (g + 2.5e-4 p).
+    # Of SGD: p - 0.1 (2 g + 5e-4 p) = p - 0.2 (g + 2.5e-4 p); with momentum and decays too, which are linear.
     UNI_DOUBLED: {"method": "baseline_da_uni", "lr": 0.2, "weight_decay": 2.5e-4},
     **{name: {"method": "mmel_h", "lambda_p": value} for value, name in LAMBDAS.items()},
     # As many effective views, 4.2 of 5, as lambda_P = 0.1 had on average in the pilot.

@@ -75,7 +75,7 @@ def legend(run: Run) -> str:
     if run.plan.soft_targets:
         weighed = f"{run.plan.label} pulls the other views to $f(x)$ and does not weigh *x* itself. "
     else:
-        none = f"{run.plan.label} has no such weights: they are those that MMEL-H would give. "
+        none = f"{run.plan.label} weighs otherwise, if at all: shown are the weights that MMEL-H would give. "
         weighed = "" if run.method == "mmel_h" else none
     return (
         f"Of the first hundred training {kind}s the one with the most unequal weights $P^*(z \\mid x)$: the larger the "

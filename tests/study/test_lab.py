@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmel.study import lab
+from mmel.study.config import LR_DECAY, MOMENTUM
 from mmel.study.tables import LAB
 
 PLAN = Path(__file__).parents[2] / "results" / "lab" / "PLAN.md"
@@ -88,3 +89,20 @@ def test_the_miniature_has_every_arm_of_one_cell_and_paper_has_none():
     assert len(mini) == 2 * len(lab.CELLS["digits100"].arms) == len(set(mini))
     assert {(run.profile, run.seed, run.epochs) for run in mini} == {("mini", 0, 5), ("mini", 1, 5)}
     assert LAB.runs("paper") == []
+
+
+def test_the_loss_is_doubled_by_twice_the_rate_and_half_the_decay():
+    torch = pytest.importorskip("torch")
+    usual, doubled = (lab.runs_of_arm("digits100", arm)[0] for arm in (lab.UNI, lab.UNI_DOUBLED))
+    found = []
+    for run, factor in ((usual, 2.0), (doubled, 1.0)):
+        weight = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+        sgd = torch.optim.SGD([weight], run.lr, MOMENTUM, weight_decay=run.weight_decay)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [5, 9], LR_DECAY)
+        for step in range(12):
+            sgd.zero_grad()
+            (factor * (weight * torch.tensor([1.0, 0.3, step])).cos().sum()).backward()
+            sgd.step()
+            schedule.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
+from mmel.study import lab
 from mmel.study.report import contrasts
 from mmel.study.report.claims import VERDICTS, Claim, claims_of
 from mmel.study.report.frames import RecordedTable
@@ -155,10 +156,16 @@ def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
             f"**{METHOD_LABELS[method]}**: yes in {' and '.join(paper)} by the paper's own numbers, in "
             f"{' and '.join(ours)} by ours (`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
+    alone = in_lab.loc[in_lab["label"] == f"{lab.S} − {lab.S_EQUAL}", "verdict"]
+    parts = (
+        f" **MMEL-S's weights alone**: yes in {(alone == 'supported').sum()} of {len(alone)} there."
+        if len(alone)
+        else ""
+    )
     spoiled = in_lab.loc[risk, ["method", "difference"]].itertuples(index=False)
     gains = ", ".join(f"{METHOD_LABELS[method]} {number(difference)}" for method, difference in spoiled)
-    wrong = f" With a fifth of the labels wrong, the lab's risk, the differences are {gains} points." if gains else ""
-    return f"**Does weighting beat equal weights?** {'; '.join(told)}.{wrong}"
+    wrong = f" With a fifth of the labels wrong: {gains} points." if gains else ""
+    return f"**Is MMEL above equal weights?** {'; '.join(told)}.{parts}{wrong}"
 
 
 def _yes(row: Mapping[str, Any], source: str) -> str:

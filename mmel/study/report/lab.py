@@ -25,11 +25,11 @@ QUESTIONS = {
     4: "And if a fifth of the labels is wrong?",
     5: "Is one drawn view as good as all?",
     6: "And on CIFAR-100, where the paper's effect is largest?",
-    7: "What does MMEL-S gain by: its weights, its soft targets, or a larger loss?",
+    7: "What does MMEL-S gain by, step by step?",
 }
 _EMPTY = (
     *("question", "place", "label", "method", "source", "quantity", "direction"),
-    *("n", "difference", "low", "high", "primary", "verdict", "p"),
+    *("n", "planned", "difference", "low", "high", "primary", "verdict", "p"),
 )
 _LAMBDAS = {**{name: value for value, name in lab.LAMBDAS.items()}, lab.H: 1.0}
 
@@ -128,9 +128,16 @@ def _scores(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def primary(found: pd.DataFrame) -> pd.DataFrame:
     """The primary contrasts as text, from `contrasts`: a row for each training set; of question 4 the risk."""
     rows = found[found["primary"]]
-    said = ("risk " + rows["verdict"]).where(rows["direction"] == "<", rows["verdict"])
+    # Where it is a risk that is stated, opposed is above.
+    risks = rows["verdict"].replace({"supported": "below, as feared", "opposed": "above, against the risk"})
+    said = risks.where(rows["direction"] == "<", rows["verdict"])
     numbers = [interval(*row) for row in rows[["difference", "low", "high"]].itertuples(index=False)]
-    cells = rows.assign(text=pd.Series(numbers, rows.index, dtype=str) + " " + said)
+    done = (
+        rows["n"]
+        .astype(str)
+        .where(rows["n"] == rows["planned"], rows["n"].astype(str) + " of " + rows["planned"].astype(str))
+    )
+    cells = rows.assign(text=pd.Series(numbers, rows.index, dtype=str) + " " + said, n=done)
     order = pd.MultiIndex.from_frame(cells[["place", "n"]].drop_duplicates())
     wide = cells.pivot(index=["place", "n"], columns="label", values="text").rename_axis(columns=None)
     wide = wide.reindex(index=order, columns=rows["label"].unique()).fillna("").reset_index()

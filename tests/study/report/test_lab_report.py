@@ -126,10 +126,19 @@ def test_the_first_page_tells_what_is_decided(runs):
     shown = report.primary(found).set_index("Training set")[f"{lab.H} − {lab.UNI}"]
     difference, low, high = found.loc[found["label"] == shown.name, ["difference", "low", "high"]].iloc[0]
     assert shown.iloc[0] == f"{difference:+.2f} [{low:+.2f}, {high:+.2f}] supported"
-    assert shown[report.CELL_LABELS["wrong300"]].endswith("risk opposed")
+    assert shown[report.CELL_LABELS["wrong300"]].endswith("above, against the risk")
+    assert set(report.primary(found)["Seeds"]) == {f"{SEEDS} of {planned}" for planned in (8, 40, 100)}
     paper = contrasts.answers(Store(FROZEN), "mini")
     assert "in 4 of 4 training sets of the lab" in answers.headline(paper, found, "mini")
     assert "in 0 of 0 training sets of the lab" in answers.headline(paper, found.iloc[:0], "mini")
+    spoiled = found[(found["place"] == "wrong300") & found["primary"]].set_index("method")["difference"]
+    told = f"wrong: MMEL-H {spoiled['mmel_h']:+.2f}, MMEL-S {spoiled['mmel_s']:+.2f} points"
+    assert told in answers.headline(paper, found, "mini")
+    assert "weights alone**: yes in 0 of 4" in answers.headline(paper, found, "mini")
+    assert not any(
+        label in " ".join(answers.table_by_table(paper, "mini")) for label in paper.query("primary")["label"]
+    )
+    assert answers.slips().count("\n- ") > 10
 
 
 def test_every_run_that_counts_leads_to_its_record(runs):
