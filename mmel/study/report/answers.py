@@ -157,11 +157,8 @@ def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
             f"{' and '.join(ours)} by ours (`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
     alone = in_lab.loc[in_lab["label"] == f"{lab.S} − {lab.S_EQUAL}", "verdict"]
-    parts = (
-        f" **MMEL-S's weights alone**: yes in {(alone == 'supported').sum()} of {len(alone)} there."
-        if len(alone)
-        else ""
-    )
+    yes = f"{(alone == 'supported').sum()} of {len(alone)}"
+    parts = f" **MMEL-S's weights alone**: yes in {yes} there." if len(alone) else ""
     spoiled = in_lab.loc[risk, ["method", "difference"]].itertuples(index=False)
     gains = ", ".join(f"{METHOD_LABELS[method]} {number(difference)}" for method, difference in spoiled)
     wrong = f" With a fifth of the labels wrong: {gains} points." if gains else ""

@@ -132,12 +132,10 @@ def primary(found: pd.DataFrame) -> pd.DataFrame:
     risks = rows["verdict"].replace({"supported": "below, as feared", "opposed": "above, against the risk"})
     said = risks.where(rows["direction"] == "<", rows["verdict"])
     numbers = [interval(*row) for row in rows[["difference", "low", "high"]].itertuples(index=False)]
-    done = (
-        rows["n"]
-        .astype(str)
-        .where(rows["n"] == rows["planned"], rows["n"].astype(str) + " of " + rows["planned"].astype(str))
-    )
-    cells = rows.assign(text=pd.Series(numbers, rows.index, dtype=str) + " " + said, n=done)
+    seeds = [
+        f"{n}" if n == planned else f"{n} of {planned}" for n, planned in zip(rows["n"], rows["planned"], strict=True)
+    ]
+    cells = rows.assign(text=pd.Series(numbers, rows.index, dtype=str) + " " + said, n=seeds)
     order = pd.MultiIndex.from_frame(cells[["place", "n"]].drop_duplicates())
     wide = cells.pivot(index=["place", "n"], columns="label", values="text").rename_axis(columns=None)
     wide = wide.reindex(index=order, columns=rows["label"].unique()).fillna("").reset_index()
