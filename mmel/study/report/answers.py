@@ -156,9 +156,10 @@ def headline(found: pd.DataFrame, in_lab: pd.DataFrame, profile: str) -> str:
             f"**{METHOD_LABELS[method]}**: yes in {' and '.join(paper)} by the paper's own numbers, in "
             f"{' and '.join(ours)} by ours (`{profile}`), in {_yes(counts, 'lab')} training sets of the lab"
         )
-    alone = in_lab.loc[in_lab["label"] == f"{lab.S} − {lab.S_EQUAL}", "verdict"]
+    apart = (in_lab["label"] == f"{lab.S} − {lab.S_EQUAL}") & in_lab["place"].isin(clean["place"])
+    alone = in_lab.loc[apart, "verdict"]
     yes = f"{(alone == 'supported').sum()} of {len(alone)}"
-    parts = f" **MMEL-S's weights alone**: yes in {yes} there." if len(alone) else ""
+    parts = f" **MMEL-S's weights alone**: yes in {yes} of these." if len(alone) else ""
     spoiled = in_lab.loc[risk, ["method", "difference"]].itertuples(index=False)
     gains = ", ".join(f"{METHOD_LABELS[method]} {number(difference)}" for method, difference in spoiled)
     wrong = f" With a fifth of the labels wrong: {gains} points." if gains else ""

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mmel.study.train.precision import probe, resolve
 from mmel.study.train.texts import TextTask
 
 
+@runtime_checkable
 class Task(Protocol):
     """Data, network and loss of one run, with nothing left to be chosen.
 

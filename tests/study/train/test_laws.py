@@ -26,6 +26,7 @@ from mmel.study.needs import candidates, teacher_of
 from mmel.study.records import LockedError, ResultsError
 from mmel.study.train import DivergedError, TrainingError, loop, train
 from mmel.study.train.images import ImageTask
+from mmel.study.train.task import Task
 from mmel.study.train.texts import TextTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +49,7 @@ def losses(lines):
 @pytest.mark.parametrize("config", KINDS, indirect=True)
 def test_a_record_has_the_promised_fields(config, store):
     lines = trained(config, store)
+    assert isinstance(task_of(config, store), Task)
     assert [line["epoch"] for line in lines] == [1, 2]
     record = store.read(config)
     metric, unit = record.metric, "sequences" if config.is_text else "images"
